@@ -1,0 +1,113 @@
+"""The networks, built dense with torch's initial weights: LeNet, LeNet-5, VGG, or a user's own."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from torch import nn
+
+from .config import ArchConfig, ConfigError
+from .targets import call_target
+
+ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {}
+
+VGG = {  # convolutions per stage; channels 64, 128, 256, 512, 512 (Simonyan and Zisserman 2015, table 1)
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+
+
+def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
+    """The dense network for square images of ``image_size`` pixels.
+
+    Raises ``ConfigError`` for an unknown name, or when pooling leaves nothing of the input.
+    """
+    if config.target:
+        return call_target(
+            config.target, "arch.target", in_channels=in_channels, classes=classes, image_size=image_size
+        )
+    if config.name not in ARCHS:
+        raise ConfigError(f"unknown arch '{config.name}', known: {', '.join(sorted(ARCHS))}")
+    return ARCHS[config.name](config, in_channels, classes, image_size)
+
+
+def lenet(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
+    """The reference system's LeNet: conv 32 and 64 (3x3), pool, fc 128; on 28x28 images fc1 is 9216-128."""
+    c1, c2, hidden = (_scaled(channels, config) for channels in (32, 64, 128))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=nn.Conv2d(in_channels, c1, 3),
+        relu1=nn.ReLU(inplace=True),
+        conv2=nn.Conv2d(c1, c2, 3),
+        relu2=nn.ReLU(inplace=True),
+        pool=nn.MaxPool2d(2),
+        dropout1=nn.Dropout(0.25),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(_features("lenet", c2, (image_size - 4) // 2, 6), hidden),
+        relu3=nn.ReLU(inplace=True),
+        dropout2=nn.Dropout(0.5),
+        fc2=nn.Linear(hidden, classes),
+    )
+    return nn.Sequential(layers)
+
+
+def lenet5(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
+    """The LeNet-5 of the tensor-ring literature (Wang et al. 2018, table 1): 429,100 weights on 28x28 images."""
+    c1, c2, hidden = (_scaled(channels, config) for channels in (20, 50, 320))
+    side = (image_size // 2 - 4) // 2
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=nn.Conv2d(in_channels, c1, 5, padding=2),
+        relu1=nn.ReLU(inplace=True),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(c1, c2, 5),
+        relu2=nn.ReLU(inplace=True),
+        pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(_features("lenet5", c2, side, 12), hidden),
+        relu3=nn.ReLU(inplace=True),
+        fc2=nn.Linear(hidden, classes),
+    )
+    return nn.Sequential(layers)
+
+
+def vgg(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
+    """VGG with batch norm and the reference system's head: dropout .25, fc 128, dropout .25, fc ``classes``."""
+    features: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = in_channels
+    for stage, (count, width) in enumerate(zip(VGG[config.name], (64, 128, 256, 512, 512), strict=True), 1):
+        for position in range(1, count + 1):
+            name, wide = f"{stage}_{position}", _scaled(width, config)
+            features[f"conv{name}"] = nn.Conv2d(channels, wide, 3, padding=1, bias=not config.batch_norm)
+            if config.batch_norm:
+                features[f"norm{name}"] = nn.BatchNorm2d(wide)
+            features[f"relu{name}"] = nn.ReLU(inplace=True)
+            channels = wide
+        features[f"pool{stage}"] = nn.MaxPool2d(2)
+    hidden = _scaled(128, config)
+    classifier: OrderedDict[str, nn.Module] = OrderedDict(
+        dropout1=nn.Dropout(0.25),
+        fc1=nn.Linear(_features(config.name, channels, image_size // 32, 32), hidden),
+        relu=nn.ReLU(inplace=True),
+        dropout2=nn.Dropout(0.25),
+        fc2=nn.Linear(hidden, classes),
+    )
+    parts = OrderedDict(features=nn.Sequential(features), flatten=nn.Flatten(), classifier=nn.Sequential(classifier))
+    return nn.Sequential(parts)
+
+
+ARCHS |= {"lenet": lenet, "lenet5": lenet5, **dict.fromkeys(VGG, vgg)}
+
+
+def _scaled(channels: int, config: ArchConfig) -> int:
+    return max(1, round(channels * config.width))
+
+
+def _features(arch: str, channels: int, side: int, smallest: int) -> int:
+    if side < 1:
+        raise ConfigError(
+            f"arch={arch} leaves nothing of images this small: they need at least {smallest}x{smallest} pixels "
+            f"(dataset.image_size={smallest})"
+        )
+    return channels * side * side

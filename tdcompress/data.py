@@ -1,0 +1,283 @@
+"""Data sets as uint8 tensors on the device, shuffled and augmented there in batches."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import ConfigError, DatasetConfig
+from .targets import call_target
+
+DIGITS_SIZE = 28  # pixels; the 8x8 originals are enlarged, so that every arch for MNIST takes them
+
+
+@dataclass
+class Arrays:
+    """A data set on the CPU: images uint8 ``(n, height, width, channels)``, labels int64 ``(n,)`` below ``classes``."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+
+
+class DeviceDataset:
+    """A split held on the device. ``mean`` and ``std``: per channel, in units of pixel values 0..255.
+
+    ``padding`` and ``flip`` switch on random crops after zero padding and random horizontal flips.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        mean: Tensor,
+        std: Tensor,
+        padding: int = 0,
+        flip: bool = False,
+    ) -> None:
+        self.image_size, self.in_channels = images.shape[1], images.shape[3]
+        self.padding, self.flip, self.device = padding, flip, device
+        if padding:
+            images = F.pad(images, (0, 0, padding, padding, padding, padding))
+        self.images, self.labels = images.contiguous().to(device), labels.to(device)
+        self.scale = (1 / std).to(device)
+        self.shift = (-mean / std).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, batch_size: int) -> int:
+        """Batches in an epoch, the last one perhaps smaller."""
+        return -(-len(self) // batch_size)
+
+    def epoch(
+        self, batch_size: int, seed: int, epoch: int, shuffle: bool, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of float32 images ``(b, c, y, x)``, channels last, and labels, from batch ``start`` on.
+
+        Order, crops and flips are a function of ``(seed, epoch)`` alone, whatever ``start`` is.
+        """
+        # The hash of a pair of integers mixes both into the low 32 bits, all that the generator's seeding reads.
+        generator = torch.Generator().manual_seed(hash((seed, epoch)) % 2**32)
+        count = len(self)
+        order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
+        offsets = torch.randint(2 * self.padding + 1, (2, count), generator=generator).to(self.device)
+        flips = torch.randint(2, (count,), generator=generator).bool().to(self.device)
+        order = order.to(self.device)
+        for first in range(start * batch_size, count, batch_size):
+            chosen = slice(first, first + batch_size)
+            index = order[chosen]
+            if self.padding or self.flip:
+                images = self._augmented(index, offsets[:, chosen], flips[chosen])
+            else:
+                images = self.images.index_select(0, index)
+            yield torch.addcmul(self.shift, images, self.scale).permute(0, 3, 1, 2), self.labels[index]
+
+    def _augmented(self, index: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
+        _, height, width, channels = self.images.shape
+        size = self.image_size
+        # Every line of a crop is one contiguous window of the flattened images: a gather of lines, not of pixels.
+        windows = self.images.view(-1).as_strided(
+            (self.images.numel() // channels - size + 1, size * channels), (channels, 1)
+        )
+        lines = torch.arange(size, device=self.device) + offsets[0][:, None]
+        starts = (index[:, None] * height + lines) * width + offsets[1][:, None]
+        images = windows.index_select(0, starts.view(-1)).view(-1, size, size, channels)
+        return torch.where(flips[:, None, None, None], images.flip(2), images) if self.flip else images
+
+
+def datasets(config: DatasetConfig, device: torch.device) -> tuple[DeviceDataset, DeviceDataset, int]:
+    """The training and test splits on the device, normalised by the training images, and the number of classes."""
+    arrays = load(config)
+    mean, std = statistics(arrays.train_images)
+    train = DeviceDataset(arrays.train_images, arrays.train_labels, device, mean, std, config.padding, config.flip)
+    test = DeviceDataset(arrays.test_images, arrays.test_labels, device, mean, std)
+    return train, test, arrays.classes
+
+
+def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel, exactly, from the histogram of pixel values."""
+    values = torch.arange(256, dtype=torch.float64)
+    counts = torch.stack([torch.bincount(images[..., c].reshape(-1), minlength=256) for c in range(images.shape[3])])
+    weights = counts.double() / counts.sum(1, keepdim=True)
+    mean = weights @ values
+    variance = (weights * (values - mean[:, None]) ** 2).sum(1)
+    return mean.float(), variance.sqrt().clamp(min=1e-6).float()
+
+
+def load(config: DatasetConfig) -> Arrays:
+    """Read the data set, bring it to ``image_size`` and keep ``limit`` training images.
+
+    Raises ``ConfigError`` for files that are missing or are no images, and for values out of range.
+    """
+    for key, low in (("image_size", 1), ("limit", 1), ("padding", 0)):
+        value = getattr(config, key)
+        if value is not None and value < low:
+            raise ConfigError(f"dataset.{key}={value} must be at least {low}")
+    if config.target:
+        arrays = call_target(config.target, "dataset.target")
+        if not isinstance(arrays, Arrays):
+            raise ConfigError(f"dataset.target must return tdcompress.data.Arrays, got {type(arrays).__name__}")
+    elif config.name in DATASETS:
+        arrays = DATASETS[config.name](config)
+    else:
+        raise ConfigError(f"unknown dataset '{config.name}', known: {', '.join(sorted(DATASETS))}")
+    if config.limit is not None:
+        chosen = torch.randperm(len(arrays.train_labels), generator=torch.Generator().manual_seed(0))[: config.limit]
+        arrays = replace(arrays, train_images=arrays.train_images[chosen], train_labels=arrays.train_labels[chosen])
+    size = config.image_size
+    if size is not None:
+        arrays = replace(
+            arrays, train_images=resized(arrays.train_images, size), test_images=resized(arrays.test_images, size)
+        )
+    return arrays
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Square uint8 images of another size, bilinear and antialiased."""
+    if images.shape[1:3] == (size, size):
+        return images
+    chunks = [
+        F.interpolate(chunk.permute(0, 3, 1, 2).float(), (size, size), mode="bilinear", antialias=True)
+        for chunk in images.split(1000)
+    ]
+    return torch.cat([chunk.round().clamp(0, 255).byte().permute(0, 2, 3, 1) for chunk in chunks]).contiguous()
+
+
+def digits(config: DatasetConfig) -> Arrays:
+    """The 1,797 UCI digits that come with scikit-learn; every fifth image is for the test (360), 1,437 train."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ConfigError("dataset=digits needs scikit-learn (pip install scikit-learn)")
+    # Read where scikit-learn keeps it: importing the package takes longer than the first epoch.
+    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+        table = torch.tensor([[int(float(value)) for value in row] for row in csv.reader(file)])
+    images = (table[:, :64].reshape(-1, 8, 8, 1) * 255 / 16).round().byte()
+    images, labels = resized(images, config.image_size or DIGITS_SIZE), table[:, 64]
+    test = torch.arange(len(labels)) % 5 == 0
+    return Arrays(images[~test], labels[~test], images[test], labels[test], 10)
+
+
+def _from_torchvision(name: str, files: str) -> Callable[[DatasetConfig], Arrays]:
+    def load_split(root: Path, train: bool) -> Any:
+        import torchvision.datasets
+
+        kind = getattr(torchvision.datasets, name)
+        try:
+            return kind(root, train=train, download=False)
+        except RuntimeError:
+            pass
+        try:
+            return kind(root, train=train, download=True)
+        except (RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"{name} is not in {root} and cannot be downloaded ({reason}): put {files} there, "
+                "or set dataset.root to the folder that has it"
+            ) from None
+
+    def loader(config: DatasetConfig) -> Arrays:
+        root = Path(config.root or "data")
+        parts = []
+        for train in (True, False):
+            split = load_split(root, train)
+            images = torch.as_tensor(split.data)
+            parts += [images if images.dim() == 4 else images[..., None], torch.as_tensor(split.targets)]
+        return Arrays(*parts, classes=len(split.classes))
+
+    return loader
+
+
+def image_folder(config: DatasetConfig) -> Arrays:
+    """Images under ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), any format that Pillow reads."""
+    if not config.root:
+        raise ConfigError("dataset=image_folder needs dataset.root=DIR, with DIR/train/<class>/ and DIR/test/<class>/")
+    root = Path(config.root)
+    train, test = root / "train", root / "test" if (root / "test").is_dir() else root / "val"
+    for folder in (train, test):
+        if not folder.is_dir():
+            raise ConfigError(f"dataset.root={root} has no folder {folder.name}/ (train/ and test/ or val/ are needed)")
+    classes = _classes(train)
+    if _classes(test) != classes:
+        odd = sorted(set(classes) ^ set(_classes(test)))
+        raise ConfigError(f"the classes under {train} and {test} differ: {', '.join(odd[:5])}")
+    return Arrays(*_folder(train, classes, config.image_size), *_folder(test, classes, config.image_size), len(classes))
+
+
+def _classes(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if not names:
+        raise ConfigError(f"{folder} has no class folders")
+    return names
+
+
+def _folder(folder: Path, classes: list[str], size: int | None) -> tuple[Tensor, Tensor]:
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(path for path in (folder / name).iterdir() if not path.name.startswith("."))
+        if not found:
+            raise ConfigError(f"class folder {folder / name} is empty")
+        files += found
+        labels += [label] * len(found)
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(lambda path: _decoded(path, size), files))
+    shapes = {tuple(image.shape[:2]) for image in images}
+    if len(shapes) > 1 or size is None and shapes != {(side := next(iter(shapes))[0], side)}:
+        sizes = ", ".join(f"{width}x{height}" for height, width in sorted(shapes)[:3])
+        raise ConfigError(f"the images under {folder} are not square and of one size ({sizes}): set dataset.image_size")
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _decoded(path: Path, size: int | None) -> Tensor:
+    import numpy
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path} is not an image that can be read: {str(error).splitlines()[0]}") from None
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(numpy.array(image))
+
+
+def shape(config: DatasetConfig) -> tuple[int, int, int]:
+    """Channels, image size and classes, without reading images where they are known beforehand."""
+    if config.target is None and config.name in SHAPES:
+        channels, size, classes = SHAPES[config.name]
+        return channels, config.image_size or size, classes
+    arrays = load(config)
+    return arrays.train_images.shape[3], arrays.train_images.shape[1], arrays.classes
+
+
+DATASETS: dict[str, Callable[[DatasetConfig], Arrays]] = {
+    "digits": digits,
+    "mnist": _from_torchvision("MNIST", "the four MNIST files, under MNIST/raw/,"),
+    "fashion_mnist": _from_torchvision("FashionMNIST", "the four Fashion-MNIST files, under FashionMNIST/raw/,"),
+    "cifar10": _from_torchvision("CIFAR10", "the folder cifar-10-batches-py"),
+    "cifar100": _from_torchvision("CIFAR100", "the folder cifar-100-python"),
+    "image_folder": image_folder,
+}
+
+SHAPES = {
+    "digits": (1, DIGITS_SIZE, 10),
+    "mnist": (1, 28, 10),
+    "fashion_mnist": (1, 28, 10),
+    "cifar10": (3, 32, 10),
+    "cifar100": (3, 32, 100),
+}

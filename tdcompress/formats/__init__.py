@@ -1,0 +1,58 @@
+"""The registry of tensor formats: one file a format, each a function from sites to cores."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..network.graph import Core
+from ..network.layout import Layout
+
+Topology = Callable[[Layout], list[Core]]
+ReferenceRank = Callable[[tuple[int, int], str, bool], int]
+
+
+def widest_third(channels: tuple[int, int], bond: str, conv: bool) -> int:
+    """The reference system's ranks: a third of the wider side for convolutions, half the narrower for linear layers.
+
+    ``channels``: (in, out) of the layer; ``bond``: the index asked for; ``conv``: the layer is a convolution.
+    """
+    return max(1, max(channels) // 3 if conv else min(channels) // 2)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A named topology and how it is used unless the user says otherwise.
+
+    ``layout`` and ``kernel``: its default grouping of modes (see ``network.layout.arrange``). ``open_kernel``: it has
+    a central core on which kh and kw may stay. ``reference_rank``: what ``rank=reference`` means for a bond.
+    ``factorised`` is false for the baseline, whose layers are left as they are.
+    """
+
+    name: str
+    topology: Topology
+    layout: str = "channels"
+    kernel: str = "merged"
+    open_kernel: bool = False
+    reference_rank: ReferenceRank = widest_third
+    factorised: bool = True
+
+
+FORMATS: dict[str, Format] = {}
+
+
+def register(name: str, **settings: Any) -> Callable[[Topology], Topology]:
+    """Decorator: enter a topology into ``FORMATS``; ``settings`` are the further fields of ``Format``."""
+
+    def enter(topology: Topology) -> Topology:
+        FORMATS[name] = Format(name, topology, **settings)
+        return topology
+
+    return enter
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

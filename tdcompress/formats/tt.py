@@ -1,0 +1,15 @@
+"""TT, tensor train (Oseledets 2011; linear layers: Novikov et al. 2015; convolutions: Garipov et al. 2016)."""
+
+from ..network.graph import Core
+from ..network.layout import Layout
+from . import register
+
+
+@register("tt", layout="matrix")
+def tt(layout: Layout) -> list[Core]:
+    """A chain ``(s1, r1) (r1, s2, r2) .. (rd-1, sd)`` over the sites."""
+    sites, last = layout.sites, len(layout.sites)
+    return [
+        Core(f"core{k}", ((f"r{k - 1}",) if k > 1 else ()) + site + ((f"r{k}",) if k < last else ()))
+        for k, site in enumerate(sites, 1)
+    ]

@@ -1,0 +1,108 @@
+"""The convolution and linear modules whose weight is held as cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .network.graph import Graph
+from .network.path import Geometry, Path
+from .network.plan import Convolution, compile_path, merge_all
+
+
+class Factorised(nn.Module):
+    """A layer that owns the cores of one weight and the plan that contracts them with an input.
+
+    ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape as torch has it;
+    ``cores``: initial values, one tensor per core of the graph.
+    """
+
+    def __init__(
+        self, format: str, graph: Graph, weight_shape: Sequence[int], cores: Sequence[Tensor], bias: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.weight_shape = tuple(weight_shape)
+        self.format = format
+        self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def tensors(self) -> list[Tensor]:
+        """The cores in the graph's order."""
+        return [self.cores[core.name] for core in self.graph.cores]
+
+    def to_dense(self) -> Tensor:
+        """The reconstructed weight, in the shape of the dense layer's."""
+        return merge_all(self.graph, self.tensors()).reshape(self.weight_shape)
+
+    def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
+        return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
+
+
+class FactorisedLinear(Factorised):
+    """``nn.Linear`` with a factorised weight ``(out, in)``; input ``(.., in)``, output ``(.., out)``."""
+
+    def geometry(self, batch: int) -> Geometry:
+        """The planner's view of a batch of ``batch`` rows."""
+        return Geometry(batch)
+
+    def use(self, path: Path) -> None:
+        self.plan = compile_path(self.graph, path, spatial=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plan(x.reshape(-1, x.shape[-1]), self.tensors(), self.bias).reshape(*x.shape[:-1], -1)
+
+
+class FactorisedConv2d(Factorised):
+    """``nn.Conv2d`` with a factorised weight ``(out, in / groups, kh, kw)``; images ``(b, c, y, x)``, channels last.
+
+    Takes the settings of ``twin``. Padding that conv2d itself cannot do along one axis at a time (a padding mode other
+    than zeros, an uneven 'same') is added beforehand. With ``groups`` above one the weight is reconstructed.
+    """
+
+    def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: nn.Conv2d) -> None:
+        super().__init__(format, graph, twin.weight.shape, cores, twin.bias)
+        self.stride, self.dilation, self.groups = twin.stride, twin.dilation, twin.groups
+        self.padding_mode = twin.padding_mode
+        before_after = twin._reversed_padding_repeated_twice  # (left, right, top, bottom)
+        left, right, top, bottom = before_after
+        even = left == right and top == bottom and twin.padding_mode == "zeros"
+        self.pad_first = None if even else (left, right, top, bottom)
+        self.padding = (top, left) if even else (0, 0)
+        self.total_padding = (top + bottom, left + right)
+
+    def out_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output for an input of this height and width."""
+        kernel = self.weight_shape[2:]
+        (high, wide) = (
+            (size + pad - dilation * (taps - 1) - 1) // stride + 1
+            for size, pad, dilation, taps, stride in zip(
+                (height, width), self.total_padding, self.dilation, kernel, self.stride, strict=True
+            )
+        )
+        return high, wide
+
+    def geometry(self, batch: int, height: int, width: int) -> Geometry:
+        """The planner's view of a batch of ``batch`` images of this height and width."""
+        after = self.out_size(height, width)
+        return Geometry(batch, (("y", (height, after[0])), ("x", (width, after[1]))))
+
+    def use(self, path: Path) -> None:
+        convolution = Convolution(self.stride, self.padding, self.dilation)
+        self.plan = compile_path(self.graph, path, spatial=True, convolution=convolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pad_first is not None:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self.pad_first, mode=mode)
+        if self.groups > 1:
+            weight = self.to_dense()
+            return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return self.plan(x.permute(0, 2, 3, 1), self.tensors(), self.bias).permute(0, 3, 1, 2)

@@ -1,0 +1,123 @@
+"""The state of learning: everything that a checkpoint holds, and the two loops that use it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from .checkpoint import random_states, restore_random_states
+from .config import TrainConfig
+from .data import DeviceDataset
+from .interrupt import StopSignals
+from .optim import build_optimizer, build_scheduler
+from .progress import bar
+
+
+class Learner:
+    """A network in training, at step ``batch`` of epoch ``epoch`` (both from 0), after the epochs in ``rows``.
+
+    Nothing in its loops waits for the device: sums stay there and are read once a loop has ended.
+    """
+
+    def __init__(self, config: TrainConfig, model: nn.Module, batches: int, device: torch.device) -> None:
+        self.config, self.model, self.batches, self.device = config, model, batches, device
+        self.optimizer = build_optimizer(config, model.parameters(), device)
+        self.scheduler = build_scheduler(config, self.optimizer, batches)
+        self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
+        self.rows: list[dict[str, Any]] = []
+        self._open_epoch(0)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors; ``restore`` of it goes on as if nothing had been in between."""
+        return {
+            "rows": self.rows,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "lr": self.lr,
+            "seconds": self.seconds,
+            "loss_sum": self.loss_sum.cpu(),
+            "correct": self.correct.cpu(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "random": random_states(self.device),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.lr, self.seconds = state["lr"], state["seconds"]
+        self.loss_sum = state["loss_sum"].to(self.device)
+        self.correct = state["correct"].to(self.device)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        restore_random_states(state["random"], self.device)
+
+    def train(self, data: DeviceDataset, stop: StopSignals) -> tuple[float, float] | None:
+        """Go on to the epoch's end: mean loss and accuracy, or None if stopped before."""
+        model, optimizer, scheduler = self.model, self.optimizer, self.step_scheduler
+        loss_sum, correct = self.loss_sum, self.correct
+        config = self.config
+        title = f"epoch {self.epoch + 1}/{config.epochs}"
+        model.train()
+        began = time.perf_counter()
+        steps = data.epoch(config.batch_size, config.seed, self.epoch, shuffle=True, start=self.batch)
+        for images, labels in bar(steps, title, self.batch, self.batches):
+            outputs = model(images)
+            loss = F.cross_entropy(outputs, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            loss_sum.add_(loss.detach(), alpha=len(labels))
+            correct.add_((outputs.detach().argmax(1) == labels).sum())
+            self.batch += 1
+            if stop.number is not None:
+                break
+        total, right = loss_sum.item(), correct.item()  # waits for the device, so that the clock below is right
+        self.seconds += time.perf_counter() - began
+        return (total / len(data), right / len(data)) if self.batch == self.batches else None
+
+    def evaluate(self, data: DeviceDataset, batch_size: int, stop: StopSignals) -> tuple[float, float] | None:
+        """Mean loss and accuracy over ``data``, or None if stopped before the end. Changes no state."""
+        loss_sum, correct = self._zeros()
+        self.model.eval()
+        with torch.inference_mode():
+            for images, labels in data.epoch(batch_size, self.config.seed, 0, shuffle=False):
+                outputs = self.model(images)
+                loss_sum.add_(F.cross_entropy(outputs, labels, reduction="sum"))
+                correct.add_((outputs.argmax(1) == labels).sum())
+                if stop.number is not None:
+                    return None
+        return loss_sum.item() / len(data), correct.item() / len(data)
+
+    def close_epoch(self, row: dict[str, Any]) -> None:
+        """Record the epoch that has ended and move on to the next."""
+        self.rows = [*self.rows, row]
+        if self.scheduler and self.step_scheduler is None:
+            with warnings.catch_warnings():
+                # Torch misses an optimizer step before this one if the epoch's steps were all before a resume.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                # A plateau is looked for in the training loss: the test set decides nothing here.
+                self.scheduler.step(*([row["train_loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
+        self._open_epoch(self.epoch + 1)
+
+    def _open_epoch(self, epoch: int) -> None:
+        self.epoch, self.batch, self.seconds = epoch, 0, 0.0
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.loss_sum, self.correct = self._zeros()
+
+    def _zeros(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            torch.zeros((), dtype=torch.float64, device=self.device),
+            torch.zeros((), dtype=torch.int64, device=self.device),
+        )

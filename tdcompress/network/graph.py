@@ -1,0 +1,107 @@
+"""A tensor format as a graph: cores that carry named indices, open modes and bonds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+Site = tuple[str, ...]
+"""The modes that sit on one core, e.g. ``("kh", "kw")`` or ``("i1", "o1")``."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """One tensor of a format: its name and the indices it carries, in storage order."""
+
+    name: str
+    indices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Cores and the size of every index.
+
+    ``modes`` are the indices of the weight (each on exactly one core), in the order in which the dense weight
+    holds them; every other index is a bond: shared by two cores, or by more (a hyperedge, as in CP).
+    """
+
+    cores: tuple[Core, ...]
+    modes: tuple[str, ...]
+    sizes: Mapping[str, int] = field(hash=False)
+
+    @cached_property
+    def carriers(self) -> dict[str, tuple[int, ...]]:
+        """Which cores (positions) carry each index."""
+        found: dict[str, list[int]] = {}
+        for position, core in enumerate(self.cores):
+            for index in core.indices:
+                found.setdefault(index, []).append(position)
+        return {index: tuple(positions) for index, positions in found.items()}
+
+    @cached_property
+    def bonds(self) -> tuple[str, ...]:
+        """The internal indices, in order of appearance."""
+        return tuple(index for index in self.carriers if index not in self.modes)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The size of every bond."""
+        return {bond: self.sizes[bond] for bond in self.bonds}
+
+    def shape(self, core: Core) -> tuple[int, ...]:
+        """The core's sizes, in storage order."""
+        return tuple(self.sizes[index] for index in core.indices)
+
+    @property
+    def parameters(self) -> int:
+        """Entries of all cores."""
+        return sum(math.prod(self.shape(core)) for core in self.cores)
+
+    @property
+    def dense_parameters(self) -> int:
+        """Entries of the dense weight."""
+        return math.prod(self.sizes[mode] for mode in self.modes)
+
+    def with_ranks(self, ranks: Mapping[str, int]) -> Graph:
+        """The same graph with other bond sizes."""
+        return Graph(self.cores, self.modes, {**self.sizes, **ranks})
+
+    def branches(self, bond: str) -> list[frozenset[int]]:
+        """The connected parts that are left when ``bond`` is cut, as sets of core positions."""
+        left = set(range(len(self.cores)))
+        parts = []
+        while left:
+            part, border = set(), {left.pop()}
+            while border:
+                position = border.pop()
+                part.add(position)
+                for index in self.cores[position].indices:
+                    if index != bond:
+                        border |= set(self.carriers[index]) - part
+            left -= part
+            parts.append(frozenset(part))
+        return parts
+
+    def mode_size(self, positions: Iterable[int]) -> int:
+        """Product of the mode sizes on the given cores."""
+        carried = (index for position in positions for index in self.cores[position].indices)
+        return math.prod(self.sizes[index] for index in carried if index in self.modes)
+
+
+def validate(cores: Sequence[Core], modes: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless every mode sits on exactly one core and every bond on two or more."""
+    names = [core.name for core in cores]
+    if len(set(names)) != len(names):
+        raise ValueError(f"core names repeat: {names}")
+    count: dict[str, int] = {}
+    for core in cores:
+        for index in core.indices:
+            count[index] = count.get(index, 0) + 1
+    for mode in modes:
+        if count.get(mode) != 1:
+            raise ValueError(f"mode {mode} must sit on exactly one core, found {count.get(mode, 0)}")
+    lonely = [index for index, times in count.items() if index not in modes and times < 2]
+    if lonely:
+        raise ValueError(f"bonds on a single core: {lonely}")

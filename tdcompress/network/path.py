@@ -1,0 +1,289 @@
+"""The order in which an input and the cores are contracted, found by dynamic programming over subsets of cores.
+
+A path is plain data: the weight tensors that the input meets, one after the other, each a core or a tree of cores that
+are merged first. "Reconstruct, then one dense convolution" is the path whose single term is the tree of all cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Union
+
+from .cost import Rates
+from .graph import Graph
+
+Tree = Union[int, tuple["Tree", "Tree"]]
+"""A core's position, or two trees that are merged."""
+
+KERNEL = {"kh": "y", "kw": "x"}
+"""Kernel modes, and the spatial index of the input along which each convolves."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One contraction of the activation: with the merged ``tree``, whose indices new to it come out as ``new``."""
+
+    tree: Tree
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Path:
+    """Terms in order, and the planner's estimate in seconds, forward and backward."""
+
+    terms: tuple[Term, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The input as the planner sees it: images in a batch; ``space`` maps y and x to (size before, size after) the
+    convolution along that axis, and is empty for a linear layer."""
+
+    batch: int
+    space: tuple[tuple[str, tuple[int, int]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The part each index has in a contraction of a left with a right tensor.
+
+    ``group``: on both and needed afterwards; ``summed``: on both and finished; ``kept``: only left; ``new``: only
+    right (kernel modes are none of these).
+    """
+
+    group: tuple[str, ...]
+    summed: tuple[str, ...]
+    kept: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def parts(left: Sequence[str], right: Sequence[str], needed: frozenset[str]) -> Parts:
+    """Sort the indices of two tensors by their part; ``needed``: the indices used after this contraction."""
+    shared = [index for index in left if index in right]
+    return Parts(
+        group=tuple(index for index in shared if index in needed),
+        summed=tuple(index for index in shared if index not in needed),
+        kept=tuple(index for index in left if index not in right),
+        new=tuple(index for index in right if index not in left),
+    )
+
+
+def arranged(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> tuple[str, ...]:
+    """The order in which the activation must lie for a contraction, as near to ``order`` as it allows.
+
+    A convolution wants ``(.., y, x, group, summed)``, a matrix product ``(.., summed)``, a batched one
+    ``(group, .., summed)``, an elementwise product any order.
+    """
+    ends = need.group + need.summed
+    if kernel or (need.group and space and (need.summed or need.new)):
+        lead = tuple(i for i in order if i not in ends and i not in KERNEL.values())
+        return (*lead, "y", "x", *ends)
+    if need.group and not need.summed and not need.new:
+        return tuple(order)
+    lead = tuple(i for i in order if i not in ends)
+    return (*need.group, *lead, *(i for i in order if i in need.summed))
+
+
+def result(order: Sequence[str], need: Parts, new: Sequence[str]) -> tuple[str, ...]:
+    """The order after the contraction of an activation that lies as ``arranged`` says."""
+    return (*(index for index in order if index not in need.summed), *new)
+
+
+class _Search:
+    """The dynamic programme for one graph, geometry and device."""
+
+    def __init__(self, graph: Graph, geometry: Geometry, rates: Rates) -> None:
+        self.graph, self.geometry, self.rates = graph, geometry, rates
+        self.everything = (1 << len(graph.cores)) - 1
+        self.inputs = tuple(mode for mode in graph.modes if mode[0] == "i")
+        self.outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
+        self.space = dict(geometry.space)
+        self.trees = self._merged()
+
+    def indices(self, subset: int) -> tuple[str, ...]:
+        """The open indices of the merged cores of ``subset``, in order of appearance."""
+        found: dict[str, None] = {}
+        for position, core in enumerate(self.graph.cores):
+            if subset >> position & 1:
+                found |= dict.fromkeys(core.indices)
+        outside = self.needed(subset)
+        return tuple(index for index in found if index in outside or index in self.graph.modes)
+
+    def needed(self, subset: int) -> frozenset[str]:
+        """The bonds that reach beyond ``subset``."""
+        return frozenset(
+            bond
+            for bond in self.graph.bonds
+            if any(not subset >> position & 1 for position in self.graph.carriers[bond])
+        )
+
+    def size(self, indices: Sequence[str], done: int = 0) -> int:
+        """Entries of a tensor; ``done``: the cores applied so far, which decides the spatial sizes."""
+        total = 1
+        for index in indices:
+            if index == "b":
+                total *= self.geometry.batch
+            elif index in self.space:
+                kernel = "kh" if index == "y" else "kw"
+                total *= self.space[index][done >> self.graph.carriers[kernel][0] & 1]
+            else:
+                total *= self.graph.sizes[index]
+        return total
+
+    def _merged(self) -> dict[int, tuple[float, Tree, tuple[str, ...]]]:
+        """For each connected subset of the cores: seconds of its best merge, the tree, its open indices."""
+        count = len(self.graph.cores)
+        found: dict[int, tuple[float, Tree, tuple[str, ...]]] = {
+            1 << k: (0.0, k, self.graph.cores[k].indices) for k in range(count)
+        }
+        for subset in sorted(range(1, self.everything + 1), key=int.bit_count):
+            best: tuple[float, Tree] | None = None
+            left = subset & (subset - 1)
+            while left:
+                right = subset ^ left
+                if left < right and left in found and right in found:
+                    a, b = found[left], found[right]
+                    need = parts(a[2], b[2], self.needed(subset))
+                    if need.group or need.summed:
+                        seconds = a[0] + b[0] + self._merge_seconds(need)
+                        if best is None or seconds < best[0]:
+                            best = (seconds, (a[1], b[1]))
+                left = (left - 1) & subset
+            if best is not None:
+                found[subset] = (*best, self.indices(subset))
+        return found
+
+    def _merge_seconds(self, need: Parts) -> float:
+        group, summed, kept, new = (self.size(part) for part in (need.group, need.summed, need.kept, need.new))
+        sizes = (group * kept * summed, group * summed * new, group * kept * new)
+        return self.rates.contraction(kept, group, summed, new, 1, sizes)
+
+    def run(self, allowed: list[int], bound: float = math.inf) -> list[Path]:
+        """The cheapest path to every final order, cheapest first; only subsets in ``allowed`` may be a term."""
+        start = ("b", *self.space, *self.inputs)
+        states: dict[int, dict[tuple[str, ...], tuple[float, tuple[Term, ...]]]] = {0: {start: (0.0, ())}}
+        for done in sorted(range(self.everything), key=int.bit_count):
+            orders = states.get(done)
+            if not orders:
+                continue
+            cheapest = min(seconds for seconds, _ in orders.values())
+            for order, (seconds, terms) in orders.items():
+                if seconds > min(bound, cheapest + self.rates.copy(self.size(order, done))):
+                    continue  # reordering the cheapest state would do at least as well
+                for subset in allowed:
+                    if subset & done:
+                        continue
+                    for after, more, term in self._apply(order, done, subset):
+                        if seconds + more <= bound:
+                            target = states.setdefault(done | subset, {})
+                            if after not in target or seconds + more < target[after][0]:
+                                target[after] = (seconds + more, (*terms, term))
+        final = ("b", *self.space, *self.outputs)
+        ends = [
+            Path(terms, seconds + (0.0 if order == final else self.rates.copy(self.size(final, self.everything))))
+            for order, (seconds, terms) in states.get(self.everything, {}).items()
+        ]
+        return sorted(ends, key=lambda path: path.seconds)
+
+    def _apply(self, order: tuple[str, ...], done: int, subset: int) -> Iterator[tuple[tuple[str, ...], float, Term]]:
+        """Every way of applying the merged cores of ``subset``: order afterwards, seconds, term."""
+        merge, tree, indices = self.trees[subset]
+        axes = tuple(index for index in indices if index in KERNEL)
+        weight = tuple(index for index in indices if index not in KERNEL)
+        need = parts(order, weight, self.needed(done | subset))
+        if not (need.group or need.summed):
+            return
+        wanted = arranged(order, need, bool(axes), bool(self.space))
+        copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
+        group, summed, new = (self.size(part) for part in (need.group, need.summed, need.new))
+        taps = self.size(axes)
+        rows = self.size(need.kept, done | subset)
+        sizes = (self.size(order, done), group * summed * new * taps, rows * group * new)
+        seconds = merge + copy + self.rates.contraction(rows, group, summed, new, taps, sizes)
+        modes = tuple(index for index in self.outputs if index in need.new)
+        bonds = tuple(index for index in need.new if index not in modes)
+        for last in bonds or (None,):
+            arrangement = (*modes, *(b for b in bonds if b != last), *((last,) if last else ()))
+            yield result(wanted, need, arrangement), seconds, Term(tree, arrangement)
+
+    def subset(self, tree: Tree) -> int:
+        """The cores of a tree, as a bit mask."""
+        return 1 << tree if isinstance(tree, int) else self.subset(tree[0]) | self.subset(tree[1])
+
+    def macs(self, path: Path) -> int:
+        """Multiply-accumulates of the calls on the activation, for the whole batch."""
+        order: tuple[str, ...] = ("b", *self.space, *self.inputs)
+        done = total = 0
+        for term in path.terms:
+            subset = self.subset(term.tree)
+            done |= subset
+            indices = self.indices(subset)
+            axes = tuple(index for index in indices if index in KERNEL)
+            need = parts(order, tuple(i for i in indices if i not in KERNEL), self.needed(done))
+            total += self.size((*need.kept, *need.group, *need.summed, *need.new, *axes), done)
+            order = result(order, need, term.new)
+        return total
+
+
+def macs(graph: Graph, path: Path, geometry: Geometry) -> int:
+    """MACs of the activation's calls along a path (merging cores is done once per batch, and not at inference)."""
+    return _Search(graph, geometry, Rates()).macs(path)
+
+
+@lru_cache(maxsize=4096)
+def _merge_tree(graph: Graph, sizes: tuple[tuple[str, int], ...]) -> Tree:
+    search = _Search(graph, Geometry(1), Rates())
+    return search.trees[search.everything][1]
+
+
+def merge_tree(graph: Graph) -> Tree:
+    """The cheapest order in which to merge all cores."""
+    return _merge_tree(graph, tuple(sorted(graph.sizes.items())))
+
+
+def greedy_tree(graph: Graph) -> Tree:
+    """An order in which to merge all cores, for graphs too large to search: always the pair whose product is smallest
+    compared with the two it replaces (Gray and Kourtis 2021, section 3.1)."""
+    terms: list[tuple[Tree, frozenset[str]]] = [(k, frozenset(core.indices)) for k, core in enumerate(graph.cores)]
+
+    def merged(a: int, b: int) -> frozenset[str]:
+        others = frozenset().union(*(term[1] for k, term in enumerate(terms) if k not in (a, b)), graph.modes)
+        return (terms[a][1] | terms[b][1]) & others
+
+    def growth(pair: tuple[int, int]) -> int:
+        sizes = [math.prod(graph.sizes[i] for i in t) for t in (merged(*pair), terms[pair[0]][1], terms[pair[1]][1])]
+        return sizes[0] - sizes[1] - sizes[2]
+
+    while len(terms) > 1:
+        pairs = itertools.combinations(range(len(terms)), 2)
+        a, b = min((pair for pair in pairs if terms[pair[0]][1] & terms[pair[1]][1]), key=growth)
+        joined = ((terms[a][0], terms[b][0]), merged(a, b))
+        terms = [term for k, term in enumerate(terms) if k not in (a, b)] + [joined]
+    return terms[0][0]
+
+
+def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -> list[Path]:
+    """Candidate paths, the cheapest by the model first.
+
+    ``plan``: ``model`` searches all; ``chain`` applies one core at a time; ``dense`` merges all cores into the
+    dense weight. The first is the exact optimum of the cost model over all connected contraction orders.
+    """
+    return _paths(graph, tuple(sorted(graph.sizes.items())), geometry, rates, plan)
+
+
+@lru_cache(maxsize=4096)
+def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
+    search = _Search(graph, geometry, rates)
+    singles = [1 << k for k in range(len(graph.cores))]
+    named = {"chain": singles, "dense": [search.everything]}
+    if plan in named:
+        return search.run(named[plan])[:1]
+    known = [path for allowed in named.values() for path in search.run(allowed)[:1]]
+    bound = min(path.seconds for path in known)
+    found = {path.terms: path for path in [*search.run(list(search.trees), bound * (1 + 1e-9)), *known]}
+    return sorted(found.values(), key=lambda path: path.seconds)

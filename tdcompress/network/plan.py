@@ -1,0 +1,288 @@
+"""A path compiled to a straight list of linear, conv2d and matmul calls on channels_last activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .graph import Graph
+from .path import KERNEL, Path, Term, Tree, arranged, merge_tree, parts, result
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Stride, padding and dilation along y and x, as conv2d takes them."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def along(self, axes: tuple[str, ...]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """The arguments of a convolution over ``axes`` only (a subset of kh, kw)."""
+        height, width = "kh" in axes, "kw" in axes
+        return (
+            (self.stride[0] if height else 1, self.stride[1] if width else 1),
+            (self.padding[0] if height else 0, self.padding[1] if width else 0),
+            (self.dilation[0] if height else 1, self.dilation[1] if width else 1),
+        )
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Contract the weight tensors in slots ``left`` and ``right``; the result is appended as a new slot."""
+
+    left: int
+    right: int
+    left_order: tuple[int, ...]
+    right_order: tuple[int, ...]
+    left_shape: tuple[int, ...]
+    right_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    elementwise: bool
+
+    def __call__(self, slots: list[Tensor]) -> Tensor:
+        left = slots[self.left].permute(self.left_order).reshape(self.left_shape)
+        right = slots[self.right].permute(self.right_order).reshape(self.right_shape)
+        return (left * right if self.elementwise else left @ right).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How a slot is laid out for the call that uses it: permuted, then reshaped."""
+
+    slot: int
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def __call__(self, slots: list[Tensor]) -> Tensor:
+        return slots[self.slot].permute(self.order).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix product over the last indices of the activation."""
+
+    weight: Weight
+    order: tuple[int, ...] | None  # permutation of the activation, None if it lies right
+    lead: int  # how many indices stay
+    summed: int
+    new: tuple[int, ...]
+
+    def __call__(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+        if self.order is not None:
+            x = x.permute(self.order)
+        lead = x.shape[: self.lead]
+        return F.linear(x.reshape(*lead, self.summed), self.weight(slots), bias).reshape(*lead, *self.new)
+
+
+@dataclass(frozen=True)
+class Batched:
+    """A matrix product for each value of the leading group indices."""
+
+    weight: Weight
+    order: tuple[int, ...] | None
+    group: int  # how many group indices lead
+    lead: int  # how many indices stay, the group included
+    summed: int
+    new: tuple[int, ...]
+
+    def __call__(self, x: Tensor, slots: list[Tensor]) -> Tensor:
+        if self.order is not None:
+            x = x.permute(self.order)
+        lead, weight = x.shape[: self.lead], self.weight(slots)
+        return (x.reshape(weight.shape[0], -1, self.summed) @ weight).reshape(*lead, *self.new)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An elementwise product along the group indices."""
+
+    weight: Weight
+
+    def __call__(self, x: Tensor, slots: list[Tensor]) -> Tensor:
+        return x * self.weight(slots)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution; the indices before y and x form the batch, ``groups`` come from hyperedges still in use."""
+
+    weight: Weight
+    order: tuple[int, ...] | None
+    lead: int  # how many indices stand before y and x
+    channels: int
+    groups: int
+    new: tuple[int, ...]  # sizes behind y and x afterwards
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def __call__(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+        if self.order is not None:
+            x = x.permute(self.order)
+        lead, (height, width) = x.shape[: self.lead], x.shape[self.lead : self.lead + 2]
+        x = x.reshape(-1, height, width, self.channels).permute(0, 3, 1, 2)
+        x = F.conv2d(x, self.weight(slots), bias, self.stride, self.padding, self.dilation, self.groups)
+        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The compiled path of one layer; ``text`` names its calls in order."""
+
+    path: Path
+    merges: tuple[Merge, ...]
+    steps: tuple[Linear | Batched | Scale | Conv, ...]
+    in_sizes: tuple[int, ...]
+    order: tuple[int, ...] | None
+    fuse_bias: bool  # the last call yields the output channels and can add the bias itself
+    text: str
+
+    def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Contract ``x`` with the cores and add the bias, channels last.
+
+        ``(b, y, x, in)`` becomes ``(b, y', x', out)``, ``(b, in)`` becomes ``(b, out)``.
+        """
+        slots = list(cores)
+        for merge in self.merges:
+            slots.append(merge(slots))
+        rank = x.dim()
+        x = x.reshape(*x.shape[:-1], *self.in_sizes)
+        for step in self.steps[:-1]:
+            x = step(x, slots)
+        x = self.steps[-1](x, slots, bias) if self.fuse_bias else self.steps[-1](x, slots)
+        if self.order is not None:
+            x = x.permute(self.order)
+        x = x.reshape(*x.shape[: rank - 1], -1)
+        return x if bias is None or self.fuse_bias else x + bias
+
+
+class _Compiler:
+    def __init__(self, graph: Graph, spatial: bool, convolution: Convolution) -> None:
+        self.graph, self.spatial, self.convolution = graph, spatial, convolution
+        self.slots: list[tuple[str, ...]] = [core.indices for core in graph.cores]
+        self.members: list[frozenset[int]] = [frozenset({k}) for k in range(len(graph.cores))]
+        self.names: list[str] = [core.name for core in graph.cores]
+        self.merges: list[Merge] = []
+
+    def needed(self, members: frozenset[int]) -> frozenset[str]:
+        carriers = self.graph.carriers
+        return frozenset(bond for bond in self.graph.bonds if not members.issuperset(carriers[bond]))
+
+    def sizes(self, indices: Sequence[str]) -> tuple[int, ...]:
+        return tuple(self.graph.sizes[index] for index in indices)
+
+    def size(self, indices: Sequence[str]) -> int:
+        return math.prod(self.sizes(indices))
+
+    def merge(self, tree: Tree) -> int:
+        """Emit the merges of a tree; returns the slot of its result."""
+        if isinstance(tree, int):
+            return tree
+        left, right = self.merge(tree[0]), self.merge(tree[1])
+        a, b, members = self.slots[left], self.slots[right], self.members[left] | self.members[right]
+        need = parts(a, b, self.needed(members))
+        elementwise = not need.summed
+        inner = need.summed
+        left_order = (*need.group, *need.kept, *inner)
+        right_order = (*need.group, *inner, *need.new)
+        group = (self.size(need.group),) if need.group else ()
+        self.merges.append(
+            Merge(
+                left,
+                right,
+                tuple(a.index(i) for i in left_order),
+                tuple(b.index(i) for i in right_order),
+                (*group, self.size(need.kept), self.size(inner)),
+                (*group, self.size(inner), self.size(need.new)),
+                self.sizes((*need.group, *need.kept, *need.new)),
+                elementwise,
+            )
+        )
+        self.slots.append((*need.group, *need.kept, *need.new))
+        self.members.append(members)
+        self.names.append(f"({self.names[left]}*{self.names[right]})")
+        return len(self.slots) - 1
+
+    def apply(self, term: Term, order: tuple[str, ...], done: frozenset[int]):
+        """Emit the call for one term; returns (step, order after it, cores done, text)."""
+        slot = self.merge(term.tree)
+        indices = self.slots[slot]
+        done = done | self.members[slot]
+        axes = tuple(axis for axis in KERNEL if axis in indices)
+        need = parts(order, tuple(i for i in indices if i not in KERNEL), self.needed(done))
+        wanted = arranged(order, need, bool(axes), self.spatial)
+        permute = None if wanted == order else tuple(order.index(i) for i in wanted)
+        after = result(wanted, need, term.new)
+        summed, new = self.size(need.summed), self.sizes(term.new)
+        group = tuple(i for i in wanted if i in need.group)
+        tail = tuple(i for i in wanted if i in need.summed)
+
+        def weight(*arrangement: str, shape: tuple[int, ...]) -> Weight:
+            return Weight(slot, tuple(indices.index(i) for i in arrangement), shape)
+
+        step: Linear | Batched | Scale | Conv
+        pointwise = wanted == ("b", "y", "x", *group, *tail) and bool(tail or term.new)
+        if axes or (self.spatial and (pointwise or (group and (tail or term.new)))):
+            taps = tuple(self.graph.sizes[axis] if axis in axes else 1 for axis in KERNEL)
+            stride, padding, dilation = self.convolution.along(axes)
+            shape = (self.size(group) * math.prod(new), summed, *taps)
+            matrix = weight(*group, *term.new, *tail, *axes, shape=shape)
+            before = wanted.index("y")
+            step = Conv(
+                matrix,
+                permute,
+                before,
+                self.size(group) * summed,
+                self.size(group),
+                (*self.sizes(group), *new),
+                stride,
+                padding,
+                dilation,
+            )
+            text = f"{taps[0]}x{taps[1]}" + (f"/{self.size(group)}" if group else "")
+        elif group and not tail and not term.new:
+            broadcast = tuple(self.graph.sizes[i] if i in group else 1 for i in wanted)
+            step, text = Scale(weight(*group, shape=broadcast)), "*"
+        elif group:
+            matrix = weight(*group, *tail, *term.new, shape=(self.size(group), summed, math.prod(new)))
+            step, text = Batched(matrix, permute, len(group), len(wanted) - len(tail), summed, new), "bmm"
+        else:
+            matrix = weight(*term.new, *tail, shape=(math.prod(new), summed))
+            step, text = Linear(matrix, permute, len(wanted) - len(tail), summed, new), "linear"
+        return step, after, done, f"{self.names[slot]}:{text}"
+
+
+def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convolution | None = None) -> Plan:
+    """Compile ``path`` for ``graph``; ``spatial``: the activation is an image and kh, kw convolve."""
+    compiler = _Compiler(graph, spatial, convolution or Convolution())
+    inputs = tuple(mode for mode in graph.modes if mode[0] == "i")
+    outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
+    space = ("y", "x") if spatial else ()
+    order: tuple[str, ...] = ("b", *space, *inputs)
+    done: frozenset[int] = frozenset()
+    steps, texts = [], []
+    for term in path.terms:
+        step, order, done, text = compiler.apply(term, order, done)
+        steps.append(step)
+        texts.append(text)
+    final = ("b", *space, *outputs)
+    permute = None if order == final else tuple(order.index(i) for i in final)
+    fuse_bias = permute is None and isinstance(steps[-1], Linear | Conv) and steps[-1].new == compiler.sizes(outputs)
+    merges, in_sizes = tuple(compiler.merges), compiler.sizes(inputs)
+    return Plan(path, merges, tuple(steps), in_sizes, permute, fuse_bias, " > ".join(texts))
+
+
+def merge_all(graph: Graph, cores: Sequence[Tensor], tree: Tree | None = None) -> Tensor:
+    """The cores merged into one tensor over the graph's modes, in their order; ``tree``: in which order to merge."""
+    compiler = _Compiler(graph, False, Convolution())
+    slot = compiler.merge(merge_tree(graph) if tree is None else tree)
+    slots = list(cores)
+    for merge in compiler.merges:
+        slots.append(merge(slots))
+    indices = compiler.slots[slot]
+    return slots[slot].permute([indices.index(mode) for mode in graph.modes])

@@ -1,0 +1,69 @@
+"""How large the bonds are: what they can use at most, and what a rank expression asks for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+from .graph import Graph
+
+
+def caps(graph: Graph) -> dict[str, int]:
+    """The largest size each bond can use, whatever the others are.
+
+    A bond whose removal separates the network: the smallest product of the modes beyond one of its ends (for two
+    ends the smaller side; for a hyperedge all modes but those of its largest branch, the bound of the CP rank).
+    A bond on a cycle shares every cut with others: the largest over the cuts of D^(1/k), where the cut has k bonds
+    and D is the mode product of its smaller side.
+    """
+    found = {}
+    for bond in graph.bonds:
+        branches = graph.branches(bond)
+        if len(branches) == len(graph.carriers[bond]):
+            products = [graph.mode_size(branch) for branch in branches]
+            found[bond] = math.prod(products) // max(products)
+        else:
+            found[bond] = _cycle_cap(graph, bond)
+    return found
+
+
+def _cycle_cap(graph: Graph, bond: str) -> int:
+    first, *others = range(len(graph.cores))
+    best = 1
+    for count in range(len(others)):
+        for chosen in itertools.combinations(others, count):
+            inside = {first, *chosen}
+            crossing = [b for b in graph.bonds if 0 < len(inside & set(graph.carriers[b])) < len(graph.carriers[b])]
+            if bond in crossing:
+                outside = set(others) - inside
+                smaller = min(graph.mode_size(inside), graph.mode_size(outside))
+                best = max(best, math.ceil(round(smaller ** (1 / len(crossing)), 9)))
+    return best
+
+
+def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
+    """The graph with the asked bond sizes, each reduced to what its two sides can use, to a fixpoint.
+
+    Besides ``caps``, a bond between two cores never exceeds the product of the other indices of either core.
+    """
+    limits = caps(graph)
+    sizes = {bond: max(1, min(ranks[bond], limits[bond])) for bond in graph.bonds}
+    while True:
+        graph = graph.with_ranks(sizes)
+        before = dict(sizes)
+        for bond in graph.bonds:
+            if len(graph.carriers[bond]) != 2:
+                continue
+            for position in graph.carriers[bond]:
+                rest = math.prod(
+                    sizes.get(index, graph.sizes[index]) for index in graph.cores[position].indices if index != bond
+                )
+                sizes[bond] = min(sizes[bond], rest)
+        if sizes == before:
+            return graph
+
+
+def scaled(graph: Graph, scale: float) -> Graph:
+    """Every bond at the same fraction of its cap: ``scale`` 0 gives rank one, 1 the full ranks."""
+    return capped(graph, {bond: max(1, round(scale * cap)) for bond, cap in caps(graph).items()})

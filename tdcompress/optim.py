@@ -1,0 +1,74 @@
+"""Optimizer and learning-rate schedule from their ``_target_`` dictionaries."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from .config import ConfigError, TrainConfig
+from .targets import find_target
+
+_FUSED_ON = ("cpu", "cuda")
+
+
+def build_optimizer(config: TrainConfig, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> Optimizer:
+    """The optimizer at learning rate ``config.lr``, fused where it can be and nothing else was asked for."""
+    target, options = _split(config.optim.optimizer, "optim.optimizer", "torch.optim.SGD")
+    options = {"lr": config.lr, **options}
+    parameters = list(parameters)
+    takes = inspect.signature(target).parameters
+    if "fused" in takes and not {"fused", "foreach", "differentiable"} & set(options) and device.type in _FUSED_ON:
+        options["fused"] = True  # one kernel for all parameters
+    if not options.get("differentiable"):
+        target = _without_compiler(target)
+    optimizer = _call(target, "optim.optimizer", parameters, **options)
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(f"optim.optimizer._target_ gives a {type(optimizer).__name__}, not a torch optimizer")
+    return optimizer
+
+
+def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler | None:
+    """The schedule, or None. The values "epochs", "steps" (of the whole run) and "lr" stand for these numbers."""
+    if not config.optim.scheduler:
+        return None
+    if config.optim.interval not in ("epoch", "step"):
+        raise ConfigError(f"optim.interval={config.optim.interval} is not known; known: epoch, step")
+    target, options = _split(config.optim.scheduler, "optim.scheduler", "torch.optim.lr_scheduler.StepLR")
+    words = {"epochs": config.epochs, "steps": config.epochs * steps_per_epoch, "lr": config.lr}
+    options = {key: words.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
+    scheduler = _call(target, "optim.scheduler", optimizer, **options)
+    if not isinstance(scheduler, LRScheduler):
+        raise ConfigError(f"optim.scheduler._target_ gives a {type(scheduler).__name__}, not a torch scheduler")
+    return scheduler
+
+
+def _split(values: dict[str, Any], key: str, example: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    if "_target_" not in values:
+        raise ConfigError(f"{key} needs a _target_ such as {example}")
+    return find_target(values["_target_"], key), {name: value for name, value in values.items() if name != "_target_"}
+
+
+def _without_compiler(optimizer: Any) -> Any:
+    """The same class without the guards that keep ``torch.compile`` out of it.
+
+    They import the compiler upon the first step, which takes as long as importing torch, and only matter to one who
+    compiles the optimizer.
+    """
+    if not (inspect.isclass(optimizer) and issubclass(optimizer, Optimizer)):
+        return optimizer
+    guarded = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    bare = {name: inspect.unwrap(getattr(optimizer, name)) for name in guarded}
+    bare["step"] = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), bare | {"__module__": optimizer.__module__})
+
+
+def _call(target: Callable[..., Any], key: str, *args: Any, **options: Any) -> Any:
+    try:
+        return target(*args, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,113 @@
+"""What a model's layers hold and cost: counts as plain data, and the table that a person reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from .compression import input_shapes, layer_geometry
+from .layers import Factorised, FactorisedConv2d
+from .network.path import macs
+
+
+def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
+    """Counts of a whole network and of each convolution and linear layer, for one input of ``input_shape``.
+
+    ``parameters`` and ``dense_parameters`` count everything trainable (biases and norms too), ``macs`` and
+    ``dense_macs`` are multiply-accumulates per image of the convolution and linear layers.
+    """
+    layers = [
+        _layer(name, model.get_submodule(name), shape) for name, shape in input_shapes(model, input_shape).items()
+    ]
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    dense = parameters + sum(layer["dense_parameters"] - layer["parameters"] for layer in layers)
+    return {
+        "parameters": parameters,
+        "dense_parameters": dense,
+        "compression_ratio": dense / parameters,
+        "macs": sum(layer["macs"] for layer in layers),
+        "dense_macs": sum(layer["dense_macs"] for layer in layers),
+        "layers": layers,
+    }
+
+
+def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+    weight_shape = tuple(layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape)
+    dense_macs = _dense_macs(layer, weight_shape, shape)
+    entry = {
+        "name": name,
+        "kind": "convolution" if len(weight_shape) > 2 else "linear",
+        "shape": list(weight_shape),
+        "format": "dense",
+        "cores": {"weight": list(weight_shape)},
+        "ranks": {},
+        "parameters": math.prod(weight_shape),
+        "dense_parameters": math.prod(weight_shape),
+        "macs": dense_macs,
+        "dense_macs": dense_macs,
+        "plan": "dense",
+    }
+    if isinstance(layer, Factorised):
+        graph = layer.graph
+        reconstructs = isinstance(layer, FactorisedConv2d) and layer.groups > 1
+        entry |= {
+            "format": layer.format,
+            "cores": {core.name: list(graph.shape(core)) for core in graph.cores},
+            "ranks": graph.ranks,
+            "parameters": graph.parameters,
+            "macs": dense_macs if reconstructs else macs(graph, layer.plan.path, layer_geometry(layer, shape, 1)),
+            "plan": "reconstruct" if reconstructs else layer.plan.text,
+        }
+    return entry
+
+
+def _dense_macs(layer: nn.Module, weight_shape: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    if isinstance(layer, FactorisedConv2d):
+        positions = math.prod(layer.out_size(*shape[-2:]))
+    elif isinstance(layer, nn.Conv2d):
+        left, right, top, bottom = layer._reversed_padding_repeated_twice
+        sizes = zip(
+            shape[-2:], (top + bottom, left + right), layer.dilation, layer.kernel_size, layer.stride, strict=True
+        )
+        positions = math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in sizes)
+    else:
+        positions = math.prod(shape[1:-1])
+    return positions * math.prod(weight_shape)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Print the per-layer table and the totals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("layer", "shape", "format", "cores"):
+        table.add_column(title, overflow="fold")
+    for title in ("ranks", "parameters", "MACs", "dense/params", "dense/MACs"):
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("plan", overflow="fold")
+    for layer in report["layers"]:
+        table.add_row(
+            layer["name"],
+            "x".join(map(str, layer["shape"])),
+            layer["format"],
+            " ".join("x".join(map(str, size)) for size in layer["cores"].values()),
+            " ".join(map(str, layer["ranks"].values())) or "-",
+            f"{layer['parameters']:,}",
+            f"{layer['macs']:,}",
+            f"{layer['dense_parameters'] / layer['parameters']:.1f}",
+            f"{layer['dense_macs'] / layer['macs']:.1f}",
+            layer["plan"],
+        )
+    console = Console()
+    console.width = max(console.width, 150)
+    console.print(table)
+    console.print(
+        f"\n{report['parameters']:,} parameters, dense {report['dense_parameters']:,}: "
+        f"{report['compression_ratio']:.2f}x smaller\n{report['macs']:,} MACs per image, dense "
+        f"{report['dense_macs']:,}: {report['dense_macs'] / report['macs']:.2f}x fewer",
+        highlight=False,
+    )

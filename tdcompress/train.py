@@ -1,0 +1,237 @@
+"""One training run, from a configuration to a finished directory."""
+
+from __future__ import annotations
+
+import math
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from . import __version__, checkpoint
+from .archs import build
+from .compression import compress
+from .config import ConfigError, TrainConfig
+from .data import DeviceDataset, datasets
+from .identity import arch_name, dataset_name, identity, method_name, plain
+from .interrupt import StopSignals
+from .learner import Learner
+from .report import layer_report
+from .runs import Run, RunError
+
+Log = Callable[[str], Any]
+_TEST_BATCH = {"cpu": 250, "cuda": 1000}  # images; larger ones gain nothing there and cost memory
+
+
+def train(config: TrainConfig, run: Run, log: Log = print) -> dict[str, Any]:
+    """Train the network of ``config`` in ``run``'s directory and return its summary; ``log`` takes lines.
+
+    A run that has ended is not repeated; a broken one goes on from its checkpoint. Raises ConfigError for values that
+    cannot be used (before anything is written), RunError for a directory that cannot be or a device that is too
+    small, and Interrupted upon SIGINT or SIGTERM, with everything so far on disk.
+    """
+    device = choose_device(config.device)
+    ended = run.ended(config)
+    if ended is not None:
+        log(f"{run.directory}: {_outcome(ended)}; not run again")
+        return ended
+    run.refuse_busy()
+    try:
+        return _train(config, run, device, log)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        asked = str(error).splitlines()[0].split(". GPU")[0]
+        raise RunError(
+            f"out of memory on {device_name(device)} ({asked}), peak so far {peak_memory(device):.0f} MB; "
+            f"use a smaller batch_size (now {config.batch_size}), rank or arch.width"
+        ) from None
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one. Raises ConfigError for ``cuda`` where there is none."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("device=cuda: torch finds no CUDA device here; use device=cpu or device=auto")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def device_name(device: torch.device) -> str:
+    """What to say of a device beside a time measured on it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory(device: torch.device) -> float:
+    """MB (2**20 bytes): what tensors held at most on a CUDA device since the run began, or the process in all."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dict[str, Any]:
+    train_data, test_data, classes = datasets(config.dataset, device)
+    shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
+    torch.manual_seed(config.seed)
+    model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
+    model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, batch_size=config.batch_size)
+    summary = _first_summary(config, layer_report(model, shape), device)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.cuda.reset_peak_memory_stats(device)
+    learner = Learner(config, model, train_data.batches(config.batch_size), device)
+    with run.locked(), StopSignals() as stop:
+        ended = run.ended(config)  # by another process, while this one read the data
+        if ended is not None:
+            return ended
+        log(_title(summary))
+        _resume(config, run, learner, log)
+        return _Loop(config, run, learner, summary, stop, log).until_ended(train_data, test_data)
+
+
+def _resume(config: TrainConfig, run: Run, learner: Learner, log: Log) -> None:
+    state = checkpoint.load(run.directory, log)
+    if state is None:
+        return
+    run.refuse_other(config, state.get("config"))
+    try:
+        learner.restore(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{run.directory}: the checkpoint does not fit this network ({reason}); delete it") from None
+    log(f"{run.directory}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
+
+
+class _Loop:
+    """Epoch after epoch, each one on disk before the next begins."""
+
+    def __init__(
+        self, config: TrainConfig, run: Run, learner: Learner, summary: dict[str, Any], stop: StopSignals, log: Log
+    ) -> None:
+        self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
+        self.summary = summary
+
+    def until_ended(self, train_data: DeviceDataset, test_data: DeviceDataset) -> dict[str, Any]:
+        self._write()
+        while self._status() == "running":
+            row = self._epoch(train_data, test_data)
+            if row is not None:
+                self.learner.close_epoch(row)
+                self.log(_line(row, self.config.epochs))
+            if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
+                checkpoint.save(self.run.directory, {"config": plain(self.config), **self.learner.state()})
+            self._write()
+        if self._status() == "finished":
+            checkpoint.forget_previous(self.run.directory)
+        if self.stop.number is not None:
+            raise self.stop.interrupted(f"{self.run.directory}: {_outcome(self.summary)}")
+        self.log(f"{self.run.directory}: {_outcome(self.summary)}")
+        return self.summary
+
+    def _status(self) -> str:
+        rows = self.learner.rows
+        if rows and not (math.isfinite(rows[-1]["train_loss"]) and math.isfinite(rows[-1]["test_loss"])):
+            return "diverged"
+        if self.learner.epoch == self.config.epochs:
+            return "finished"
+        return "running" if self.stop.number is None else "interrupted"
+
+    def _epoch(self, train_data: DeviceDataset, test_data: DeviceDataset) -> dict[str, Any] | None:
+        """The rest of an epoch and its row of metrics.csv, or None if stopped before its end."""
+        learner, device = self.learner, self.learner.device
+        trained = learner.train(train_data, self.stop)
+        if trained is None:
+            return None
+        began = time.perf_counter()
+        tested: tuple[float, float] | None = (math.nan, math.nan)
+        if math.isfinite(trained[0]):
+            tested = learner.evaluate(test_data, max(self.config.batch_size, _TEST_BATCH[device.type]), self.stop)
+        if tested is None:
+            return None
+        return {
+            "epoch": learner.epoch + 1,
+            "lr": learner.lr,
+            "train_loss": trained[0],
+            "train_accuracy": trained[1],
+            "test_loss": tested[0],
+            "test_accuracy": tested[1],
+            "train_seconds": learner.seconds,
+            "test_seconds": time.perf_counter() - began,
+            "images_per_second": len(train_data) / learner.seconds,
+            "peak_memory_mb": peak_memory(device),
+        }
+
+    def _write(self) -> None:
+        """metrics.csv, then summary.json, of the rows that the checkpoint has."""
+        rows = self.learner.rows
+        accuracies = [row["test_accuracy"] for row in rows if math.isfinite(row["test_accuracy"])]
+        self.run.write_metrics(rows)
+        self.summary |= {
+            "status": self._status(),
+            "epochs_done": len(rows),
+            "test_accuracy": accuracies[-1] if len(accuracies) == len(rows) > 0 else None,
+            "best_test_accuracy": max(accuracies, default=None),
+            "train_seconds_per_epoch": statistics.median(row["train_seconds"] for row in rows) if rows else None,
+        }
+        self.run.write_summary(self.summary)
+
+
+def _first_summary(config: TrainConfig, report: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "dataset": dataset_name(config),
+        "arch": arch_name(config),
+        "method": method_name(config.method),
+        "rank": identity(plain(config))["rank"],
+        "seed": config.seed,
+        "epochs_done": 0,
+        "epochs": config.epochs,
+        **{key: report[key] for key in ("parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs")},
+        "device": device_name(device),
+        "versions": {
+            "torch": torch.__version__,
+            "tdcompress": __version__,
+            "python": platform.python_version(),
+        },
+        "config": plain(config),
+        "layers": report["layers"],
+    }
+
+
+def _title(summary: dict[str, Any]) -> str:
+    method = summary["method"] if summary["rank"] is None else f"{summary['method']} rank {summary['rank']}"
+    return (
+        f"{summary['arch']} {method} on {summary['dataset']}, seed {summary['seed']}: "
+        f"{summary['parameters']:,} parameters ({summary['compression_ratio']:.1f}x fewer than dense), "
+        f"{summary['macs']:,} MACs, {summary['device']}"
+    )
+
+
+def _line(row: dict[str, Any], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  lr {row['lr']:.3g}  loss {row['train_loss']:.4f}  "
+        f"train {row['train_accuracy']:.2%}  test {row['test_accuracy']:.2%}  "
+        f"{row['train_seconds']:.1f} s  {row['images_per_second']:,.0f} images/s"
+    )
+
+
+def _outcome(summary: dict[str, Any]) -> str:
+    if summary["status"] == "interrupted":
+        return f"interrupted; the same command goes on from epoch {summary['epochs_done'] + 1}"
+    if summary["status"] == "diverged":
+        return f"diverged in epoch {summary['epochs_done']}: the loss is not a number; try a smaller lr"
+    return f"finished, test accuracy {summary['test_accuracy']:.2%}"
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
