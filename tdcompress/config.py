@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 LAYOUTS = ("channels", "matrix", "split", "paired")
 KERNELS = ("merged", "separate", "open")
 DEVICES = ("auto", "cpu", "cuda")
+INTERVALS = ("epoch", "step")
 
 
 class ConfigError(ValueError):
@@ -81,3 +81,37 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     results_dir: str = "results"
+
+
+def parse_rank(rank: Any) -> int | str:
+    """A rank expression: a bond dimension of at least one, or "reference". Raises ``ConfigError`` for anything else."""
+    text = str(rank).strip()
+    if text == "reference":
+        return text
+    if not text.lstrip("+-").isdecimal():
+        raise ConfigError(f"rank={text} is not a whole number; use rank=8, or rank=reference")
+    if int(text) < 1:
+        raise ConfigError(f"rank={text} must be at least 1")
+    return int(text)
+
+
+def validate(config: TrainConfig) -> TrainConfig:
+    """The configuration with its rank parsed. Raises ``ConfigError`` for the first value out of range."""
+    config.rank = parse_rank(config.rank)
+    for key, value in (("epochs", config.epochs), ("batch_size", config.batch_size), ("factors", config.method.factors)):
+        if value < 1:
+            raise ConfigError(f"{key}={value} must be at least 1")
+    for key, number in (("lr", config.lr), ("arch.width", config.arch.width)):
+        if not (number > 0 and math.isfinite(number)):
+            raise ConfigError(f"{key}={number:g} must be greater than 0")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")
+    for key, name, known in (
+        ("device", config.device, DEVICES),
+        ("method.layout", config.method.layout, LAYOUTS),
+        ("method.kernel", config.method.kernel, KERNELS),
+        ("optim.interval", config.optim.interval, INTERVALS),
+    ):
+        if name is not None and name not in known:
+            raise ConfigError(f"unknown {key} '{name}', known: {', '.join(known)}")
+    return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.util
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -183,6 +184,7 @@ def _from_torchvision(name: str, files: str) -> Callable[[DatasetConfig], Arrays
         try:
             return kind(root, train=train, download=True)
         except (RuntimeError, OSError) as error:
+            _remove_empty(root)
             reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"{name} is not in {root} and cannot be downloaded ({reason}): put {files} there, "
@@ -199,6 +201,12 @@ def _from_torchvision(name: str, files: str) -> Callable[[DatasetConfig], Arrays
         return Arrays(*parts, classes=len(split.classes))
 
     return loader
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a tree of folders that holds no file: what a failed download leaves."""
+    if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+        shutil.rmtree(folder)
 
 
 def image_folder(config: DatasetConfig) -> Arrays:

@@ -36,8 +36,6 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: 
     """The schedule, or None. The values "epochs", "steps" (of the whole run) and "lr" stand for these numbers."""
     if not config.optim.scheduler:
         return None
-    if config.optim.interval not in ("epoch", "step"):
-        raise ConfigError(f"optim.interval={config.optim.interval} is not known; known: epoch, step")
     target, options = _split(config.optim.scheduler, "optim.scheduler", "torch.optim.lr_scheduler.StepLR")
     words = {"epochs": config.epochs, "steps": config.epochs * steps_per_epoch, "lr": config.lr}
     options = {key: words.get(value, value) if isinstance(value, str) else value for key, value in options.items()}

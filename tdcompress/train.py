@@ -16,7 +16,7 @@ import torch
 from . import __version__, checkpoint
 from .archs import build
 from .compression import compress
-from .config import ConfigError, TrainConfig
+from .config import ConfigError, TrainConfig, validate
 from .data import DeviceDataset, datasets
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
@@ -35,7 +35,7 @@ def train(config: TrainConfig, run: Run, log: Log = print) -> dict[str, Any]:
     cannot be used (before anything is written), RunError for a directory that cannot be or a device that is too
     small, and Interrupted upon SIGINT or SIGTERM, with everything so far on disk.
     """
-    device = choose_device(config.device)
+    device = choose_device(validate(config).device)
     ended = run.ended(config)
     if ended is not None:
         log(f"{run.directory}: {_outcome(ended)}; not run again")

@@ -1,0 +1,27 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed  ## a TT and a dense LeNet on the UCI digits: a table and a figure
+	$(BIN)/tdc train -m method=tt,dense epochs=8
+	$(BIN)/tdc plot
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check tdcompress scripts tests
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/installed

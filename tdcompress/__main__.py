@@ -1,0 +1,5 @@
+"""``python -m tdcompress`` is ``tdc``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,297 @@
+"""The ``tdc`` verbs. The only place that runs Hydra; everything heavy is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig, validate
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = """\
+tdc trains networks with their weights in a tensor format, and compares the formats.
+
+  tdc train method=tt dataset=cifar10        train one network
+  tdc train -m method=cp,tt rank=4,8         train one after the other: a sweep
+  tdc show method=ht arch=vgg16              what each layer holds and costs, without training
+  tdc runs method=tt status=finished         the runs there are
+  tdc plot results_dir=results               draw the comparison figures
+
+`tdc train --help` lists every key; `tdc train --cfg job` prints the configuration.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb and exit with its code: 0, 1 if runs of a sweep failed, 2 for bad input, 130 or 143 upon a signal."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["-sc"] or words[:1] == ["--shell-completion"]:
+        words = ["train", *words]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return
+    if words[0] not in VERBS:
+        _fail(f"unknown verb '{words[0]}', known: {', '.join(VERBS)} (tdc --help shows one example each)")
+    try:
+        VERBS[words[0]](words[1:])
+    except ConfigError as error:
+        _fail(str(error))
+    except KeyboardInterrupt as stop:
+        print(stop if str(stop) else "interrupted", file=sys.stderr)
+        sys.exit(getattr(stop, "code", 130))
+
+
+def _fail(message: str, code: int = 2) -> None:
+    print("tdc: " + _squeezed(message), file=sys.stderr)
+    sys.exit(code)
+
+
+def _squeezed(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def conf_dir() -> Path:
+    """The folder of the yaml files: beside the package in a source tree, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "conf"
+    return beside if (beside / "train.yaml").is_file() else package / "conf"
+
+
+def _train(words: list[str]) -> None:
+    failed: list[tuple[str, Exception]] = []
+    finished: list[dict[str, Any]] = []
+    sweep = False
+
+    def job(raw: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        nonlocal sweep
+        hydra = HydraConfig.get()
+        sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+        overrides = list(hydra.overrides.task)
+        try:
+            finished.append(_run(raw, hydra, overrides))
+        except (ConfigError, RuntimeError) as error:  # raised below: Hydra would print its own lines, and end a sweep
+            failed.append((" ".join(overrides), error))
+            if sweep:
+                print(f"tdc: {failed[-1][0]}: {_squeezed(error)}", file=sys.stderr)
+
+    _hydra(words, job)
+    if finished:
+        _print_outcome(finished)
+    if failed and not sweep:
+        raise failed[0][1]
+    if failed:
+        names = "; ".join(overrides for overrides, _ in failed)
+        _fail(f"{len(failed)} of {len(failed) + len(finished)} runs failed: {names}", code=1 if finished else 2)
+
+
+def _run(raw: DictConfig, hydra: Any, overrides: list[str]) -> dict[str, Any]:
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    config = _typed(raw)
+    choices = {group: hydra.runtime.choices[group] for group in ("dataset", "arch", "method")}
+    baseline = _typed(compose("train", overrides=[f"{group}={name}" for group, name in choices.items()]))
+
+    from .identity import run_directory
+    from .runs import Run
+    from .train import train
+
+    files = {
+        ".hydra/config.yaml": OmegaConf.to_yaml(raw),
+        ".hydra/overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
+    }
+    directory = run_directory(config, baseline)
+    return {**train(config, Run(directory, files), _say), "directory": str(directory)}
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _show(words: list[str]) -> None:
+    shown: list[dict[str, Any] | ConfigError] = []
+
+    def job(raw: DictConfig) -> None:
+        try:
+            shown.append(_report(_typed(raw)))
+        except ConfigError as error:
+            shown.append(error)
+
+    _hydra(words, job)
+    for report in shown:
+        if isinstance(report, ConfigError):
+            raise report
+
+        from .report import print_report
+
+        print_report(report)
+
+
+def _report(config: TrainConfig) -> dict[str, Any]:
+    from .archs import build
+    from .compression import compress
+    from .data import shape
+    from .report import layer_report
+
+    channels, size, classes = shape(config.dataset)
+    model = build(config.arch, channels, classes, size)
+    image = (channels, size, size)
+    compress(model, config.method, config.rank, image, keep=config.arch.keep, batch_size=config.batch_size)
+    return layer_report(model, image)
+
+
+def _typed(raw: DictConfig) -> TrainConfig:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_object(raw)
+    assert isinstance(config, TrainConfig)
+    return validate(config)
+
+
+def _hydra(words: list[str], job: Callable[[DictConfig], None]) -> None:
+    """Compose the configuration that ``words`` ask for and call ``job`` with it, once or for each run of a sweep."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions, to be told in one line
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    store = ConfigStore.instance()
+    store.store("schema", TrainConfig)
+    groups = {"dataset": DatasetConfig, "arch": ArchConfig, "method": MethodConfig, "optim": OptimConfig}
+    for group, schema in groups.items():
+        store.store("schema", schema, group=group)
+    sys.argv = ["tdc", *words]
+    if "COMP_LINE" in os.environ:  # completion: the verb is no override
+        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(" train ", " ", 1).replace(" show ", " ", 1)
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(_one_line(error, OmegaConf.structured(TrainConfig)))
+
+
+def _one_line(error: Exception, schema: DictConfig) -> str:
+    """A composition error as one line: what is wrong, and what would be right."""
+    import difflib
+    import re
+
+    from omegaconf import OmegaConf
+
+    text = str(error)
+    cause: BaseException | None = error
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    missing = re.search(r"Could not find '(\w+)/([^']*)'", text)
+    if missing:
+        group, name = missing.groups()
+        known = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
+        return f"unknown {group} '{name}', known: {', '.join(sorted(set(known) - {'schema'}))}"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = unknown[1]
+        folder, _, name = key.rpartition(".")
+        node = OmegaConf.select(schema, folder) if folder else schema
+        keys = [str(k) for k in node] if OmegaConf.is_dict(node) else []
+        close = difflib.get_close_matches(name, keys, 1)
+        hint = f" (did you mean {folder + '.' if folder else ''}{close[0]}?)" if close else ""
+        return f"unknown key '{key}'{hint}, known{' in ' + folder if folder else ''}: {', '.join(keys)}"
+    lines = [line.strip() for line in f"{text}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    told = next((line for line in reversed(lines) if "could not be converted" in line or "annot" in line), lines[0])
+    return f"{key}: {told}" if key else told
+
+
+def _print_outcome(summaries: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("method", "rank"):
+        table.add_column(title)
+    for title in ("parameters", "compression", "MACs", "test accuracy", "best", "s/epoch", "status"):
+        table.add_column(title, justify="right")
+    for summary in summaries:
+        accuracy, best, seconds = (
+            summary[key] for key in ("test_accuracy", "best_test_accuracy", "train_seconds_per_epoch")
+        )
+        table.add_row(
+            summary["method"],
+            summary["rank"] or "-",
+            f"{summary['parameters']:,}",
+            f"{summary['compression_ratio']:.2f}x",
+            f"{summary['macs']:,}",
+            "-" if accuracy is None else f"{accuracy:.2%}",
+            "-" if best is None else f"{best:.2%}",
+            "-" if seconds is None else f"{seconds:.2f}",
+            summary["status"],
+        )
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print()
+    console.print(table)
+    for summary in summaries:
+        console.print(summary["directory"], highlight=False, soft_wrap=True)
+
+
+def _runs(words: list[str]) -> None:
+    options = _pairs(words)
+    results_dir = options.pop("results_dir", "results")
+
+    from .runs import read_runs
+
+    filters: dict[str, Any] = {key: value.split(",") for key, value in options.items()}
+    if "seed" in filters:
+        filters["seed"] = [int(seed) for seed in filters["seed"] if seed.isdigit()]
+    table = read_runs(results_dir, **filters)
+    if table.empty:
+        print(f"no runs in {Path(results_dir) / 'runs'}" + (" like that" if filters else ""))
+        return
+    _print_runs(table)
+
+
+def _print_runs(table: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = {
+        "dataset": str, "arch": str, "method": str, "rank": str, "seed": "{:.0f}".format, "status": str,
+        "epochs_done": "{:.0f}".format, "parameters": "{:,.0f}".format, "compression_ratio": "{:.1f}x".format,
+        "test_accuracy": "{:.2%}".format, "train_seconds_per_epoch": "{:.2f}".format,
+    }  # fmt: skip
+    out = Table(box=None, header_style="bold", pad_edge=False)
+    for column in shown:
+        out.add_column(column.replace("_", " "))
+    for row in table.to_dict("records"):
+        out.add_row(*("-" if row[c] is None or row[c] != row[c] else show(row[c]) for c, show in shown.items()))
+    console = Console()
+    console.width = max(console.width, 140)
+    console.print(out)
+
+
+def _plot(words: list[str]) -> None:
+    options = _pairs(words)
+    unknown = sorted(set(options) - {"results_dir", "formats"})
+    if unknown:
+        raise ConfigError(f"unknown key '{unknown[0]}', known: results_dir, formats")
+
+    from .plots import plot_all
+
+    for path in plot_all(options.get("results_dir", "results"), tuple(options.get("formats", "png,svg").split(","))):
+        print(path)
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    odd = [word for word in words if "=" not in word]
+    if odd:
+        raise ConfigError(f"'{odd[0]}' is not of the form key=value")
+    return dict(word.split("=", 1) for word in words)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train, "show": _show, "runs": _runs, "plot": _plot}
