@@ -26,9 +26,11 @@ def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
     Raises ``ConfigError`` for an unknown name, or when pooling leaves nothing of the input.
     """
     if config.target:
-        return call_target(
-            config.target, "arch.target", in_channels=in_channels, classes=classes, image_size=image_size
-        )
+        sizes = {"in_channels": in_channels, "classes": classes, "image_size": image_size}
+        model = call_target(config.target, "arch.target", **sizes)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"arch.target must return a torch.nn.Module, got {type(model).__name__}")
+        return model
     if config.name not in ARCHS:
         raise ConfigError(f"unknown arch '{config.name}', known: {', '.join(sorted(ARCHS))}")
     return ARCHS[config.name](config, in_channels, classes, image_size)
@@ -54,7 +56,7 @@ def lenet(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
 
 
 def lenet5(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
-    """The LeNet-5 of the tensor-ring literature (Wang et al. 2018, table 1): 429,100 weights on 28x28 images."""
+    """The LeNet-5 of the tensor-ring literature (Wang et al. 2018, table 1): on 28x28 images 429,100 parameters, biases included."""
     c1, c2, hidden = (_scaled(channels, config) for channels in (20, 50, 320))
     side = (image_size // 2 - 4) // 2
     layers: OrderedDict[str, nn.Module] = OrderedDict(

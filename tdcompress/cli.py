@@ -74,7 +74,7 @@ def _train(words: list[str]) -> None:
         sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
         overrides = list(hydra.overrides.task)
         try:
-            finished.append(_run(raw, hydra, overrides))
+            finished.append(_run(raw, overrides))
         except (ConfigError, RuntimeError) as error:  # raised below: Hydra would print its own lines, and end a sweep
             failed.append((" ".join(overrides), error))
             if sweep:
@@ -90,13 +90,13 @@ def _train(words: list[str]) -> None:
         _fail(f"{len(failed)} of {len(failed) + len(finished)} runs failed: {names}", code=1 if finished else 2)
 
 
-def _run(raw: DictConfig, hydra: Any, overrides: list[str]) -> dict[str, Any]:
+def _run(raw: DictConfig, overrides: list[str]) -> dict[str, Any]:
     from hydra import compose
     from omegaconf import OmegaConf
 
     config = _typed(raw)
-    choices = {group: hydra.runtime.choices[group] for group in ("dataset", "arch", "method")}
-    baseline = _typed(compose("train", overrides=[f"{group}={name}" for group, name in choices.items()]))
+    names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
+    baseline = _typed(compose("train", overrides=[f"{group}={name}" for group, name in names.items()]))
 
     from .identity import run_directory
     from .runs import Run

@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.util
-import shutil
+import pickle
+import struct
+import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,9 @@ from .config import ConfigError, DatasetConfig
 from .targets import call_target
 
 DIGITS_SIZE = 28  # pixels; the 8x8 originals are enlarged, so that every arch for MNIST takes them
+# What readers of damaged files raise, whatever their documentation says.
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AssertionError, SyntaxError, RuntimeError, EOFError)
+_UNREADABLE += (struct.error, zlib.error, tarfile.TarError, pickle.UnpicklingError)
 
 
 @dataclass
@@ -54,8 +61,9 @@ class DeviceDataset:
         if padding:
             images = F.pad(images, (0, 0, padding, padding, padding, padding))
         self.images, self.labels = images.contiguous().to(device), labels.to(device)
-        self.scale = (1 / std).to(device)
-        self.shift = (-mean / std).to(device)
+        # One value per byte of a line of pixels: a loop over whole lines vectorises, one over three channels does not.
+        self.scale = (1 / std).repeat(self.image_size).to(device)
+        self.shift = (-mean / std).repeat(self.image_size).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,13 +79,14 @@ class DeviceDataset:
 
         Order, crops and flips are a function of ``(seed, epoch)`` alone, whatever ``start`` is.
         """
-        # The hash of a pair of integers mixes both into the low 32 bits, all that the generator's seeding reads.
-        generator = torch.Generator().manual_seed(hash((seed, epoch)) % 2**32)
+        # Seeding reads only 32 bits. The golden ratio keeps the epochs of neighbouring seeds millions apart there.
+        generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + epoch) % 2**32)
         count = len(self)
         order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
         offsets = torch.randint(2 * self.padding + 1, (2, count), generator=generator).to(self.device)
         flips = torch.randint(2, (count,), generator=generator).bool().to(self.device)
         order = order.to(self.device)
+        size, channels = self.image_size, self.in_channels
         for first in range(start * batch_size, count, batch_size):
             chosen = slice(first, first + batch_size)
             index = order[chosen]
@@ -85,7 +94,8 @@ class DeviceDataset:
                 images = self._augmented(index, offsets[:, chosen], flips[chosen])
             else:
                 images = self.images.index_select(0, index)
-            yield torch.addcmul(self.shift, images, self.scale).permute(0, 3, 1, 2), self.labels[index]
+            scaled = torch.addcmul(self.shift, images.view(-1, size, size * channels), self.scale)
+            yield scaled.view(-1, size, size, channels).permute(0, 3, 1, 2), self.labels.index_select(0, index)
 
     def _augmented(self, index: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
         _, height, width, channels = self.images.shape
@@ -97,7 +107,11 @@ class DeviceDataset:
         lines = torch.arange(size, device=self.device) + offsets[0][:, None]
         starts = (index[:, None] * height + lines) * width + offsets[1][:, None]
         images = windows.index_select(0, starts.view(-1)).view(-1, size, size, channels)
-        return torch.where(flips[:, None, None, None], images.flip(2), images) if self.flip else images
+        if not self.flip:
+            return images
+        # Both ways, then whole images chosen: copies of blocks, four times faster than torch.where by pixel.
+        both = torch.cat((images, images.flip(2)))
+        return both.index_select(0, torch.arange(len(flips), device=self.device) + len(flips) * flips)
 
 
 def datasets(config: DatasetConfig, device: torch.device) -> tuple[DeviceDataset, DeviceDataset, int]:
@@ -110,13 +124,19 @@ def datasets(config: DatasetConfig, device: torch.device) -> tuple[DeviceDataset
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, exactly, from the histogram of pixel values."""
+    """Mean and standard deviation per channel, exactly, from the histogram of pixel values.
+
+    The standard deviation of a channel that is the same everywhere is given as 1: normalised, it is 0.
+    """
     values = torch.arange(256, dtype=torch.float64)
-    counts = torch.stack([torch.bincount(images[..., c].reshape(-1), minlength=256) for c in range(images.shape[3])])
+    counts = torch.zeros(images.shape[3], 256, dtype=torch.int64)
+    for chunk in images.split(1000):  # a copy of the channel each, so never of the whole set
+        for channel, count in enumerate(counts):
+            count += torch.bincount(chunk[..., channel].reshape(-1), minlength=256)
     weights = counts.double() / counts.sum(1, keepdim=True)
     mean = weights @ values
     variance = (weights * (values - mean[:, None]) ** 2).sum(1)
-    return mean.float(), variance.sqrt().clamp(min=1e-6).float()
+    return mean.float(), torch.where(variance > 0, variance, 1).sqrt().float()
 
 
 def load(config: DatasetConfig) -> Arrays:
@@ -124,14 +144,10 @@ def load(config: DatasetConfig) -> Arrays:
 
     Raises ``ConfigError`` for files that are missing or are no images, and for values out of range.
     """
-    for key, low in (("image_size", 1), ("limit", 1), ("padding", 0)):
-        value = getattr(config, key)
-        if value is not None and value < low:
-            raise ConfigError(f"dataset.{key}={value} must be at least {low}")
+    _check_ranges(config)
     if config.target:
         arrays = call_target(config.target, "dataset.target")
-        if not isinstance(arrays, Arrays):
-            raise ConfigError(f"dataset.target must return tdcompress.data.Arrays, got {type(arrays).__name__}")
+        _check_arrays(arrays)
     elif config.name in DATASETS:
         arrays = DATASETS[config.name](config)
     else:
@@ -144,7 +160,34 @@ def load(config: DatasetConfig) -> Arrays:
         arrays = replace(
             arrays, train_images=resized(arrays.train_images, size), test_images=resized(arrays.test_images, size)
         )
+    if arrays.train_images.shape[1:] != arrays.test_images.shape[1:] or len(set(arrays.train_images.shape[1:3])) > 1:
+        sizes = [f"{images.shape[2]}x{images.shape[1]}" for images in (arrays.train_images, arrays.test_images)]
+        raise ConfigError(f"images are not square and of one size (train {sizes[0]}, test {sizes[1]}): set dataset.image_size")
     return arrays
+
+
+def _check_ranges(config: DatasetConfig) -> None:
+    for key, low in (("image_size", 1), ("limit", 1), ("padding", 0)):
+        value = getattr(config, key)
+        if value is not None and value < low:
+            raise ConfigError(f"dataset.{key}={value} must be at least {low}")
+
+
+def _check_arrays(arrays: Any) -> None:
+    if not isinstance(arrays, Arrays):
+        raise ConfigError(f"dataset.target must return tdcompress.data.Arrays, got {type(arrays).__name__}")
+    for split in ("train", "test"):
+        images, labels = getattr(arrays, f"{split}_images"), getattr(arrays, f"{split}_labels")
+        for name, value, dtype, dims in (("images", images, torch.uint8, 4), ("labels", labels, torch.int64, 1)):
+            if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != dims or not value.numel():
+                got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ConfigError(f"dataset.target: {split}_{name} must be {dtype} with {dims} dimensions, got {got}")
+        if len(images) != len(labels):
+            raise ConfigError(f"dataset.target: {len(images)} {split} images, but {len(labels)} labels")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < arrays.classes:
+            raise ConfigError(f"dataset.target: {split} labels must lie between 0 and {arrays.classes - 1}")
+    if arrays.train_images.shape[3] != arrays.test_images.shape[3]:
+        raise ConfigError("dataset.target: training and test images must have the same number of channels")
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -159,40 +202,58 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 
 def digits(config: DatasetConfig) -> Arrays:
-    """The 1,797 UCI digits that come with scikit-learn; every fifth image is for the test (360), 1,437 train."""
+    """The 1,797 UCI digits that come with scikit-learn; every fifth image of a class is for the test (364 in all)."""
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
         raise ConfigError("dataset=digits needs scikit-learn (pip install scikit-learn)")
     # Read where scikit-learn keeps it: importing the package takes longer than the first epoch.
-    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
-        table = torch.tensor([[int(float(value)) for value in row] for row in csv.reader(file)])
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    try:
+        with gzip.open(path, "rt") as file:
+            table = torch.tensor([[int(float(value)) for value in row] for row in csv.reader(file)])
+    except _UNREADABLE as error:
+        raise ConfigError(f"{path} cannot be read ({error}): install scikit-learn anew") from None
     images = (table[:, :64].reshape(-1, 8, 8, 1) * 255 / 16).round().byte()
     images, labels = resized(images, config.image_size or DIGITS_SIZE), table[:, 64]
-    test = torch.arange(len(labels)) % 5 == 0
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    for digit in range(10):
+        test[(labels == digit).nonzero()[::5]] = True
     return Arrays(images[~test], labels[~test], images[test], labels[test], 10)
 
 
-def _from_torchvision(name: str, files: str) -> Callable[[DatasetConfig], Arrays]:
+def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetConfig], Arrays]:
+    """The loader of a torchvision class whose ``files`` lie in ``folder`` under the root."""
+
     def load_split(root: Path, train: bool) -> Any:
         import torchvision.datasets
 
         kind = getattr(torchvision.datasets, name)
+        place = root / folder
         try:
             return kind(root, train=train, download=False)
-        except RuntimeError:
+        except RuntimeError:  # not all there
             pass
+        except _UNREADABLE as error:
+            raise ConfigError(
+                f"{name} in {place} is damaged or unreadable ({type(error).__name__}): delete {place} and it is "
+                f"downloaded anew, or put {files} there"
+            ) from None
+        created = [path for path in (place, *place.parents) if not path.exists()]
         try:
             return kind(root, train=train, download=True)
-        except (RuntimeError, OSError) as error:
-            _remove_empty(root)
-            reason = str(error).splitlines()[0]
+        except _UNREADABLE as error:
+            for path in created:  # the innermost first; a folder that is not empty, or was there before, stays
+                with suppress(OSError):
+                    path.rmdir()
+            reason = (str(error).split("\n") if str(error).strip() else [type(error).__name__])
+            reason = [line for line in reason if line.strip()][-1]
             raise ConfigError(
-                f"{name} is not in {root} and cannot be downloaded ({reason}): put {files} there, "
-                "or set dataset.root to the folder that has it"
+                f"{name} is not whole in {place} and cannot be downloaded ({reason}): put {files} there, "
+                f"or set dataset.root to the folder that has {folder}/"
             ) from None
 
     def loader(config: DatasetConfig) -> Arrays:
-        root = Path(config.root or "data")
+        root = Path(config.root or "data").expanduser()
         parts = []
         for train in (True, False):
             split = load_split(root, train)
@@ -203,17 +264,11 @@ def _from_torchvision(name: str, files: str) -> Callable[[DatasetConfig], Arrays
     return loader
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove a tree of folders that holds no file: what a failed download leaves."""
-    if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
-        shutil.rmtree(folder)
-
-
 def image_folder(config: DatasetConfig) -> Arrays:
     """Images under ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), any format that Pillow reads."""
     if not config.root:
         raise ConfigError("dataset=image_folder needs dataset.root=DIR, with DIR/train/<class>/ and DIR/test/<class>/")
-    root = Path(config.root)
+    root = Path(config.root).expanduser()
     train, test = root / "train", root / "test" if (root / "test").is_dir() else root / "val"
     for folder in (train, test):
         if not folder.is_dir():
@@ -226,7 +281,7 @@ def image_folder(config: DatasetConfig) -> Arrays:
 
 
 def _classes(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise ConfigError(f"{folder} has no class folders")
     return names
@@ -257,8 +312,9 @@ def _decoded(path: Path, size: int | None) -> Tensor:
     try:
         with Image.open(path) as file:
             image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"{path} is not an image that can be read: {str(error).splitlines()[0]}") from None
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path} is not an image that can be read: {reason}") from None
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(numpy.array(image))
@@ -266,6 +322,7 @@ def _decoded(path: Path, size: int | None) -> Tensor:
 
 def shape(config: DatasetConfig) -> tuple[int, int, int]:
     """Channels, image size and classes, without reading images where they are known beforehand."""
+    _check_ranges(config)
     if config.target is None and config.name in SHAPES:
         channels, size, classes = SHAPES[config.name]
         return channels, config.image_size or size, classes
@@ -273,12 +330,16 @@ def shape(config: DatasetConfig) -> tuple[int, int, int]:
     return arrays.train_images.shape[3], arrays.train_images.shape[1], arrays.classes
 
 
+IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
+
 DATASETS: dict[str, Callable[[DatasetConfig], Arrays]] = {
     "digits": digits,
-    "mnist": _from_torchvision("MNIST", "the four MNIST files, under MNIST/raw/,"),
-    "fashion_mnist": _from_torchvision("FashionMNIST", "the four Fashion-MNIST files, under FashionMNIST/raw/,"),
-    "cifar10": _from_torchvision("CIFAR10", "the folder cifar-10-batches-py"),
-    "cifar100": _from_torchvision("CIFAR100", "the folder cifar-100-python"),
+    "mnist": _from_torchvision("MNIST", "MNIST/raw", IDX_FILES),
+    "fashion_mnist": _from_torchvision("FashionMNIST", "FashionMNIST/raw", IDX_FILES),
+    "cifar10": _from_torchvision(
+        "CIFAR10", "cifar-10-batches-py", "data_batch_1 to data_batch_5, test_batch and batches.meta"
+    ),
+    "cifar100": _from_torchvision("CIFAR100", "cifar-100-python", "train, test and meta"),
     "image_folder": image_folder,
 }
 

@@ -1,0 +1,89 @@
+"""Every format x layout x kernel x layer kind, and the oracle that shares no code with the product."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tdcompress.compression import build_graph, compress, with_rank
+from tdcompress.config import KERNELS, LAYOUTS, MethodConfig
+from tdcompress.formats import FORMATS
+from tdcompress.layers import Factorised
+from tdcompress.network.graph import Graph
+
+IN, OUT, TAPS = 8, 12, (3, 2)  # split in two: 2*4 and 3*4; no two sizes alike, so that a swap of modes shows
+IMAGE = (7, 6)
+SHAPES = {"conv": (OUT, IN, *TAPS), "linear": (OUT, IN)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to hold a weight."""
+
+    format: str
+    layout: str
+    kernel: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.format}-{self.layout}-{self.kernel}-{self.kind}"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The keywords of ``compress``."""
+        return {"layout": self.layout, "kernel": self.kernel, "factors": 2}
+
+    def graph(self, rank: int = 3, shape: Sequence[int] | None = None, **settings: object) -> Graph:
+        """The graph of a weight of the kind's shape."""
+        method, shape = MethodConfig(format=self.format, **{**self.settings, **settings}), shape or SHAPES[self.kind]
+        return with_rank(build_graph(shape, FORMATS[self.format], method), FORMATS[self.format], rank, shape)
+
+    def twin(self, **settings: object) -> nn.Module:
+        """The dense layer."""
+        return nn.Conv2d(IN, OUT, TAPS, **settings) if self.kind == "conv" else nn.Linear(IN, OUT, **settings)
+
+    def layer(self, rank: int = 3, plan: str = "chain", twin: nn.Module | None = None) -> Factorised:
+        """The compressed layer, in double precision."""
+        model = nn.Sequential(twin or self.twin())
+        shape = (model[0].in_channels, *IMAGE) if self.kind == "conv" else (model[0].in_features,)
+        return compress(model, self.format, rank, shape, keep=[], plan=plan, **self.settings)[0].double()
+
+
+def _kernels(format: str, layout: str, kind: str) -> Sequence[str]:
+    if kind == "linear" or layout == "matrix":  # no kernel, or always with the input channels
+        return ("merged",)
+    return KERNELS if FORMATS[format].open_kernel else ("merged", "separate")
+
+
+ALL = [
+    Case(format, layout, kernel, kind)
+    for format in sorted(FORMATS)
+    for layout in LAYOUTS
+    for kind in SHAPES
+    for kernel in _kernels(format, layout, kind)
+]
+CASES = [case for case in ALL if FORMATS[case.format].factorised]
+
+
+def einsum_dense(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
+    """The weight as one einsum over all cores, a letter per index: the definition of a tensor network."""
+    indices = dict.fromkeys(index for core in graph.cores for index in core.indices)
+    letters = {index: string.ascii_letters[k] for k, index in enumerate(indices)}
+    terms = ["".join(letters[i] for i in core.indices) for core in graph.cores]
+    return torch.einsum(",".join(terms) + "->" + "".join(letters[m] for m in graph.modes), *cores)
+
+
+def random_cores(graph: Graph, seed: int = 0) -> list[Tensor]:
+    """Double precision cores of a graph, ready for gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [graph.shape(core) for core in graph.cores]
+    return [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    """Equal to 1e-10, absolute and relative."""
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

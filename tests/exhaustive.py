@@ -1,0 +1,66 @@
+"""Exhaustive search over contraction orders: what the planner's dynamic programme must find."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from functools import cache
+
+from tdcompress.network.cost import Rates
+from tdcompress.network.graph import Graph
+from tdcompress.network.path import KERNEL, Geometry, Parts, arranged, result
+
+
+class Symmetric(Rates):
+    """A device on which it makes no difference which operand stands left, so that the order alone decides."""
+
+    def contraction(self, rows, group, summed, new, taps, sizes) -> float:
+        return rows * group * summed * new * taps / self.arithmetic + sum(sizes) / self.memory + self.call
+
+
+def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
+    """Seconds of the best of all contraction orders, by trying every pair of tensors at every step."""
+    space, kernel = dict(geometry.space), {space: mode for mode, space in KERNEL.items()}
+
+    def size(indices: Iterable[str], done: frozenset[int]) -> int:
+        sizes = {"b": geometry.batch, **graph.sizes}
+        sizes |= {axis: space[axis][graph.carriers[kernel[axis]][0] in done] for axis in space}
+        return math.prod(sizes[index] for index in indices)
+
+    def still_open(cores: frozenset[int]) -> tuple[str, ...]:
+        indices = dict.fromkeys(i for k in sorted(cores) for i in graph.cores[k].indices)
+        return tuple(i for i in indices if i in graph.modes or not cores.issuperset(graph.carriers[i]))
+
+    def price(left, right, taps, before: frozenset[int], after: frozenset[int]) -> tuple[float, Parts]:
+        shared = [i for i in left if i in right]
+        group = tuple(i for i in shared if i in graph.bonds and not after.issuperset(graph.carriers[i]))
+        summed = tuple(i for i in shared if i not in group)
+        new = tuple(i for i in right if i not in (*left, *taps))
+        kept = tuple(i for i in left if i not in right)
+        k, g, s, n, t = (size(indices, after) for indices in (kept, group, summed, new, taps))
+        seconds = rates.contraction(k, g, s, n, t, (size(left, before), g * s * n * t, k * g * n))
+        return seconds, Parts(group, summed, kept, new)
+
+    @cache
+    def best(order: tuple[str, ...], done: frozenset[int], weights: frozenset[frozenset[int]]) -> float:
+        found = [math.inf]
+        if not weights:
+            found = [0.0 if order == end else rates.copy(size(order, done))]
+        for a, b in itertools.combinations(weights, 2):
+            if set(still_open(a)) & set(still_open(b)):
+                seconds, _ = price(still_open(a), still_open(b), (), a, a | b)
+                found.append(seconds + best(order, done, weights - {a, b} | {a | b}))
+        for cores in weights:
+            indices = still_open(cores)
+            taps = tuple(i for i in indices if i in KERNEL)
+            if set(order) & set(indices):
+                seconds, need = price(order, indices, taps, done, done | cores)
+                wanted = arranged(order, need, bool(taps), bool(space))
+                seconds += 0.0 if wanted == order else rates.copy(size(order, done))
+                for new in itertools.permutations(need.new):
+                    found.append(seconds + best(result(wanted, need, new), done | cores, weights - {cores}))
+        return min(found)
+
+    start, end = (("b", *space, *(m for m in graph.modes if m[0] == kind)) for kind in "io")
+    return best(start, frozenset(), frozenset(frozenset({k}) for k in range(len(graph.cores))))
