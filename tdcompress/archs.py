@@ -56,7 +56,7 @@ def lenet(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
 
 
 def lenet5(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
-    """The LeNet-5 of the tensor-ring literature (Wang et al. 2018, table 1): on 28x28 images 429,100 parameters, biases included."""
+    """The LeNet-5 of the tensor-ring literature (Wang et al. 2018, table 1); 429,100 weights and biases on 28x28."""
     c1, c2, hidden = (_scaled(channels, config) for channels in (20, 50, 320))
     side = (image_size // 2 - 4) // 2
     layers: OrderedDict[str, nn.Module] = OrderedDict(

@@ -63,6 +63,7 @@ class OptimConfig:
 
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: Optional[dict[str, Any]] = None
+    clip: Optional[float] = None  # the gradient's norm never exceeds this; products of cores can make it very large
     interval: str = "epoch"  # the scheduler steps once an epoch, or once a "step"
 
 
@@ -101,8 +102,8 @@ def validate(config: TrainConfig) -> TrainConfig:
     for key, value in (("epochs", config.epochs), ("batch_size", config.batch_size), ("factors", config.method.factors)):
         if value < 1:
             raise ConfigError(f"{key}={value} must be at least 1")
-    for key, number in (("lr", config.lr), ("arch.width", config.arch.width)):
-        if not (number > 0 and math.isfinite(number)):
+    for key, number in (("lr", config.lr), ("arch.width", config.arch.width), ("optim.clip", config.optim.clip)):
+        if number is not None and not (number > 0 and math.isfinite(number)):
             raise ConfigError(f"{key}={number:g} must be greater than 0")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")

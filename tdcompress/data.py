@@ -25,8 +25,10 @@ from .targets import call_target
 
 DIGITS_SIZE = 28  # pixels; the 8x8 originals are enlarged, so that every arch for MNIST takes them
 # What readers of damaged files raise, whatever their documentation says.
-_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AssertionError, SyntaxError, RuntimeError, EOFError)
-_UNREADABLE += (struct.error, zlib.error, tarfile.TarError, pickle.UnpicklingError)
+_UNREADABLE: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, TypeError, LookupError, AssertionError, SyntaxError, RuntimeError, EOFError),
+    *(struct.error, zlib.error, tarfile.TarError, pickle.UnpicklingError),
+)
 
 
 @dataclass
@@ -162,7 +164,9 @@ def load(config: DatasetConfig) -> Arrays:
         )
     if arrays.train_images.shape[1:] != arrays.test_images.shape[1:] or len(set(arrays.train_images.shape[1:3])) > 1:
         sizes = [f"{images.shape[2]}x{images.shape[1]}" for images in (arrays.train_images, arrays.test_images)]
-        raise ConfigError(f"images are not square and of one size (train {sizes[0]}, test {sizes[1]}): set dataset.image_size")
+        raise ConfigError(
+            f"images are not square and of one size (train {sizes[0]}, test {sizes[1]}): set dataset.image_size"
+        )
     return arrays
 
 
@@ -231,13 +235,13 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
         place = root / folder
         try:
             return kind(root, train=train, download=False)
-        except RuntimeError:  # not all there
-            pass
         except _UNREADABLE as error:
+            missing = "not found" in str(error)  # torchvision's words: nothing else tells it from a file cut short
+        if not missing:
             raise ConfigError(
-                f"{name} in {place} is damaged or unreadable ({type(error).__name__}): delete {place} and it is "
-                f"downloaded anew, or put {files} there"
-            ) from None
+                f"{name} in {place} is damaged or unreadable: delete {place} and it is downloaded anew, "
+                f"or put {files} there"
+            )
         created = [path for path in (place, *place.parents) if not path.exists()]
         try:
             return kind(root, train=train, download=True)
@@ -245,8 +249,7 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
             for path in created:  # the innermost first; a folder that is not empty, or was there before, stays
                 with suppress(OSError):
                     path.rmdir()
-            reason = (str(error).split("\n") if str(error).strip() else [type(error).__name__])
-            reason = [line for line in reason if line.strip()][-1]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]  # of the last mirror tried
             raise ConfigError(
                 f"{name} is not whole in {place} and cannot be downloaded ({reason}): put {files} there, "
                 f"or set dataset.root to the folder that has {folder}/"
@@ -254,14 +257,15 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
 
     def loader(config: DatasetConfig) -> Arrays:
         root = Path(config.root or "data").expanduser()
-        parts = []
-        for train in (True, False):
-            split = load_split(root, train)
-            images = torch.as_tensor(split.data)
-            parts += [images if images.dim() == 4 else images[..., None], torch.as_tensor(split.targets)]
-        return Arrays(*parts, classes=len(split.classes))
+        train, test = load_split(root, True), load_split(root, False)
+        return Arrays(*_tensors(train), *_tensors(test), len(train.classes))
 
     return loader
+
+
+def _tensors(split: Any) -> tuple[Tensor, Tensor]:
+    images = torch.as_tensor(split.data)
+    return images if images.dim() == 4 else images[..., None], torch.as_tensor(split.targets)
 
 
 def image_folder(config: DatasetConfig) -> Arrays:
@@ -299,9 +303,9 @@ def _folder(folder: Path, classes: list[str], size: int | None) -> tuple[Tensor,
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda path: _decoded(path, size), files))
     shapes = {tuple(image.shape[:2]) for image in images}
-    if len(shapes) > 1 or size is None and shapes != {(side := next(iter(shapes))[0], side)}:
+    if len(shapes) > 1:
         sizes = ", ".join(f"{width}x{height}" for height, width in sorted(shapes)[:3])
-        raise ConfigError(f"the images under {folder} are not square and of one size ({sizes}): set dataset.image_size")
+        raise ConfigError(f"the images under {folder} are not of one size ({sizes}): set dataset.image_size")
     return torch.stack(images), torch.tensor(labels)
 
 
@@ -309,10 +313,11 @@ def _decoded(path: Path, size: int | None) -> Tensor:
     import numpy
     from PIL import Image
 
+    broken: tuple[type[Exception], ...] = (*_UNREADABLE, Image.DecompressionBombError)
     try:
         with Image.open(path) as file:
             image = file.convert("RGB")
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+    except broken as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{path} is not an image that can be read: {reason}") from None
     if size is not None and image.size != (size, size):

@@ -66,6 +66,7 @@ class Learner:
         model, optimizer, scheduler = self.model, self.optimizer, self.step_scheduler
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
+        clip, parameters = config.optim.clip, list(model.parameters())
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
@@ -75,6 +76,8 @@ class Learner:
             loss = F.cross_entropy(outputs, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(parameters, clip)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()

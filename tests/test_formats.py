@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from cases import ALL, CASES, IN, OUT, TAPS, Case, assert_close, einsum_dense, random_cores
 from torch import nn
 
-from tdcompress import formats
-from tdcompress.config import LAYOUTS
+from tdcompress import archs, formats
+from tdcompress.compression import compress
+from tdcompress.config import LAYOUTS, ArchConfig
 from tdcompress.formats import FORMATS
+from tdcompress.layers import FactorisedConv2d
 from tdcompress.network.graph import Core, validate
 from tdcompress.network.plan import merge_all
 
@@ -70,7 +73,7 @@ HT = {
 }
 
 
-@pytest.mark.parametrize("layout, kernel", HT, ids="-".join)
+@pytest.mark.parametrize(("layout", "kernel"), HT, ids="-".join)
 def test_ht_against_one_written_out_einsum(layout: str, kernel: str):
     graph = Case("ht", layout, kernel, "conv").graph()
     cores = random_cores(graph)
@@ -138,12 +141,41 @@ def test_the_cores_share_the_scale(case: Case):
     assert max(sizes) < 2 * min(sizes)
 
 
+def last_convolution_std(model: nn.Module, x: torch.Tensor) -> float:
+    """The standard deviation of what the last of VGG-16's 13 convolutions puts out."""
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | FactorisedConv2d)]
+    assert len(convolutions) == 13
+    found: list[float] = []
+    hook = convolutions[-1].register_forward_hook(lambda layer, args, out: found.append(float(out.std())))
+    with torch.no_grad():
+        model(x)
+    hook.remove()
+    return found[0]
+
+
+@pytest.mark.parametrize("layout", [None, "channels"])
+@pytest.mark.parametrize("format", sorted({case.format for case in CASES}))
+def test_activations_keep_their_scale_through_vgg16(format: str, layout: str | None):
+    # Before training, batch norm in evaluation mode passes its input on: nothing but the weights holds the scale.
+    logarithm = 0.0
+    for seed in range(4):
+        torch.manual_seed(seed)
+        x, model = torch.randn(2, 3, 32, 32), archs.build(ArchConfig(name="vgg16", width=0.5), 3, 10, 32).eval()
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        before = last_convolution_std(model, x)
+        compress(model, format, 32, (3, 32, 32), layout=layout, plan="dense")
+        logarithm += math.log(last_convolution_std(model, x) / before) / 4
+    assert 0.5 < math.exp(logarithm) < 2  # the geometric mean over the seeds
+
+
 def test_default_layouts_are_known():
     assert {format.layout for format in FORMATS.values()} <= set(LAYOUTS)
 
 
 @pytest.mark.parametrize(
-    "cores, said",
+    ("cores", "said"),
     [
         ([Core("a", ("i", "r")), Core("a", ("o", "r"))], "names repeat"),
         ([Core("a", ("i", "r")), Core("b", ("r",))], "mode o"),

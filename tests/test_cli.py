@@ -1,0 +1,174 @@
+"""The verbs as a user types them: what they answer, what bad input gets, and one whole run of each format."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdcompress import cli
+from tdcompress.archs import ARCHS
+from tdcompress.data import DATASETS
+from tdcompress.formats import FORMATS
+
+CONF = cli.conf_dir()
+GROUPS = {"method": FORMATS, "arch": ARCHS, "dataset": DATASETS}
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+CHOICES = [f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def tdc(tmp_path, monkeypatch, capfd):
+    """Run a verb in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tdc"])
+
+    def run(line: str) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main(line.split())
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_names_the_verbs_without_torch(words):
+    code = (
+        f"import sys; from tdcompress.cli import main; main({words!r}); "
+        "assert not {'torch', 'hydra', 'pandas', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"tdc {verb} " in done.stdout for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_registered_name_has_its_yaml(group):
+    assert {path.stem for path in (CONF / group).glob("*.yaml")} == set(GROUPS[group])
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, *(f"experiment={name}" for name in EXPERIMENTS)])
+def test_every_yaml_composes(tdc, tmp_path, choice):
+    code, out, err = tdc(f"train {choice} --cfg job")
+    assert (code, err) == (0, "")
+    group, name = choice.split("=")
+    assert group not in GROUPS or f": {name}\n" in out
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_says_the_command_that_runs_it(name):
+    assert f"# tdc train experiment={name}\n" in (CONF / "experiment" / f"{name}.yaml").read_text()
+
+
+BAD = {
+    "train method=tq": "unknown method 'tq', known: cp, dense, ht, tr, tt, tucker",
+    "train arch=resnet": "unknown arch 'resnet', known: lenet, lenet5, vgg11, vgg13, vgg16, vgg19",
+    "train dataset=svhn": "unknown dataset 'svhn', known: cifar10, cifar100, digits, fashion_mnist, image_folder",
+    "train optim=adam": "unknown optim 'adam', known: cosine, reference",
+    "train lrr=3": "unknown key 'lrr' (did you mean lr?), known: dataset,",
+    "train method.layot=matrix": "unknown key 'method.layot' (did you mean method.layout?), known in method: format,",
+    "train method.layout=rows": "unknown method.layout 'rows', known: channels, matrix, split, paired",
+    "train method.kernel=closed": "unknown method.kernel 'closed', known: merged, separate, open",
+    "train method=tt method.kernel=open method.layout=channels": "kernel=open needs a format with a central core",
+    "train method.plan=best": "unknown plan 'best', known: model, chain, dense",
+    "train method.init=zero": "unknown init 'zero', known: variance",
+    "train rank=0": "rank=0 must be at least 1",
+    "train rank=-3": "rank=-3 must be at least 1",
+    "train rank=much": "rank=much is not a whole number; use rank=8, or rank=reference",
+    "train rank=1.5": "rank=1.5 is not a whole number",
+    "train epochs=0": "epochs=0 must be at least 1",
+    "train epochs=ten": "epochs: Value 'ten' of type 'str' could not be converted to Integer",
+    "train lr=0": "lr=0 must be greater than 0",
+    "train lr=-1": "lr=-1 must be greater than 0",
+    "train lr=nan": "lr=nan must be greater than 0",
+    "train batch_size=0": "batch_size=0 must be at least 1",
+    "train arch.width=0": "arch.width=0 must be greater than 0",
+    "train optim.clip=0": "optim.clip=0 must be greater than 0",
+    "train seed=-1": "seed=-1 must lie between 0 and",
+    "train device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
+    "train dataset=image_folder": "dataset=image_folder needs dataset.root=DIR",
+    "train arch=vgg16 dataset.image_size=8": "arch=vgg16",
+    "train method=tt method.layout=split method.in_modes=[3,3]": "layer conv2: in_modes=[3, 3] has product 9",
+    "train optim.optimizer._target_=torch.optim.Nothing": "torch.optim.Nothing cannot be imported",
+    "train method=tt,cp": "Ambiguous value for argument 'method=tt,cp'",
+    "show method=tq": "unknown method 'tq', known:",
+    "show rank=0": "rank=0 must be at least 1",
+    "plot": "no finished runs in results/runs",
+    "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
+    "plot size=3": "unknown key 'size', known: results_dir, formats",
+    "runs method": "'method' is not of the form key=value",
+    "runs speed=3": "runs have no column 'speed'",
+    "trane": "unknown verb 'trane', known: train, show, runs, plot",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_gets_one_line_and_leaves_nothing(tdc, tmp_path, line):
+    code, out, err = tdc(line)
+    assert code == 2
+    assert err.startswith("tdc: ") and err.count("\n") == 1 and BAD[line] in err
+    assert "Traceback" not in out + err
+    assert not any(tmp_path.iterdir())
+
+
+def test_cuda_where_there_is_none(tdc, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = tdc("train device=cuda")
+    assert code == 2 and err.count("\n") == 1 and "device=cuda: torch finds no CUDA device" in err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_download_that_fails_says_where_the_files_go(tdc, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    code, _, err = tdc("train dataset=cifar10 dataset.root=here")
+    assert code == 2 and err.count("\n") == 1 and "here" in err and "cifar-10-batches-py" in err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", sorted(FORMATS))
+def test_each_format_learns_the_digits(tdc, tmp_path, method):
+    code, out, err = tdc(f"train method={method} rank=reference arch.width=0.5 epochs=12 batch_size=50")
+    assert (code, err) == (0, "")
+    (path,) = tmp_path.glob("results/runs/digits/lenet/*/seed0/summary.json")
+    summary = json.loads(path.read_text())
+    assert summary["status"] == "finished" and summary["method"] == method
+    assert summary["test_accuracy"] >= 0.9
+    assert str(path.parent.relative_to(tmp_path)) in out
+    assert (path.parent / ".hydra" / "overrides.yaml").read_text().startswith(f"- method={method}\n")
+    assert len((path.parent / "metrics.csv").read_text().splitlines()) == 13
+
+
+def test_a_sweep_goes_on_after_a_failure_and_names_it(tdc, tmp_path):
+    code, out, err = tdc("train -m rank=0,2 epochs=1 dataset.limit=100 arch.width=0.25")
+    assert code == 1
+    assert err.splitlines()[-1] == "tdc: 1 of 2 runs failed: rank=0 epochs=1 dataset.limit=100 arch.width=0.25"
+    assert len(list(tmp_path.glob("results/runs/digits/lenet/tt-2-*/seed0/summary.json"))) == 1
+
+    code, out, err = tdc("runs rank=2")
+    assert code == 0 and out.count("finished") == 1
+    code, out, err = tdc("train rank=2 epochs=1 dataset.limit=100 arch.width=0.25")
+    assert code == 0 and "not run again" in out
+
+    code, out, err = tdc("plot formats=png")
+    figures = [Path(line) for line in out.splitlines()]
+    assert code == 0 and figures and all((tmp_path / figure).stat().st_size > 5000 for figure in figures)
+
+
+def test_show_prints_the_layers_and_writes_nothing(tdc, tmp_path):
+    code, out, err = tdc("show method=tucker arch=vgg16 dataset=cifar10 rank=reference")
+    assert (code, err) == (0, "")
+    assert "features.conv3_2" in out and "factor_i:1x1 > core:3x3 >" in out
+    # All but the first convolution and the last linear layer at ceil(C/3); see tests/test_report.py for the counts.
+    assert "2,822,178 parameters, dense 14,785,866: 5.24x smaller" in out
+    assert not any(tmp_path.iterdir())
