@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["compress", "__version__"]
+__all__ = ["__version__", "compress"]
 
 if TYPE_CHECKING:
     from .compression import compress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,11 +169,13 @@ def _hydra(words: list[str], job: Callable[[DictConfig], None]) -> None:
     groups = {"dataset": DatasetConfig, "arch": ArchConfig, "method": MethodConfig, "optim": OptimConfig}
     for group, schema in groups.items():
         store.store("schema", schema, group=group)
-    sys.argv = ["tdc", *words]
     if "COMP_LINE" in os.environ:  # completion: the verb is no override
         os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(" train ", " ", 1).replace(" show ", " ", 1)
     try:
-        hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(job)()
+        with tempfile.TemporaryDirectory() as scratch:
+            os.environ["TDC_SWEEP_DIR"] = scratch  # where Hydra writes of a sweep what each run keeps anyway
+            sys.argv = ["tdc", *words]
+            hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_one_line(error, OmegaConf.structured(TrainConfig)))
 

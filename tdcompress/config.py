@@ -37,7 +37,9 @@ class ArchConfig:
     width: float = 1.0  # multiplies every hidden channel count
     batch_norm: bool = True  # VGG only
     keep: Optional[list[str]] = None  # layer-name patterns that stay dense; None: first convolution, last linear
-    target: Optional[dict[str, Any]] = None  # {_target_: package.Class, ...}: called with in_channels, classes, image_size
+    target: Optional[dict[str, Any]] = (
+        None  # {_target_: package.Class, ...}: called with in_channels, classes, image_size
+    )
 
 
 @dataclass
@@ -54,7 +56,9 @@ class MethodConfig:
     out_modes: Optional[list[int]] = None
     init: str = "variance"
     plan: str = "model"
-    layers: dict[str, Any] = field(default_factory=dict)  # per-layer overrides: {name pattern: {rank: 4, layout: split}}
+    layers: dict[str, Any] = field(
+        default_factory=dict
+    )  # per-layer overrides: {name pattern: {rank: 4, layout: split}}
 
 
 @dataclass
@@ -99,7 +103,11 @@ def parse_rank(rank: Any) -> int | str:
 def validate(config: TrainConfig) -> TrainConfig:
     """The configuration with its rank parsed. Raises ``ConfigError`` for the first value out of range."""
     config.rank = parse_rank(config.rank)
-    for key, value in (("epochs", config.epochs), ("batch_size", config.batch_size), ("factors", config.method.factors)):
+    for key, value in (
+        ("epochs", config.epochs),
+        ("batch_size", config.batch_size),
+        ("factors", config.method.factors),
+    ):
         if value < 1:
             raise ConfigError(f"{key}={value} must be at least 1")
     for key, number in (("lr", config.lr), ("arch.width", config.arch.width), ("optim.clip", config.optim.clip)):

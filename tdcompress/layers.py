@@ -9,15 +9,18 @@ from torch import Tensor, nn
 
 from .network.graph import Graph
 from .network.path import Geometry, Path
-from .network.plan import Convolution, compile_path, merge_all
+from .network.plan import Convolution, Plan, compile_path, merge_all
 
 
 class Factorised(nn.Module):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 
-    ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape as torch has it;
-    ``cores``: initial values, one tensor per core of the graph.
+    ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape
+    as torch has it; ``cores``: initial values, one tensor per core of the graph. A subclass compiles ``plan`` in
+    ``use``.
     """
+
+    plan: Plan
 
     def __init__(
         self, format: str, graph: Graph, weight_shape: Sequence[int], cores: Sequence[Tensor], bias: Tensor | None
@@ -37,10 +40,6 @@ class Factorised(nn.Module):
         """The reconstructed weight, in the shape of the dense layer's."""
         return merge_all(self.graph, self.tensors()).reshape(self.weight_shape)
 
-    def use(self, path: Path) -> None:
-        """Contract along ``path`` from now on."""
-        raise NotImplementedError
-
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
@@ -54,6 +53,7 @@ class FactorisedLinear(Factorised):
         return Geometry(batch)
 
     def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
         self.plan = compile_path(self.graph, path, spatial=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,6 +95,7 @@ class FactorisedConv2d(Factorised):
         return Geometry(batch, (("y", (height, after[0])), ("x", (width, after[1]))))
 
     def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
         convolution = Convolution(self.stride, self.padding, self.dilation)
         self.plan = compile_path(self.graph, path, spatial=True, convolution=convolution)
 

@@ -119,6 +119,12 @@ def test_bad_input_gets_one_line_and_leaves_nothing(tdc, tmp_path, line):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_sweep_of_nothing_but_mistakes_leaves_nothing(tdc, tmp_path):
+    code, _, err = tdc("train -m rank=0,much")
+    assert code == 2 and err.splitlines()[-1] == "tdc: 2 of 2 runs failed: rank=0; rank=much"
+    assert not any(tmp_path.iterdir())
+
+
 def test_cuda_where_there_is_none(tdc, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, err = tdc("train device=cuda")

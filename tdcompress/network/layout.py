@@ -102,7 +102,7 @@ def balanced_factors(number: int, count: int) -> tuple[int, ...]:
     if count == 1:
         return (number,)
     best = None
-    for first in range(1, int(round(number ** (1 / count))) + 1):
+    for first in range(1, round(number ** (1 / count)) + 1):
         if number % first == 0:
             rest = balanced_factors(number // first, count - 1)
             if rest[0] >= first and (best is None or sum(best) > first + sum(rest)):
