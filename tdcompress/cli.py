@@ -137,8 +137,8 @@ def _show(words: list[str]) -> None:
 def _report(config: TrainConfig) -> dict[str, Any]:
     from .archs import build
     from .compression import compress
-    from .data import shape
     from .report import layer_report
+    from .sources import shape
 
     channels, size, classes = shape(config.dataset)
     model = build(config.arch, channels, classes, size)

@@ -18,7 +18,7 @@ class ConfigError(ValueError):
 
 @dataclass
 class DatasetConfig:
-    """What is learned. ``name`` is a key of ``tdcompress.data.DATASETS``; ``_target_`` names a user's own loader."""
+    """What is learned. ``name`` is a key of ``tdcompress.sources.DATASETS``; ``_target_`` names a user's own loader."""
 
     name: str = "digits"
     root: Optional[str] = None  # folder of the files; None: ./data (image_folder requires one)
@@ -26,7 +26,7 @@ class DatasetConfig:
     padding: int = 0  # random crop after zero padding by this many pixels, 0: none
     flip: bool = False  # random horizontal flip
     limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
-    target: Optional[dict[str, Any]] = None  # {_target_: package.function, ...}: returns tdcompress.data.Arrays
+    target: Optional[dict[str, Any]] = None  # {_target_: package.function, ...}: returns tdcompress.sources.Arrays
 
 
 @dataclass

@@ -11,8 +11,8 @@ import pytest
 
 from tdcompress import cli
 from tdcompress.archs import ARCHS
-from tdcompress.data import DATASETS
 from tdcompress.formats import FORMATS
+from tdcompress.sources import DATASETS
 
 CONF = cli.conf_dir()
 GROUPS = {"method": FORMATS, "arch": ARCHS, "dataset": DATASETS}

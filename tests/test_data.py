@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tdcompress import data
+from tdcompress import sources
 from tdcompress.config import ConfigError, DatasetConfig
-from tdcompress.data import Arrays, DeviceDataset, datasets, load, shape, statistics
+from tdcompress.data import DeviceDataset, datasets, statistics
+from tdcompress.sources import Arrays, load, shape
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -220,10 +221,10 @@ def test_digits_are_the_published_ones():
 
 def test_digits_import_neither_scikit_learn_nor_torchvision():
     code = (
-        "import sys; from tdcompress.data import load; from tdcompress.config import DatasetConfig;"
+        "import sys; from tdcompress.sources import load; from tdcompress.config import DatasetConfig;"
         "load(DatasetConfig('digits')); assert not {'sklearn', 'torchvision', 'PIL', 'scipy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(data.__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(sources.__file__).parent.parent)
 
 
 def test_size_and_limit(monkeypatch):
@@ -241,10 +242,10 @@ def test_size_and_limit(monkeypatch):
 
 
 def test_resizing_keeps_grey_and_is_pillows_bilinear():
-    assert (data.resized(torch.full((2, 9, 9, 3), 77, dtype=torch.uint8), 5) == 77).all()
+    assert (sources.resized(torch.full((2, 9, 9, 3), 77, dtype=torch.uint8), 5) == 77).all()
     image = random_images(1, 12)[0]
     pillow = numpy.array(Image.fromarray(image.numpy()).resize((7, 7), Image.Resampling.BILINEAR))
-    difference = data.resized(image[None], 7)[0].int() - torch.from_numpy(pillow).int()
+    difference = sources.resized(image[None], 7)[0].int() - torch.from_numpy(pillow).int()
     assert difference.abs().max() <= 1
 
 
@@ -285,7 +286,7 @@ def test_unknown_name():
         load(DatasetConfig("minst"))
 
 
-@pytest.mark.parametrize("target", ["nowhere.at.all", "tdcompress.data.nothing", "load"])
+@pytest.mark.parametrize("target", ["nowhere.at.all", "tdcompress.sources.nothing", "load"])
 def test_own_loader_that_is_not_there(target):
     with pytest.raises(ConfigError, match=r"dataset\.target"):
         load(DatasetConfig(target={"_target_": target}))

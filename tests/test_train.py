@@ -13,10 +13,11 @@ import torch
 
 from tdcompress import checkpoint, progress
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
-from tdcompress.data import DATASETS, DeviceDataset, load
+from tdcompress.data import DeviceDataset
 from tdcompress.interrupt import Interrupted, StopSignals
 from tdcompress.optim import build_optimizer, build_scheduler
 from tdcompress.runs import METRICS, Run, RunError, read_runs, run_directory
+from tdcompress.sources import DATASETS, load
 from tdcompress.train import train
 
 SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9, "weight_decay": 5e-4}
@@ -193,7 +194,7 @@ import os, signal, sys, pickle
 from tdcompress.runs import Run
 from tdcompress.train import train
 import torch
-from tdcompress.data import DATASETS, load
+from tdcompress.sources import DATASETS, load
 torch.set_num_threads(1)
 calls = 0
 
