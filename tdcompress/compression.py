@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import KERNELS, ConfigError, MethodConfig
-from .formats import FORMATS, Format
+from .config import KERNELS, ConfigError, MethodConfig, parse_rank
+from .formats import FORMATS, Format, find_format
 from .layers import Factorised, FactorisedConv2d, FactorisedLinear
 from .network.cost import Rates
 from .network.graph import Graph, validate
-from .network.init import variance_law
+from .network.init import INITS
 from .network.layout import arrange
 from .network.path import Geometry, paths
 from .network.ranks import capped
@@ -51,8 +51,13 @@ def compress(
         if unknown:
             raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
         method = MethodConfig(format=method, **settings)
+    rank = parse_rank(rank)
+    for chosen in (method.format, method.conv, method.linear):
+        if chosen is not None:
+            find_format(chosen)
     shapes = input_shapes(model, input_shape)
     kept = kept_layers(list(shapes), model, keep)
+    swapped: dict[str, Factorised] = {}
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
@@ -61,8 +66,10 @@ def compress(
             except ConfigError as error:
                 raise ConfigError(f"layer {name}: {error}") from error
             if new is not None:
-                parent, _, attribute = name.rpartition(".")
-                setattr(model.get_submodule(parent), attribute, new)
+                swapped[name] = new
+    for name, new in swapped.items():
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, new)
     return model
 
 
@@ -144,19 +151,16 @@ def _factorised(
     batch_size: int,
 ) -> Factorised | None:
     method, rank = _for_layer(name, method, rank)
-    chosen = (method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format
-    if chosen not in FORMATS:
-        raise ConfigError(f"unknown format '{chosen}', known: {', '.join(sorted(FORMATS))}")
-    format = FORMATS[chosen]
+    format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
     if not format.factorised:
         return None
-    if method.init != "variance":
-        raise ConfigError(f"unknown init '{method.init}', known: variance")
+    if method.init not in INITS:
+        raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     weight = layer.weight.detach()
     graph = with_rank(build_graph(weight.shape, format, method), format, rank, weight.shape)
-    cores = [core.to(weight) for core in variance_law(graph, float(weight.double().square().mean()))]
+    cores = [core.to(weight) for core in INITS[method.init](graph, float(weight.double().square().mean()))]
     new: Factorised
     if isinstance(layer, nn.Conv2d):
         new = FactorisedConv2d(format.name, graph, cores, layer)
@@ -181,7 +185,7 @@ def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[Method
     for pattern, changes in method.layers.items():
         if fnmatch(name, pattern):
             changes = dict(changes)
-            rank = changes.pop("rank", rank)
+            rank = parse_rank(changes.pop("rank", rank))
             known = {f.name for f in fields(MethodConfig)} - {"layers"}
             unknown = sorted(set(changes) - known)
             if unknown:

@@ -54,7 +54,7 @@ class MethodConfig:
     factors: int = 3  # how many factors a channel count is split into (split, paired)
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
     out_modes: Optional[list[int]] = None
-    init: str = "variance"
+    init: str = "orthogonal"  # or "variance": Gaussian cores; both start with the variance of the dense twin
     plan: str = "model"
     layers: dict[str, Any] = field(
         default_factory=dict
@@ -67,8 +67,8 @@ class OptimConfig:
 
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: Optional[dict[str, Any]] = None
-    clip: Optional[float] = None  # the gradient's norm never exceeds this; products of cores can make it very large
     interval: str = "epoch"  # the scheduler steps once an epoch, or once a "step"
+    clip: Optional[float] = None  # the gradient's norm never exceeds this; products of cores can make it very large
 
 
 @dataclass

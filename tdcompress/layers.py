@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -57,7 +58,8 @@ class FactorisedLinear(Factorised):
         self.plan = compile_path(self.graph, path, spatial=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.plan(x.reshape(-1, x.shape[-1]), self.tensors(), self.bias).reshape(*x.shape[:-1], -1)
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        return self.plan(rows, self.tensors(), self.bias).reshape(*x.shape[:-1], self.weight_shape[0])
 
 
 class FactorisedConv2d(Factorised):
@@ -92,6 +94,8 @@ class FactorisedConv2d(Factorised):
     def geometry(self, batch: int, height: int, width: int) -> Geometry:
         """The planner's view of a batch of ``batch`` images of this height and width."""
         after = self.out_size(height, width)
+        if self.pad_first is not None:
+            height, width = height + self.total_padding[0], width + self.total_padding[1]
         return Geometry(batch, (("y", (height, after[0])), ("x", (width, after[1]))))
 
     def use(self, path: Path) -> None:
@@ -100,6 +104,8 @@ class FactorisedConv2d(Factorised):
         self.plan = compile_path(self.graph, path, spatial=True, convolution=convolution)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return self(x[None])[0]
         if self.pad_first is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pad_first, mode=mode)

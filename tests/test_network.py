@@ -10,7 +10,7 @@ from exhaustive import Symmetric, cheapest
 from tdcompress.config import ConfigError
 from tdcompress.formats import FORMATS
 from tdcompress.network.cost import Rates
-from tdcompress.network.init import variance_law
+from tdcompress.network.init import INITS, orthogonal
 from tdcompress.network.layout import arrange, balanced_factors
 from tdcompress.network.norm import squared_norm
 from tdcompress.network.path import Geometry, paths
@@ -197,12 +197,28 @@ def test_the_norm_and_its_gradient_are_the_dense_ones(case: Case):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-8)
 
 
+@pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("format", sorted(FORMATS))
-def test_the_variance_law(format: str):
+def test_the_variance_law(format: str, init: str):
     graph = Case(format, "split", "merged", "conv").graph()
-    draws = [variance_law(graph, 0.01, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    draws = [INITS[init](graph, 0.01, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     for first, same, other in zip(*draws, strict=True):
         assert torch.equal(first, same)
         assert not torch.equal(first, other)
     for cores in draws:
         assert einsum_dense(graph, cores).square().mean() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.format in ("tt", "tucker", "ht")], ids=str)
+def test_orthogonal_cores_keep_the_spectrum_flat(case: Case):
+    # Every core but the root is an isometry up to scale: contracted with itself over all indices but those towards the
+    # root it is a multiple of the identity (or, where it is wider than high, over those alone).
+    graph = case.graph()
+    root = max(graph.cores, key=lambda core: len([i for i in core.indices if i in graph.bonds]))
+    for core, value in zip(graph.cores, orthogonal(graph, 1.0), strict=True):
+        bonds = [i for i in core.indices if i in graph.bonds]
+        if core is root or len(bonds) != 1:
+            continue  # an inner core's way to the root is not said by itself
+        matrix = value.double().movedim(core.indices.index(bonds[0]), -1).flatten(0, -2)
+        gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
+        torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype) * gram[0, 0], rtol=1e-5, atol=1e-5)

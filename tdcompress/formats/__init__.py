@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import ConfigError
 from ..network.graph import Core
 from ..network.layout import Layout
 
@@ -42,6 +43,13 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {}
+
+
+def find_format(name: str) -> Format:
+    """The registered format. Raises ``ConfigError`` with the known names for any other."""
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format '{name}', known: {', '.join(sorted(FORMATS))}")
+    return FORMATS[name]
 
 
 def register(name: str, **settings: Any) -> Callable[[Topology], Topology]:

@@ -88,11 +88,15 @@ def arrange(
 
 def _split(name: str, channels: int, given: Sequence[int] | None, factors: int) -> tuple[int, ...]:
     if given is None:
+        if factors < 1:
+            raise ConfigError(f"factors={factors} must be at least 1")
         return balanced_factors(channels, factors)
+    example = f"for example {list(balanced_factors(channels, len(given) or 1))}"
+    if min(given, default=1) < 1:
+        raise ConfigError(f"{name}={list(given)} must be whole numbers of at least 1 ({example})")
     if math.prod(given) != channels:
         raise ConfigError(
-            f"{name}={list(given)} has product {math.prod(given)}, the layer has {channels} channels "
-            f"(for example {list(balanced_factors(channels, len(given) or 1))})"
+            f"{name}={list(given)} has product {math.prod(given)}, the layer has {channels} channels ({example})"
         )
     return tuple(given)
 

@@ -61,6 +61,10 @@ class Weight:
     def __call__(self, slots: list[Tensor]) -> Tensor:
         return slots[self.slot].permute(self.order).reshape(self.shape)
 
+    def contiguous(self, slots: list[Tensor]) -> Tensor:
+        """The same without strides of its own: some of conv2d's backward kernels take nothing else."""
+        return self(slots).contiguous()
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -94,7 +98,8 @@ class Batched:
         if self.order is not None:
             x = x.permute(self.order)
         lead, weight = x.shape[: self.lead], self.weight(slots)
-        return (x.reshape(weight.shape[0], -1, self.summed) @ weight).reshape(*lead, *self.new)
+        rows = math.prod(lead[self.group :])
+        return (x.reshape(weight.shape[0], rows, self.summed) @ weight).reshape(*lead, *self.new)
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,8 @@ class Conv:
         if self.order is not None:
             x = x.permute(self.order)
         lead, (height, width) = x.shape[: self.lead], x.shape[self.lead : self.lead + 2]
-        x = x.reshape(-1, height, width, self.channels).permute(0, 3, 1, 2)
-        x = F.conv2d(x, self.weight(slots), bias, self.stride, self.padding, self.dilation, self.groups)
+        x = x.reshape(math.prod(lead), height, width, self.channels).permute(0, 3, 1, 2)
+        x = F.conv2d(x, self.weight.contiguous(slots), bias, self.stride, self.padding, self.dilation, self.groups)
         return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
 
 
@@ -138,6 +143,7 @@ class Plan:
     merges: tuple[Merge, ...]
     steps: tuple[Linear | Batched | Scale | Conv, ...]
     in_sizes: tuple[int, ...]
+    out_channels: int
     order: tuple[int, ...] | None
     fuse_bias: bool  # the last call yields the output channels and can add the bias itself
     text: str
@@ -157,7 +163,7 @@ class Plan:
         x = self.steps[-1](x, slots, bias) if self.fuse_bias else self.steps[-1](x, slots)
         if self.order is not None:
             x = x.permute(self.order)
-        x = x.reshape(*x.shape[: rank - 1], -1)
+        x = x.reshape(*x.shape[: rank - 1], self.out_channels)
         return x if bias is None or self.fuse_bias else x + bias
 
 
@@ -273,8 +279,10 @@ def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convoluti
     final = ("b", *space, *outputs)
     permute = None if order == final else tuple(order.index(i) for i in final)
     fuse_bias = permute is None and isinstance(steps[-1], Linear | Conv) and steps[-1].new == compiler.sizes(outputs)
-    merges, in_sizes = tuple(compiler.merges), compiler.sizes(inputs)
-    return Plan(path, merges, tuple(steps), in_sizes, permute, fuse_bias, " > ".join(texts))
+    in_sizes, out_channels = compiler.sizes(inputs), compiler.size(outputs)
+    return Plan(
+        path, tuple(compiler.merges), tuple(steps), in_sizes, out_channels, permute, fuse_bias, " > ".join(texts)
+    )
 
 
 def merge_all(graph: Graph, cores: Sequence[Tensor], tree: Tree | None = None) -> Tensor:
