@@ -137,13 +137,16 @@ def _show(words: list[str]) -> None:
 def _report(config: TrainConfig) -> dict[str, Any]:
     from .archs import build
     from .compression import compress
+    from .network.measure import device_rates
     from .report import layer_report
     from .sources import shape
+    from .train import choose_device
 
     channels, size, classes = shape(config.dataset)
     model = build(config.arch, channels, classes, size)
     image = (channels, size, size)
-    compress(model, config.method, config.rank, image, keep=config.arch.keep, batch_size=config.batch_size)
+    planned = {"batch_size": config.batch_size, "rates": device_rates(choose_device(config.device))}
+    compress(model, config.method, config.rank, image, keep=config.arch.keep, **planned)
     return layer_report(model, image)
 
 

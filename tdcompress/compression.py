@@ -18,10 +18,10 @@ from .network.cost import Rates
 from .network.graph import Graph, validate
 from .network.init import INITS
 from .network.layout import arrange
-from .network.path import Geometry, paths
+from .network.measure import device_rates
+from .network.path import PLANS, Geometry, Path, paths
 from .network.ranks import capped
 
-PLANS = ("model", "chain", "dense")
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
 
@@ -33,6 +33,7 @@ def compress(
     *,
     keep: Sequence[str] | None = None,
     batch_size: int = PLANNING_BATCH,
+    rates: Rates | None = None,
     **settings: Any,
 ) -> nn.Module:
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
@@ -40,8 +41,10 @@ def compress(
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
     ``kernel="separate"``, ``plan="dense"`` ..). ``rank``: the bond dimension, or ``"reference"``. ``input_shape``: one
     input without the batch dimension; the layers that a forward pass of it reaches are swapped. ``keep``: name
-    patterns of layers that stay dense; by default the first convolution and the last linear layer. The cores start
-    with the variance that the layer's present weight has. Returns the model.
+    patterns of layers that stay dense; by default the first convolution and the last linear layer. A layer whose cores
+    would hold no fewer entries than its weight stays dense too, unless ``allow_larger``. The cores start with the
+    variance that the layer's present weight has. Contractions are planned for batches of ``batch_size`` and a device of
+    these ``rates``, by default the model's own. Returns the model.
 
     Raises ``ConfigError`` for unknown names and for settings that a layer cannot take, naming the layer.
     """
@@ -62,7 +65,7 @@ def compress(
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
             try:
-                new = _factorised(layer, name, method, rank, shape, batch_size)
+                new = _factorised(layer, name, method, rank, shape, batch_size, rates)
             except ConfigError as error:
                 raise ConfigError(f"layer {name}: {error}") from error
             if new is not None:
@@ -149,6 +152,7 @@ def _factorised(
     rank: int | str,
     input_shape: tuple[int, ...],
     batch_size: int,
+    rates: Rates | None,
 ) -> Factorised | None:
     method, rank = _for_layer(name, method, rank)
     format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
@@ -160,13 +164,18 @@ def _factorised(
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     weight = layer.weight.detach()
     graph = with_rank(build_graph(weight.shape, format, method), format, rank, weight.shape)
+    if graph.parameters >= graph.dense_parameters and not method.allow_larger:
+        return None
     cores = [core.to(weight) for core in INITS[method.init](graph, float(weight.double().square().mean()))]
     new: Factorised
     if isinstance(layer, nn.Conv2d):
         new = FactorisedConv2d(format.name, graph, cores, layer)
     else:
         new = FactorisedLinear(format.name, graph, weight.shape, cores, layer.bias)
-    new.use(paths(graph, layer_geometry(new, input_shape, batch_size), Rates(), method.plan)[0])
+    rates = rates or device_rates(weight.device, weight.dtype)
+    new.candidates = paths(graph, layer_geometry(new, input_shape, batch_size), rates, method.plan)
+    new.use(new.candidates[0])
+    new.checkpoint = method.checkpoint
     return new.train(layer.training)
 
 
@@ -178,6 +187,17 @@ def layer_geometry(layer: Factorised, input_shape: tuple[int, ...], batch_size: 
     for size in input_shape[1:-1]:
         rows *= size
     return Geometry(batch_size * rows)
+
+
+def plans(model: nn.Module) -> dict[str, Any]:
+    """The path of each factorised layer as plain data, by the layer's name."""
+    return {name: layer.plan.path.plain() for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
+    """Contract along the paths that ``plans`` gave for an equal model."""
+    for name, path in saved.items():
+        model.get_submodule(name).use(Path.from_plain(path))
 
 
 def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:

@@ -55,7 +55,9 @@ class MethodConfig:
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
     out_modes: Optional[list[int]] = None
     init: str = "orthogonal"  # or "variance": Gaussian cores; both start with the variance of the dense twin
-    plan: str = "model"
+    plan: str = "model"  # the contraction order: by the cost model, by "measure" on the first batch, "chain" or "dense"
+    checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again
+    allow_larger: bool = False  # factorise layers even where the cores hold no fewer entries than the dense weight
     layers: dict[str, Any] = field(
         default_factory=dict
     )  # per-layer overrides: {name pattern: {rank: 4, layout: split}}

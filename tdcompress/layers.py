@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .network.graph import Graph
 from .network.path import Geometry, Path
@@ -18,10 +20,12 @@ class Factorised(nn.Module):
 
     ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape
     as torch has it; ``cores``: initial values, one tensor per core of the graph. A subclass compiles ``plan`` in
-    ``use``.
+    ``use``; ``candidates`` are the paths that a measurement may choose from. With ``checkpoint`` only the input is kept
+    for backward, which computes the rest again.
     """
 
     plan: Plan
+    checkpoint = False
 
     def __init__(
         self, format: str, graph: Graph, weight_shape: Sequence[int], cores: Sequence[Tensor], bias: Tensor | None
@@ -30,12 +34,32 @@ class Factorised(nn.Module):
         self.graph = graph
         self.weight_shape = tuple(weight_shape)
         self.format = format
+        self.candidates: list[Path] = []
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def _lay_out(self) -> None:
+        """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
+        for position, core in enumerate(self.tensors()):
+            order = self.plan.memory(position) or tuple(range(core.dim()))
+            core.data = core.data.permute(order).contiguous().permute([order.index(k) for k in range(len(order))])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factorised:
+        super()._apply(fn, recurse)
+        if hasattr(self, "plan"):
+            self._lay_out()  # a memory format, meant for activations and dense kernels, was applied to the cores too
+        return self
 
     def tensors(self) -> list[Tensor]:
         """The cores in the graph's order."""
         return [self.cores[core.name] for core in self.graph.cores]
+
+    def contract(self, x: Tensor) -> Tensor:
+        """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, and the bias."""
+        if self.checkpoint and torch.is_grad_enabled():
+            again = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in a plan is random
+            return checkpoint(self.plan, x, self.tensors(), self.bias, **again)
+        return self.plan(x, self.tensors(), self.bias)
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
@@ -56,10 +80,13 @@ class FactorisedLinear(Factorised):
     def use(self, path: Path) -> None:
         """Contract along ``path`` from now on."""
         self.plan = compile_path(self.graph, path, spatial=False)
+        self._lay_out()
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return self.contract(x)
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return self.plan(rows, self.tensors(), self.bias).reshape(*x.shape[:-1], self.weight_shape[0])
+        return self.contract(rows).reshape(*x.shape[:-1], self.weight_shape[0])
 
 
 class FactorisedConv2d(Factorised):
@@ -102,6 +129,7 @@ class FactorisedConv2d(Factorised):
         """Contract along ``path`` from now on."""
         convolution = Convolution(self.stride, self.padding, self.dilation)
         self.plan = compile_path(self.graph, path, spatial=True, convolution=convolution)
+        self._lay_out()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 3:
@@ -112,4 +140,4 @@ class FactorisedConv2d(Factorised):
         if self.groups > 1:
             weight = self.to_dense()
             return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return self.plan(x.permute(0, 2, 3, 1), self.tensors(), self.bias).permute(0, 3, 1, 2)
+        return self.contract(x)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .checkpoint import random_states, restore_random_states
+from .compression import plans, use_plans
 from .config import TrainConfig
 from .data import DeviceDataset
 from .interrupt import StopSignals
@@ -43,6 +44,7 @@ class Learner:
             "seconds": self.seconds,
             "loss_sum": self.loss_sum.cpu(),
             "correct": self.correct.cpu(),
+            "plans": plans(self.model),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
@@ -55,6 +57,7 @@ class Learner:
         self.lr, self.seconds = state["lr"], state["seconds"]
         self.loss_sum = state["loss_sum"].to(self.device)
         self.correct = state["correct"].to(self.device)
+        use_plans(self.model, state["plans"])  # numbers are the same bit for bit only along the same paths
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:

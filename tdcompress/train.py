@@ -21,8 +21,10 @@ from .data import DeviceDataset, datasets
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
 from .learner import Learner
+from .network.measure import device_name, device_rates
 from .report import layer_report
 from .runs import Run, RunError
+from .tuning import tunable, tune
 
 Log = Callable[[str], Any]
 _TEST_BATCH = {"cpu": 250, "cuda": 1000}  # images; larger ones gain nothing there and cost memory
@@ -63,13 +65,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def device_name(device: torch.device) -> str:
-    """What to say of a device beside a time measured on it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
 def peak_memory(device: torch.device) -> float:
     """MB (2**20 bytes): what tensors held at most on a CUDA device since the run began, or the process in all."""
     if device.type == "cuda":
@@ -83,8 +78,8 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
     torch.manual_seed(config.seed)
     model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
-    model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, batch_size=config.batch_size)
-    summary = _first_summary(config, layer_report(model, shape), device)
+    planned = {"batch_size": config.batch_size, "rates": device_rates(device)}
+    model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, **planned)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -94,22 +89,26 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
         ended = run.ended(config)  # by another process, while this one read the data
         if ended is not None:
             return ended
+        if not _resume(config, run, learner, log) and tunable(model):
+            tune(model, next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True))[0])
+        summary = _first_summary(config, layer_report(model, shape), device)
         log(_title(summary))
-        _resume(config, run, learner, log)
         return _Loop(config, run, learner, summary, stop, log).until_ended(train_data, test_data)
 
 
-def _resume(config: TrainConfig, run: Run, learner: Learner, log: Log) -> None:
+def _resume(config: TrainConfig, run: Run, learner: Learner, log: Log) -> bool:
+    """Whether there was a checkpoint to go on from."""
     state = checkpoint.load(run.directory, log)
     if state is None:
-        return
+        return False
     run.refuse_other(config, state.get("config"))
     try:
         learner.restore(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{run.directory}: the checkpoint does not fit this network ({reason}); delete it") from None
     log(f"{run.directory}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
+    return True
 
 
 class _Loop:

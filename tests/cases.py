@@ -35,7 +35,7 @@ class Case:
     @property
     def settings(self) -> dict[str, object]:
         """The keywords of ``compress``."""
-        return {"layout": self.layout, "kernel": self.kernel, "factors": 2}
+        return {"layout": self.layout, "kernel": self.kernel, "factors": 2, "allow_larger": True}
 
     def graph(self, rank: int = 3, shape: Sequence[int] | None = None, **settings: object) -> Graph:
         """The graph of a weight of the kind's shape."""

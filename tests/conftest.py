@@ -1,9 +1,14 @@
 """Fixtures for every test file."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+_CACHE = tempfile.TemporaryDirectory(prefix="tdcompress-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # measured rates are kept there, also by the processes that tests start
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from tdcompress.network.path import KERNEL, Geometry, Parts, arranged, result
 class Symmetric(Rates):
     """A device on which it makes no difference which operand stands left, so that the order alone decides."""
 
-    def contraction(self, rows, group, summed, new, taps, sizes) -> float:
-        return rows * group * summed * new * taps / self.arithmetic + sum(sizes) / self.memory + self.call
+    def contraction(self, rows, group, summed, new, taps, sizes, image=False) -> float:
+        return rows * group * summed * new * taps / self.product + sum(sizes) / self.memory + self.call
 
 
 def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import pickle
 from collections import OrderedDict
 
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import tdcompress
-from tdcompress.compression import compress
+from tdcompress import tuning
+from tdcompress.compression import compress, plans, use_plans
 from tdcompress.config import ConfigError, MethodConfig
 from tdcompress.formats import FORMATS, register
 from tdcompress.layers import Factorised, FactorisedConv2d, FactorisedLinear
 from tdcompress.network.graph import Core
+from tdcompress.tuning import tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,12 +114,81 @@ def test_reference_ranks():
     assert model.body[1][0].graph.ranks == {"r_i": 6, "r_o": 11}
 
 
+def test_a_layer_that_would_grow_stays_dense():
+    # TT of 288 -> 64 at rank 60: 60 * (288 + 64) entries against 18,432; at rank 52 it still shrinks.
+    assert "hidden" not in swapped(compress(Net(), "tt", 60, SHAPE, layout="matrix"))
+    assert "hidden" in swapped(compress(Net(), "tt", 52, SHAPE, layout="matrix"))
+    assert "hidden" in swapped(compress(Net(), "tt", 60, SHAPE, layout="matrix", allow_larger=True))
+
+
+@pytest.mark.parametrize("format", FACTORISED)
+def test_checkpointing_changes_no_number(format: str):
+    def gradients(loss: Tensor, model: nn.Module) -> list[Tensor]:
+        used = [value for name, value in model.named_parameters() if not name.startswith("unused")]
+        return list(torch.autograd.grad(loss, used))
+
+    model, x = compress(Net(), format, 4, SHAPE).eval(), torch.randn(2, *SHAPE)
+    plain = gradients(model(x).square().sum(), model)
+    frugal = compress(Net(), format, 4, SHAPE, checkpoint=True).eval()
+    frugal.load_state_dict(model.state_dict())
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        loss = frugal(x).square().sum()
+    for found, expected in zip(gradients(loss, frugal), plain, strict=True):
+        torch.testing.assert_close(found, expected)
+    counted: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: counted.append(t) or t, lambda t: t):
+        model(x)
+    assert len(kept) < len(counted)
+
+
+@pytest.mark.parametrize("format", FACTORISED)
+def test_a_tuned_model_computes_the_same(format: str):
+    model, x = compress(Net(), format, 4, SHAPE, plan="measure"), torch.randn(4, *SHAPE)
+    model.eval()
+    expected, state, random = model(x), copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.train()
+    tune(model, x)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    layers = [layer for layer in model.modules() if isinstance(layer, Factorised)]
+    assert all(layer.plan.path in layer.candidates for layer in layers)
+    torch.testing.assert_close(model.eval()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tuning_keeps_the_fastest(monkeypatch: pytest.MonkeyPatch):
+    model = compress(Net(), "tt", 4, SHAPE, plan="measure", layout="channels")
+    layer = model.body[0].conv
+    slow = {path: 1.0 + k for k, path in enumerate(reversed(layer.candidates))}  # the last candidate is the fastest
+    monkeypatch.setattr(tuning, "_timed", lambda step, device: slow.get(step.args[0].plan.path, 1.0))
+    first = model.hidden.plan.path
+    tune(model, torch.randn(2, *SHAPE))
+    assert layer.plan.path == layer.candidates[-1]
+    assert model.hidden.plan.path == first  # all alike: the model's choice stays
+
+
+def test_plans_are_carried_over():
+    model, other = (compress(Net(), "tucker", 4, SHAPE, plan=plan) for plan in ("dense", "chain"))
+    assert plans(model) != plans(other)
+    use_plans(other, json.loads(json.dumps(plans(model))))
+    assert plans(model) == plans(other)
+    assert other.hidden.plan.text == model.hidden.plan.text
+
+
+@pytest.mark.parametrize("kind", ["in place", "not"])
+def test_an_activation_in_place_behind_a_chain_needs_no_copy(kind: str):
+    conv = compress(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), "tt", 2, (8, 6, 6), keep=[], plan="chain")
+    out = nn.Sequential(conv, nn.ReLU(inplace=kind == "in place"))(torch.randn(2, 8, 6, 6))
+    assert type(out.grad_fn).__name__ == "ReluBackward0"
+
+
 REFUSED = [
     ("nonsense", 4, {}, "nonsense.*cp, dense, ht, tr, tt, tucker"),
     ("tt", 4, {"layout": "rows"}, "layer body.0.conv.*rows.*channels, matrix, split, paired"),
     ("tt", 4, {"kernel": "ajar"}, "layer body.0.conv.*ajar.*merged, separate, open"),
     ("tt", 4, {"kernel": "open", "layout": "channels"}, "layer body.0.conv.*open.*ht, tucker.*tt"),
-    ("tt", 4, {"plan": "luck"}, "layer body.0.conv.*luck.*model, chain, dense"),
+    ("tt", 4, {"plan": "luck"}, "layer body.0.conv.*luck.*model, measure, chain, dense"),
     ("tt", 4, {"init": "zeros"}, "layer body.0.conv.*zeros.*variance, orthogonal"),
     ("tt", 4, {"colour": "red"}, "colour.*layout"),
     ("tt", 4, {"layout": "split", "in_modes": [4, 5]}, "layer body.0.conv.*product 20.*16"),

@@ -66,8 +66,9 @@ def test_every_candidate_path_computes_the_same(case: Case):
     draw = random.Random(0)
     seen = set()
     for batch in (1, 100):  # devices at random: different orders win
-        rates = Rates(10 ** draw.uniform(8, 11), 10 ** draw.uniform(8, 11), 10 ** draw.uniform(-8, -4))
-        for path in paths(layer.graph, layer_geometry(layer, tuple(x.shape), batch), rates)[:6]:
+        speeds = (10 ** draw.uniform(8, 11) for _ in range(3))
+        rates = Rates(*speeds, 10 ** draw.uniform(-8, -4))
+        for path in paths(layer.graph, layer_geometry(layer, tuple(x.shape), batch), rates, "measure"):
             if path.terms not in seen:
                 seen.add(path.terms)
                 layer.use(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from cases import ALL, CASES, Case, assert_close, einsum_dense, random_cores
@@ -13,7 +15,7 @@ from tdcompress.network.cost import Rates
 from tdcompress.network.init import INITS, orthogonal
 from tdcompress.network.layout import arrange, balanced_factors
 from tdcompress.network.norm import squared_norm
-from tdcompress.network.path import Geometry, paths
+from tdcompress.network.path import Geometry, Path, paths
 from tdcompress.network.plan import Conv, Linear
 from tdcompress.network.ranks import capped, caps, scaled
 
@@ -127,9 +129,9 @@ def geometry(case: Case, batch: int = 10) -> Geometry:
 
 # What a device is short of, with a rank and a batch size.
 REGIMES = {
-    "arithmetic": (Symmetric(1e9, 1e12, 0.0), 6, 100),
-    "memory": (Symmetric(1e12, 1e8, 1e-8), 2, 10),
-    "calls": (Symmetric(1e10, 1e9, 1e-5), 4, 1),
+    "arithmetic": (Symmetric(product=1e9, memory=1e12, call=0.0), 6, 100),
+    "memory": (Symmetric(product=1e12, memory=1e8, call=1e-8), 2, 10),
+    "calls": (Symmetric(product=1e10, memory=1e9, call=1e-5), 4, 1),
 }
 
 
@@ -138,9 +140,21 @@ REGIMES = {
 def test_the_first_path_is_the_best_of_all_orders(case: Case, regime: str):
     rates, rank, batch = REGIMES[regime]
     graph = case.graph(rank)
-    found = paths(graph, geometry(case, batch), rates)
-    assert found[0].seconds == pytest.approx(cheapest(graph, geometry(case, batch), rates), rel=1e-9)
-    assert [path.seconds for path in found] == sorted(path.seconds for path in found)
+    (found,) = paths(graph, geometry(case, batch), rates)
+    assert found.seconds == pytest.approx(cheapest(graph, geometry(case, batch), rates), rel=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_may_be_measured(case: Case):
+    graph = case.graph()
+    best, chain, dense, few = (
+        paths(graph, geometry(case), Rates(), plan) for plan in ("model", "chain", "dense", "measure")
+    )
+    assert few[0].seconds == best[0].seconds
+    assert {chain[0].terms, dense[0].terms} <= {path.terms for path in few}
+    assert len({path.terms for path in few}) == len(few) <= 8
+    for path in few:
+        assert Path.from_plain(json.loads(json.dumps(path.plain()))) == path
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)

@@ -11,7 +11,7 @@ import pandas
 import pytest
 import torch
 
-from tdcompress import checkpoint, progress
+from tdcompress import checkpoint, progress, tuning
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data import DeviceDataset
 from tdcompress.interrupt import Interrupted, StopSignals
@@ -157,6 +157,17 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim
         assert read_runs(broken.results_dir).loc[0, ["status", "epochs_done"]].tolist() == ["interrupted", epoch - 1]
     assert train(broken, run_of(broken), print)["status"] == "finished"
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
+
+
+def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
+    config = config_in(tmp_path, method=MethodConfig("tt", plan="measure", layout="channels"))
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(tuning, "_timed", lambda step, device: 1.0 / (1 + next(ticks)))  # the last looks fastest
+    stopped(config, monkeypatch, 2)  # the first is for measuring
+    saved = json.loads((run_of(config).directory / "summary.json").read_text())["layers"]
+    monkeypatch.setattr(tuning, "_timed", None)  # measured once is enough
+    assert train(config, run_of(config), print)["layers"] == saved
+    assert any(layer["plan"].startswith("(") for layer in saved)  # a merge first, which the model had not chosen
 
 
 def test_stopped_while_testing_and_at_the_very_end(tmp_path, monkeypatch):

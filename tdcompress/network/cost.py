@@ -1,38 +1,47 @@
-"""What a contraction costs on a device, in seconds, from two rates: arithmetic and memory."""
+"""What a contraction costs on a device, in seconds, from a few measured rates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-LANES = 8  # output channels that one vector instruction computes; fewer leave lanes idle
-BYTES = 4
-
 
 @dataclass(frozen=True)
 class Rates:
-    """A device: multiply-accumulates per second, bytes per second, and the fixed time of one call in seconds."""
+    """A device at work in one number format.
 
-    arithmetic: float = 6e10
-    memory: float = 1e10
-    call: float = 1e-5
+    ``convolution`` and ``product``: multiply-accumulates per second in conv2d and in matrix products; ``memory``: bytes
+    per second that a call reads and writes; ``call``: seconds that any call takes; ``lanes``: output channels that one
+    vector instruction computes, of which fewer leave lanes idle; ``width``: bytes of a number.
+    """
+
+    convolution: float = 2e11
+    product: float = 8e10
+    memory: float = 2e10
+    call: float = 3e-5
+    lanes: int = 16
+    width: int = 4
 
     def contraction(
-        self, rows: int, group: int, summed: int, new: int, taps: int, sizes: tuple[int, int, int]
+        self, rows: int, group: int, summed: int, new: int, taps: int, sizes: tuple[int, int, int], image: bool = False
     ) -> float:
         """Seconds, forward and backward, of ``rows * group`` products of a ``(new, summed * taps)`` matrix.
 
-        ``sizes``: entries of (left, right, result). Forward reads both and writes the result; backward reads the
-        result's gradient and both operands, and writes both gradients: three passes over each tensor.
+        ``sizes``: entries of (left, right, result). Forward reads both and writes the result, which is kept for
+        backward; that reads the result's gradient and both operands, and writes both gradients: three passes over each
+        tensor. ``image``: it runs as a convolution.
         """
-        forward = summed * _padded(new)
-        backward = new * _padded(summed) + summed * _padded(new)
-        macs = rows * group * taps * (forward + backward)
-        return macs / self.arithmetic + 3 * BYTES * sum(sizes) / self.memory + 3 * self.call
+        if summed == new == 1:  # elementwise or depthwise: vectorised over the group
+            macs = 3 * rows * self._padded(group) * taps
+        else:
+            forward = summed * self._padded(new)
+            backward = new * self._padded(summed) + summed * self._padded(new)
+            macs = rows * group * taps * (forward + backward)
+        rate = self.convolution if image else self.product
+        return macs / rate + 3 * self.width * sum(sizes) / self.memory + 3 * self.call
 
     def copy(self, size: int) -> float:
-        """Seconds of a permute that copies ``size`` entries, forward and backward."""
-        return 4 * BYTES * size / self.memory + 2 * self.call
+        """Seconds of a permute that copies ``size`` entries, forward and backward: each reads and writes."""
+        return 4 * self.width * size / self.memory + 2 * self.call
 
-
-def _padded(channels: int) -> int:
-    return -(-channels // LANES) * LANES
+    def _padded(self, channels: int) -> int:
+        return -(-channels // self.lanes) * self.lanes

@@ -11,13 +11,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Union
+from typing import Any, Union
 
 from .cost import Rates
 from .graph import Graph
 
 Tree = Union[int, tuple["Tree", "Tree"]]
 """A core's position, or two trees that are merged."""
+
+PLANS = ("model", "measure", "chain", "dense")
+_SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
+_MEASURED = 6
 
 KERNEL = {"kh": "y", "kw": "x"}
 """Kernel modes, and the spatial index of the input along which each convolves."""
@@ -37,6 +41,23 @@ class Path:
 
     terms: tuple[Term, ...]
     seconds: float
+
+    def plain(self) -> dict[str, Any]:
+        """Lists and numbers only, for a file."""
+        return {"terms": [[_listed(term.tree), list(term.new)] for term in self.terms], "seconds": self.seconds}
+
+    @staticmethod
+    def from_plain(values: dict[str, Any]) -> Path:
+        """The path that ``plain`` wrote down."""
+        return Path(tuple(Term(_paired(tree), tuple(new)) for tree, new in values["terms"]), values["seconds"])
+
+
+def _listed(tree: Tree) -> Any:
+    return tree if isinstance(tree, int) else [_listed(tree[0]), _listed(tree[1])]
+
+
+def _paired(tree: Any) -> Tree:
+    return tree if isinstance(tree, int) else (_paired(tree[0]), _paired(tree[1]))
 
 
 @dataclass(frozen=True)
@@ -87,6 +108,17 @@ def arranged(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> tu
         return tuple(order)
     lead = tuple(i for i in order if i not in ends)
     return (*need.group, *lead, *(i for i in order if i in need.summed))
+
+
+def convolves(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> bool:
+    """Whether the contraction of an activation that lies as ``arranged`` says runs as a convolution.
+
+    Besides those along a kernel axis: products at every pixel, which are 1x1 convolutions where the images lie whole.
+    """
+    if kernel or not space or not (need.summed or need.new):
+        return kernel
+    ends = {*need.group, *need.summed}
+    return bool(need.group) or (tuple(order[:3]) == ("b", "y", "x") and set(order[3:]) == ends)
 
 
 def result(order: Sequence[str], need: Parts, new: Sequence[str]) -> tuple[str, ...]:
@@ -204,7 +236,8 @@ class _Search:
         taps = self.size(axes)
         rows = self.size(need.kept, done | subset)
         sizes = (self.size(order, done), group * summed * new * taps, rows * group * new)
-        seconds = merge + copy + self.rates.contraction(rows, group, summed, new, taps, sizes)
+        image = convolves(wanted, need, bool(axes), bool(self.space))
+        seconds = merge + copy + self.rates.contraction(rows, group, summed, new, taps, sizes, image)
         modes = tuple(index for index in self.outputs if index in need.new)
         bonds = tuple(index for index in need.new if index not in modes)
         for last in bonds or (None,):
@@ -270,10 +303,11 @@ def greedy_tree(graph: Graph) -> Tree:
 def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -> list[Path]:
     """Candidate paths, the cheapest by the model first.
 
-    ``plan``: ``model`` searches all; ``chain`` applies one core at a time; ``dense`` merges all cores into the
-    dense weight. The first is the exact optimum of the cost model over all connected contraction orders.
+    ``plan``: ``model`` gives the optimum of the cost model over all connected contraction orders, ``measure`` the best
+    few, of which a measurement may choose; ``chain`` applies one core at a time; ``dense`` merges all cores into the
+    dense weight.
     """
-    return _paths(graph, tuple(sorted(graph.sizes.items())), geometry, rates, plan)
+    return list(_paths(graph, tuple(sorted(graph.sizes.items())), geometry, rates, plan))
 
 
 @lru_cache(maxsize=4096)
@@ -284,6 +318,9 @@ def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry,
     if plan in named:
         return search.run(named[plan])[:1]
     known = [path for allowed in named.values() for path in search.run(allowed)[:1]]
-    bound = min(path.seconds for path in known)
-    found = {path.terms: path for path in [*search.run(list(search.trees), bound * (1 + 1e-9)), *known]}
-    return sorted(found.values(), key=lambda path: path.seconds)
+    slack = _SLACK if plan == "measure" else 1 + 1e-9
+    bound = slack * min(path.seconds for path in known)
+    best = sorted([*search.run(list(search.trees), bound), *known], key=lambda path: path.seconds)
+    if plan == "model":
+        return best[:1]
+    return list({path.terms: path for path in [*best[:_MEASURED], *known]}.values())

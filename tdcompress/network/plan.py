@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .graph import Graph
-from .path import KERNEL, Path, Term, Tree, arranged, merge_tree, parts, result
+from .path import KERNEL, Path, Term, Tree, arranged, convolves, merge_tree, parts, result
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,24 @@ class Merge:
 
 @dataclass(frozen=True)
 class Weight:
-    """How a slot is laid out for the call that uses it: permuted, then reshaped."""
+    """How a slot is laid out for the call that uses it: permuted, then reshaped.
+
+    ``memory`` is the order of the slot's indices, slowest first, in which neither step copies.
+    """
 
     slot: int
     order: tuple[int, ...]
     shape: tuple[int, ...]
+    memory: tuple[int, ...]
 
     def __call__(self, slots: list[Tensor]) -> Tensor:
         return slots[self.slot].permute(self.order).reshape(self.shape)
 
-    def contiguous(self, slots: list[Tensor]) -> Tensor:
-        """The same without strides of its own: some of conv2d's backward kernels take nothing else."""
-        return self(slots).contiguous()
+    def kernel(self, slots: list[Tensor]) -> Tensor:
+        """The same as conv2d wants it, copied where it does not lie so; in double precision that is plainly."""
+        weight = self(slots)
+        plain = weight.dtype == torch.float64
+        return weight.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class Linear:
         if self.order is not None:
             x = x.permute(self.order)
         lead = x.shape[: self.lead]
-        return F.linear(x.reshape(*lead, self.summed), self.weight(slots), bias).reshape(*lead, *self.new)
+        x = F.linear(x.reshape(*lead, self.summed), self.weight(slots), bias)
+        return x if len(self.new) == 1 else x.reshape(*lead, *self.new)
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Scale:
     weight: Weight
 
     def __call__(self, x: Tensor, slots: list[Tensor]) -> Tensor:
-        return x * self.weight(slots)
+        return x * self.weight(slots).to(x.dtype)  # autocast leaves products alone, and they would be widened
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,15 @@ class Conv:
     def __call__(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
         if self.order is not None:
             x = x.permute(self.order)
+        lead = x.shape[: self.lead]
+        x = self.convolved(x, slots, bias)
+        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
+
+    def convolved(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Of an activation in the right order: ``(images, channels, y, x)``, as conv2d itself gives it."""
         lead, (height, width) = x.shape[: self.lead], x.shape[self.lead : self.lead + 2]
         x = x.reshape(math.prod(lead), height, width, self.channels).permute(0, 3, 1, 2)
-        x = F.conv2d(x, self.weight.contiguous(slots), bias, self.stride, self.padding, self.dilation, self.groups)
-        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
+        return F.conv2d(x, self.weight.kernel(slots), bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 @dataclass(frozen=True)
@@ -140,6 +153,7 @@ class Plan:
     """The compiled path of one layer; ``text`` names its calls in order."""
 
     path: Path
+    spatial: bool
     merges: tuple[Merge, ...]
     steps: tuple[Linear | Batched | Scale | Conv, ...]
     in_sizes: tuple[int, ...]
@@ -148,23 +162,36 @@ class Plan:
     fuse_bias: bool  # the last call yields the output channels and can add the bias itself
     text: str
 
-    def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
-        """Contract ``x`` with the cores and add the bias, channels last.
+    def memory(self, core: int) -> tuple[int, ...] | None:
+        """The order in which a core's indices should lie in memory for the call that uses it; None: it is merged."""
+        return next((step.weight.memory for step in self.steps if step.weight.slot == core), None)
 
-        ``(b, y, x, in)`` becomes ``(b, y', x', out)``, ``(b, in)`` becomes ``(b, out)``.
+    def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Contract ``x`` with the cores and add the bias.
+
+        Images ``(b, in, y, x)``, best channels last, become ``(b, out, y', x')``; rows ``(b, in)`` become ``(b, out)``.
         """
         slots = list(cores)
         for merge in self.merges:
             slots.append(merge(slots))
-        rank = x.dim()
+        if self.spatial:
+            x = x.permute(0, 2, 3, 1)
+        lead = x.dim() - 1
         x = x.reshape(*x.shape[:-1], *self.in_sizes)
         for step in self.steps[:-1]:
             x = step(x, slots)
-        x = self.steps[-1](x, slots, bias) if self.fuse_bias else self.steps[-1](x, slots)
+        last = self.steps[-1]
+        if self.fuse_bias and isinstance(last, Conv) and last.order is None:
+            # Not a view of it: the activation function behind may then work in place without a copy.
+            return last.convolved(x, slots, bias)
+        x = last(x, slots, bias) if self.fuse_bias else last(x, slots)
         if self.order is not None:
             x = x.permute(self.order)
-        x = x.reshape(*x.shape[: rank - 1], self.out_channels)
-        return x if bias is None or self.fuse_bias else x + bias
+        if len(x.shape) > lead + 1:
+            x = x.reshape(*x.shape[:lead], self.out_channels)
+        if bias is not None and not self.fuse_bias:
+            x = x + bias.to(x.dtype)
+        return x.permute(0, 3, 1, 2) if self.spatial else x
 
 
 class _Compiler:
@@ -228,16 +255,16 @@ class _Compiler:
         group = tuple(i for i in wanted if i in need.group)
         tail = tuple(i for i in wanted if i in need.summed)
 
-        def weight(*arrangement: str, shape: tuple[int, ...]) -> Weight:
-            return Weight(slot, tuple(indices.index(i) for i in arrangement), shape)
+        def weight(*arrangement: str, shape: tuple[int, ...], memory: tuple[str, ...] = ()) -> Weight:
+            order, stored = (tuple(indices.index(i) for i in part) for part in (arrangement, memory or arrangement))
+            return Weight(slot, order, shape, stored)
 
         step: Linear | Batched | Scale | Conv
-        pointwise = wanted == ("b", "y", "x", *group, *tail) and bool(tail or term.new)
-        if axes or (self.spatial and (pointwise or (group and (tail or term.new)))):
+        if convolves(wanted, need, bool(axes), self.spatial):
             taps = tuple(self.graph.sizes[axis] if axis in axes else 1 for axis in KERNEL)
             stride, padding, dilation = self.convolution.along(axes)
             shape = (self.size(group) * math.prod(new), summed, *taps)
-            matrix = weight(*group, *term.new, *tail, *axes, shape=shape)
+            matrix = weight(*group, *term.new, *tail, *axes, shape=shape, memory=(*group, *term.new, *axes, *tail))
             before = wanted.index("y")
             step = Conv(
                 matrix,
@@ -281,7 +308,15 @@ def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convoluti
     fuse_bias = permute is None and isinstance(steps[-1], Linear | Conv) and steps[-1].new == compiler.sizes(outputs)
     in_sizes, out_channels = compiler.sizes(inputs), compiler.size(outputs)
     return Plan(
-        path, tuple(compiler.merges), tuple(steps), in_sizes, out_channels, permute, fuse_bias, " > ".join(texts)
+        path,
+        spatial,
+        tuple(compiler.merges),
+        tuple(steps),
+        in_sizes,
+        out_channels,
+        permute,
+        fuse_bias,
+        " > ".join(texts),
     )
 
 
