@@ -173,6 +173,20 @@ def test_the_dense_format_is_no_special_case(kind: str):
     assert_same(layer, twin, x)
 
 
+@pytest.mark.parametrize("plan", ["chain", "dense"])
+@pytest.mark.parametrize("case", PER_FORMAT + [case for case in LINEARS if case.layout == "split"], ids=str)
+def test_compiles_to_one_graph(case: Case, plan: str):
+    torch.compiler.reset()  # the limit on recompilations counts all layers of a process together
+    layer, x = case.layer(plan=plan), example(case).requires_grad_()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    expected, found = layer(x), compiled(x)
+    assert_close(found, expected)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(y.sum(), [x, *layer.parameters()]) for y in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-9)
+
+
 def test_against_a_formula_that_shares_nothing_with_the_product():
     case = Case("tucker", "channels", "open", "conv")
     layer = case.layer()
