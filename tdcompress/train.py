@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,12 +15,14 @@ import torch
 from . import __version__, checkpoint
 from .archs import build
 from .compression import compress
-from .config import ConfigError, TrainConfig, validate
+from .config import PRECISIONS, ConfigError, TrainConfig, validate
 from .data import DeviceDataset, datasets
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
 from .learner import Learner
+from .memory import keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
+from .precision import DTYPES, autocast, effective_precision
 from .report import layer_report
 from .runs import Run, RunError
 from .tuning import tunable, tune
@@ -38,10 +39,12 @@ def train(config: TrainConfig, run: Run, log: Log = print) -> dict[str, Any]:
     small, and Interrupted upon SIGINT or SIGTERM, with everything so far on disk.
     """
     device = choose_device(validate(config).device)
+    config = replace(config, precision=_precision(config.precision, run, device))
     ended = run.ended(config)
     if ended is not None:
         log(f"{run.directory}: {_outcome(ended)}; not run again")
         return ended
+    effective_precision(config.precision, device)  # refuses what the device cannot do, before any data are read
     run.refuse_busy()
     try:
         return _train(config, run, device, log)
@@ -65,12 +68,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def peak_memory(device: torch.device) -> float:
-    """MB (2**20 bytes): what tensors held at most on a CUDA device since the run began, or the process in all."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+def _precision(name: str, run: Run, device: torch.device) -> str:
+    """``auto`` is what the run in the directory began with, whichever device that was, else what suits the device.
+
+    So a run never changes its arithmetic on the way, and one that has ended is found again on every machine.
+    """
+    if name != "auto":
+        return name
+    begun = (run.summary() or {}).get("precision")
+    return begun if begun in PRECISIONS else effective_precision(name, device)
 
 
 def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dict[str, Any]:
@@ -78,19 +84,23 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
     torch.manual_seed(config.seed)
     model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
-    planned = {"batch_size": config.batch_size, "rates": device_rates(device)}
+    planned = {"batch_size": config.batch_size, "rates": device_rates(device, DTYPES[config.precision])}
     model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, **planned)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it by default
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        keep_freed_memory()
     learner = Learner(config, model, train_data.batches(config.batch_size), device)
     with run.locked(), StopSignals() as stop:
         ended = run.ended(config)  # by another process, while this one read the data
         if ended is not None:
             return ended
         if not _resume(config, run, learner, log) and tunable(model):
-            tune(model, next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True))[0])
+            images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True))
+            tune(model, images, autocast(device, config.precision))
         summary = _first_summary(config, layer_report(model, shape), device)
         log(_title(summary))
         return _Loop(config, run, learner, summary, stop, log).until_ended(train_data, test_data)
@@ -197,6 +207,7 @@ def _first_summary(config: TrainConfig, report: dict[str, Any], device: torch.de
         "epochs": config.epochs,
         **{key: report[key] for key in ("parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs")},
         "device": device_name(device),
+        "precision": config.precision,
         "versions": {
             "torch": torch.__version__,
             "tdcompress": __version__,
@@ -212,7 +223,7 @@ def _title(summary: dict[str, Any]) -> str:
     return (
         f"{summary['arch']} {method} on {summary['dataset']}, seed {summary['seed']}: "
         f"{summary['parameters']:,} parameters ({summary['compression_ratio']:.1f}x fewer than dense), "
-        f"{summary['macs']:,} MACs, {summary['device']}"
+        f"{summary['macs']:,} MACs, {summary['device']}, {summary['precision']}"
     )
 
 
