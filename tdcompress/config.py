@@ -9,6 +9,7 @@ from typing import Any, Optional
 LAYOUTS = ("channels", "matrix", "split", "paired")
 KERNELS = ("merged", "separate", "open")
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
 INTERVALS = ("epoch", "step")
 
 
@@ -87,6 +88,7 @@ class TrainConfig:
     batch_size: int = 100
     seed: int = 0
     device: str = "auto"
+    precision: str = "auto"  # fp32, bf16; auto: bf16 where the device computes it natively
     results_dir: str = "results"
 
 
@@ -119,6 +121,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")
     for key, name, known in (
         ("device", config.device, DEVICES),
+        ("precision", config.precision, PRECISIONS),
         ("method.layout", config.method.layout, LAYOUTS),
         ("method.kernel", config.method.kernel, KERNELS),
         ("optim.interval", config.optim.interval, INTERVALS),

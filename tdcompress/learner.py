@@ -17,6 +17,7 @@ from .config import TrainConfig
 from .data import DeviceDataset
 from .interrupt import StopSignals
 from .optim import build_optimizer, build_scheduler
+from .precision import autocast, effective_precision
 from .progress import bar
 
 
@@ -28,6 +29,7 @@ class Learner:
 
     def __init__(self, config: TrainConfig, model: nn.Module, batches: int, device: torch.device) -> None:
         self.config, self.model, self.batches, self.device = config, model, batches, device
+        self.precision = effective_precision(config.precision, device)
         self.optimizer = build_optimizer(config, model.parameters(), device)
         self.scheduler = build_scheduler(config, self.optimizer, batches)
         self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
@@ -75,8 +77,9 @@ class Learner:
         began = time.perf_counter()
         steps = data.epoch(config.batch_size, config.seed, self.epoch, shuffle=True, start=self.batch)
         for images, labels in bar(steps, title, self.batch, self.batches):
-            outputs = model(images)
-            loss = F.cross_entropy(outputs, labels)
+            with autocast(self.device, self.precision):
+                outputs = model(images)
+            loss = F.cross_entropy(outputs.float(), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if clip is not None:
@@ -99,8 +102,9 @@ class Learner:
         self.model.eval()
         with torch.inference_mode():
             for images, labels in data.epoch(batch_size, self.config.seed, 0, shuffle=False):
-                outputs = self.model(images)
-                loss_sum.add_(F.cross_entropy(outputs, labels, reduction="sum"))
+                with autocast(self.device, self.precision):
+                    outputs = self.model(images)
+                loss_sum.add_(F.cross_entropy(outputs.float(), labels, reduction="sum"))
                 correct.add_((outputs.argmax(1) == labels).sum())
                 if stop.number is not None:
                     return None

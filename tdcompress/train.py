@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ import torch
 from . import __version__, checkpoint
 from .archs import build
 from .compression import compress
-from .config import ConfigError, TrainConfig, validate
+from .config import PRECISIONS, ConfigError, TrainConfig, validate
 from .data import DeviceDataset, datasets
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
 from .learner import Learner
 from .network.measure import device_name, device_rates
+from .precision import effective_precision
 from .report import layer_report
 from .runs import Run, RunError
 from .tuning import tunable, tune
@@ -38,10 +40,12 @@ def train(config: TrainConfig, run: Run, log: Log = print) -> dict[str, Any]:
     small, and Interrupted upon SIGINT or SIGTERM, with everything so far on disk.
     """
     device = choose_device(validate(config).device)
+    config = replace(config, precision=_precision(config.precision, run, device))
     ended = run.ended(config)
     if ended is not None:
         log(f"{run.directory}: {_outcome(ended)}; not run again")
         return ended
+    effective_precision(config.precision, device)  # refuses what the device cannot do, before any data are read
     run.refuse_busy()
     try:
         return _train(config, run, device, log)
@@ -73,6 +77,17 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+def _precision(name: str, run: Run, device: torch.device) -> str:
+    """``auto`` is what the run in the directory began with, whichever device that was, else what suits the device.
+
+    So a run never changes its arithmetic on the way, and one that has ended is found again on every machine.
+    """
+    if name != "auto":
+        return name
+    begun = (run.summary() or {}).get("precision")
+    return begun if begun in PRECISIONS else effective_precision(name, device)
+
+
 def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dict[str, Any]:
     train_data, test_data, classes = datasets(config.dataset, device)
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
@@ -83,6 +98,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it by default
         torch.cuda.reset_peak_memory_stats(device)
     learner = Learner(config, model, train_data.batches(config.batch_size), device)
     with run.locked(), StopSignals() as stop:
@@ -197,6 +213,7 @@ def _first_summary(config: TrainConfig, report: dict[str, Any], device: torch.de
         "epochs": config.epochs,
         **{key: report[key] for key in ("parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs")},
         "device": device_name(device),
+        "precision": config.precision,
         "versions": {
             "torch": torch.__version__,
             "tdcompress": __version__,
@@ -212,7 +229,7 @@ def _title(summary: dict[str, Any]) -> str:
     return (
         f"{summary['arch']} {method} on {summary['dataset']}, seed {summary['seed']}: "
         f"{summary['parameters']:,} parameters ({summary['compression_ratio']:.1f}x fewer than dense), "
-        f"{summary['macs']:,} MACs, {summary['device']}"
+        f"{summary['macs']:,} MACs, {summary['device']}, {summary['precision']}"
     )
 
 

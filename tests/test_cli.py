@@ -94,6 +94,7 @@ BAD = {
     "train optim.clip=0": "optim.clip=0 must be greater than 0",
     "train seed=-1": "seed=-1 must lie between 0 and",
     "train device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
+    "train precision=fp16": "unknown precision 'fp16', known: auto, fp32, bf16",
     "train dataset=image_folder": "dataset=image_folder needs dataset.root=DIR",
     "train arch=vgg16 dataset.image_size=8": "arch=vgg16",
     "train method=tt method.layout=split method.in_modes=[3,3]": "layer conv2: in_modes=[3, 3] has product 9",
