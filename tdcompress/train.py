@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +20,7 @@ from .data import DeviceDataset, datasets
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
 from .learner import Learner
+from .memory import keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
 from .precision import effective_precision
 from .report import layer_report
@@ -69,14 +68,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def peak_memory(device: torch.device) -> float:
-    """MB (2**20 bytes): what tensors held at most on a CUDA device since the run began, or the process in all."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
 def _precision(name: str, run: Run, device: torch.device) -> str:
     """``auto`` is what the run in the directory began with, whichever device that was, else what suits the device.
 
@@ -100,6 +91,8 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it by default
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        keep_freed_memory()
     learner = Learner(config, model, train_data.batches(config.batch_size), device)
     with run.locked(), StopSignals() as stop:
         ended = run.ended(config)  # by another process, while this one read the data
