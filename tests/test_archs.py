@@ -10,9 +10,11 @@ from torch import nn
 
 from tdcompress.archs import ARCHS, build
 from tdcompress.config import ArchConfig, ConfigError
+from tdcompress.dropout import Dropout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+STAGE_SIZES = (2, 2, 3, 3, 3)  # of VGG-16
 VGG16 = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
 STAGES = {  # table 1 of Simonyan and Zisserman 2015, columns A, B, D, E
     "vgg11": [64, 128, 256, 256, 512, 512, 512, 512],
@@ -40,8 +42,8 @@ def test_lenet_is_the_references():
     assert (model.fc1.in_features, model.fc1.out_features) == (9216, 128)
     assert parameters(model) == (9 + 1) * 32 + (32 * 9 + 1) * 64 + (9216 + 1) * 128 + (128 + 1) * 10 == 1_199_882
     assert names(model, nn.Conv2d, nn.Linear) == ["conv1", "conv2", "fc1", "fc2"]
-    kinds = [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Dropout, nn.Flatten, nn.Linear, nn.ReLU]
-    assert [type(layer) for layer in model] == [*kinds, nn.Dropout, nn.Linear]
+    kinds = [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.MaxPool2d, nn.ReLU, Dropout, nn.Flatten, nn.Linear, nn.ReLU]
+    assert [type(layer) for layer in model] == [*kinds, Dropout, nn.Linear]
     assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.25, 0.5]
 
 
@@ -73,8 +75,8 @@ def test_vgg_layers_have_names_to_read_and_come_in_order():
     assert names(model, nn.Linear) == ["classifier.fc1", "classifier.fc2"]
     layers = [type(layer) for layer in model.features]
     block = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
-    assert layers[:7] == [*block, *block, nn.MaxPool2d]
-    head = [nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    assert layers[:7] == [*block, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.ReLU]
+    head = [Dropout, nn.Linear, nn.ReLU, Dropout, nn.Linear]
     assert [type(layer) for layer in model.classifier] == head
     assert [layer.p for layer in model.classifier if isinstance(layer, nn.Dropout)] == [0.25, 0.25]
 
@@ -128,7 +130,23 @@ def test_batch_norm_keeps_the_scale_through_vgg16_in_training():
         )
     model(torch.randn(32, 3, 32, 32))
     assert len(sizes) == 13
-    assert all(0.4 < size < 0.6 for size in sizes)  # half of a unit variance
+    after_pooling = [sum(STAGE_SIZES[: stage + 1]) - 1 for stage in range(5)]
+    assert all(0.4 < size < 0.6 for k, size in enumerate(sizes) if k not in after_pooling)  # half of a unit variance
+    # The largest of four unit normals: 1.55 if they are independent.
+    assert all(1.4 < sizes[k] < 1.7 for k in after_pooling)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_pooling_first_changes_nothing(name):
+    torch.manual_seed(0)
+    model = build(ArchConfig(name, width=0.2), 1, 3, 32).eval()
+    other = [(key, layer) for key, layer in model.named_modules() if not list(layer.children())]
+    for k, (_, layer) in enumerate(other[:-1]):
+        if isinstance(layer, nn.MaxPool2d):
+            assert isinstance(other[k + 1][1], nn.ReLU)
+            other[k : k + 2] = [other[k + 1], other[k]]
+    images = torch.randn(4, 1, 32, 32)
+    assert torch.equal(model(images), nn.Sequential(*(layer for _, layer in other))(images))
 
 
 def test_unknown_arch():
