@@ -28,6 +28,11 @@ def effective_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def compute_dtype(precision: str) -> torch.dtype:
+    """The type of what convolutions and matrix products are given under ``fp32`` or ``bf16``."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context of a forward pass in ``precision``; weights, gradients and the optimizer's state stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -22,7 +22,7 @@ from .interrupt import StopSignals
 from .learner import Learner
 from .memory import keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
-from .precision import effective_precision
+from .precision import autocast, compute_dtype, effective_precision
 from .report import layer_report
 from .runs import Run, RunError
 from .tuning import tunable, tune
@@ -84,7 +84,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
     torch.manual_seed(config.seed)
     model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
-    planned = {"batch_size": config.batch_size, "rates": device_rates(device)}
+    planned = {"batch_size": config.batch_size, "rates": device_rates(device, compute_dtype(config.precision))}
     model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, **planned)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
@@ -99,7 +99,8 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
         if ended is not None:
             return ended
         if not _resume(config, run, learner, log) and tunable(model):
-            tune(model, next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True))[0])
+            images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True))
+            tune(model, images, autocast(device, config.precision))
         summary = _first_summary(config, layer_report(model, shape), device)
         log(_title(summary))
         return _Loop(config, run, learner, summary, stop, log).until_ended(train_data, test_data)
