@@ -138,7 +138,7 @@ def _report(config: TrainConfig) -> dict[str, Any]:
     from .archs import build
     from .compression import compress
     from .network.measure import device_rates
-    from .precision import DTYPES, effective_precision
+    from .precision import compute_dtype, effective_precision
     from .report import layer_report
     from .sources import shape
     from .train import choose_device
@@ -147,7 +147,7 @@ def _report(config: TrainConfig) -> dict[str, Any]:
     model = build(config.arch, channels, classes, size)
     image = (channels, size, size)
     device = choose_device(config.device)
-    rates = device_rates(device, DTYPES[effective_precision(config.precision, device)])
+    rates = device_rates(device, compute_dtype(effective_precision(config.precision, device)))
     planned = {"batch_size": config.batch_size, "rates": rates}
     compress(model, config.method, config.rank, image, keep=config.arch.keep, **planned)
     return layer_report(model, image)

@@ -6,8 +6,6 @@ import torch
 
 from .config import ConfigError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
 
 def native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 itself: CUDA from compute capability 8, CPUs with AVX512-BF16 or AMX."""
@@ -28,6 +26,11 @@ def effective_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bf16" if native else "fp32"
     return name
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The type of what convolutions and matrix products are given under ``fp32`` or ``bf16``."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

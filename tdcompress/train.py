@@ -22,7 +22,7 @@ from .interrupt import StopSignals
 from .learner import Learner
 from .memory import keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
-from .precision import DTYPES, autocast, effective_precision
+from .precision import autocast, compute_dtype, effective_precision
 from .report import layer_report
 from .runs import Run, RunError
 from .tuning import tunable, tune
@@ -84,7 +84,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
     torch.manual_seed(config.seed)
     model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
-    planned = {"batch_size": config.batch_size, "rates": device_rates(device, DTYPES[config.precision])}
+    planned = {"batch_size": config.batch_size, "rates": device_rates(device, compute_dtype(config.precision))}
     model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, **planned)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
