@@ -116,22 +116,23 @@ def _say(line: str) -> None:
 
 
 def _show(words: list[str]) -> None:
-    shown: list[dict[str, Any] | ConfigError] = []
+    shown: list[tuple[dict[str, Any], Any] | ConfigError] = []
 
     def job(raw: DictConfig) -> None:
         try:
-            shown.append(_report(_typed(raw)))
+            config = _typed(raw)
+            shown.append((_report(config), config.rank))
         except ConfigError as error:
             shown.append(error)
 
     _hydra(words, job)
-    for report in shown:
-        if isinstance(report, ConfigError):
-            raise report
+    for outcome in shown:
+        if isinstance(outcome, ConfigError):
+            raise outcome
 
         from .report import print_report
 
-        print_report(report)
+        print_report(*outcome)
 
 
 def _report(config: TrainConfig) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from functools import partial
 from typing import Any
@@ -11,18 +12,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import KERNELS, ConfigError, MethodConfig, parse_rank
+from .budget import Count, Unreachable, fit
+from .config import KERNELS, Budget, ConfigError, MethodConfig, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
-from .layers import Factorised, FactorisedConv2d, FactorisedLinear
+from .layers import Factorised, FactorisedConv2d, FactorisedLinear, dense_macs
 from .network.cost import Rates
 from .network.graph import Graph, validate
 from .network.init import INITS
 from .network.layout import arrange
 from .network.measure import device_rates
-from .network.path import PLANS, Geometry, Path, paths
+from .network.path import PLANS, Geometry, Path, macs, paths
 from .network.ranks import capped
 
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
+
+
+@dataclass
+class Swap:
+    """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
+
+    ``shape``: its input's for one image, with the batch dimension; ``graph``: of rank one until the ranks are set.
+    """
+
+    name: str
+    layer: nn.Conv2d | nn.Linear
+    shape: tuple[int, ...]
+    method: MethodConfig
+    format: Format
+    rank: int | str
+    graph: Graph
+
+    def stays_dense(self, graph: Graph) -> bool:
+        """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
+        return graph.parameters >= graph.dense_parameters and not self.method.allow_larger
+
+    def parameters(self, graph: Graph) -> int:
+        """Entries of the layer's weight, held as ``graph`` or dense."""
+        return graph.dense_parameters if self.stays_dense(graph) else graph.parameters
 
 
 def compress(
@@ -39,14 +65,17 @@ def compress(
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
-    ``kernel="separate"``, ``plan="dense"`` ..). ``rank``: the bond dimension, or ``"reference"``. ``input_shape``: one
+    ``kernel="separate"``, ``plan="dense"`` ..). ``rank``: the bond dimension, ``"reference"``, or what the whole
+    network may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"``
+    (MACs / dense MACs); a layer with a rank of its own in ``layers`` keeps it, the others absorb. ``input_shape``: one
     input without the batch dimension; the layers that a forward pass of it reaches are swapped. ``keep``: name
     patterns of layers that stay dense; by default the first convolution and the last linear layer. A layer whose cores
     would hold no fewer entries than its weight stays dense too, unless ``allow_larger``. The cores start with the
     variance that the layer's present weight has. Contractions are planned for batches of ``batch_size`` and a device of
     these ``rates``, by default the model's own. Returns the model.
 
-    Raises ``ConfigError`` for unknown names and for settings that a layer cannot take, naming the layer.
+    Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
+    that no ranks meet, with the smallest and the largest that can be reached.
     """
     if isinstance(method, str):
         known = {f.name for f in fields(MethodConfig)}
@@ -55,25 +84,39 @@ def compress(
             raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
         method = MethodConfig(format=method, **settings)
     rank = parse_rank(rank)
-    for chosen in (method.format, method.conv, method.linear):
-        if chosen is not None:
-            find_format(chosen)
+    formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     shapes = input_shapes(model, input_shape)
     kept = kept_layers(list(shapes), model, keep)
-    swapped: dict[str, Factorised] = {}
+    swaps = []
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
-            try:
-                new = _factorised(layer, name, method, rank, shape, batch_size, rates)
-            except ConfigError as error:
-                raise ConfigError(f"layer {name}: {error}") from error
-            if new is not None:
-                swapped[name] = new
+            with _naming(name):
+                swap = _swap(name, layer, shape, method, rank)
+            if swap is not None:
+                swaps.append(swap)
+    budget = parse_budget(str(rank))
+    if budget is not None and (swaps or any(format.factorised for format in formats)):
+        if budget.kind == "macs":
+            rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
+        _meet(budget, model, swaps, shapes, batch_size)
+    swapped: dict[str, Factorised] = {}
+    for swap in swaps:
+        with _naming(swap.name):
+            if not swap.stays_dense(swap.graph):
+                swapped[swap.name] = _factorised(swap, batch_size, rates)
     for name, new in swapped.items():
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, new)
     return model
+
+
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"layer {layer}: {error}") from error
 
 
 def kept_layers(names: Sequence[str], model: nn.Module, keep: Sequence[str] | None) -> set[str]:
@@ -145,15 +188,10 @@ def with_rank(graph: Graph, format: Format, rank: int | str, weight_shape: Seque
     raise ConfigError(f"rank '{rank}' is not a whole number and not 'reference'")
 
 
-def _factorised(
-    layer: nn.Conv2d | nn.Linear,
-    name: str,
-    method: MethodConfig,
-    rank: int | str,
-    input_shape: tuple[int, ...],
-    batch_size: int,
-    rates: Rates | None,
-) -> Factorised | None:
+def _swap(
+    name: str, layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...], method: MethodConfig, rank: int | str
+) -> Swap | None:
+    """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense."""
     method, rank = _for_layer(name, method, rank)
     format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
     if not format.factorised:
@@ -162,21 +200,77 @@ def _factorised(
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
-    weight = layer.weight.detach()
-    graph = with_rank(build_graph(weight.shape, format, method), format, rank, weight.shape)
-    if graph.parameters >= graph.dense_parameters and not method.allow_larger:
-        return None
-    cores = [core.to(weight) for core in INITS[method.init](graph, float(weight.double().square().mean()))]
-    new: Factorised
-    if isinstance(layer, nn.Conv2d):
-        new = FactorisedConv2d(format.name, graph, cores, layer)
+    graph = build_graph(layer.weight.shape, format, method)
+    if parse_budget(str(rank)) is None:
+        graph = with_rank(graph, format, rank, layer.weight.shape)
+    return Swap(name, layer, shape, method, format, rank, graph)
+
+
+def _meet(
+    budget: Budget, model: nn.Module, swaps: Sequence[Swap], shapes: dict[str, tuple[int, ...]], batch_size: int
+) -> None:
+    """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget."""
+    if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
+        raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
+    free = [swap for swap in swaps if parse_budget(str(swap.rank)) is not None]
+    own = [swap for swap in swaps if swap not in free]
+    if budget.kind == "macs":
+        dense = {name: dense_macs(model.get_submodule(name), shape) for name, shape in shapes.items()}
+        whole, replaced = sum(dense.values()), sum(dense[swap.name] for swap in swaps)
+        kept = sum(_macs(swap, batch_size)(swap.graph) for swap in own)
     else:
-        new = FactorisedLinear(format.name, graph, weight.shape, cores, layer.bias)
+        whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        replaced = sum(swap.layer.weight.numel() for swap in swaps)
+        kept = sum(swap.parameters(swap.graph) for swap in own)
+    targets = {"ratio": whole / budget.value, "params": budget.value, "macs": whole * budget.value}
+
+    def planned(graphs: Sequence[Graph]) -> Count:
+        if budget.kind != "macs":
+            return lambda k, graph: free[k].parameters(graph)
+        along = [_macs(replace(swap, graph=graph), batch_size) for swap, graph in zip(free, graphs, strict=True)]
+        return lambda k, graph: along[k](graph)
+
+    try:
+        graphs = fit([swap.graph for swap in free], planned, whole - replaced + kept, targets[budget.kind])
+    except Unreachable as error:
+        totals = (error.smallest, error.largest, error.nearest)
+        smallest, largest, nearest = (budget.said(total, whole) for total in totals)
+        faster = "; a layer that is faster reconstructed costs its dense MACs, with method.plan=chain none does"
+        raise ConfigError(
+            f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
+            f"the nearest found {nearest}"
+            + (faster if budget.kind == "macs" and error.nearest not in totals[:2] else "")
+        ) from error
+    for swap, graph in zip(free, graphs, strict=True):
+        swap.graph = graph
+
+
+def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
+    """Counts the MACs per image of a layer along the path that is planned for its present ranks."""
+    dense = dense_macs(swap.layer, swap.shape)
+    if isinstance(swap.layer, nn.Conv2d) and swap.layer.groups > 1:  # the weight is reconstructed
+        return lambda graph: dense
+    new = _module(swap, [torch.empty(swap.graph.shape(core), device="meta") for core in swap.graph.cores])
+    one = layer_geometry(new, swap.shape, 1)
+    path = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), Rates(), swap.method.plan)[0]
+    return lambda graph: dense if swap.stays_dense(graph) else macs(graph, path, one)
+
+
+def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
+    weight = swap.layer.weight.detach()
+    cores = [core.to(weight) for core in INITS[swap.method.init](swap.graph, float(weight.double().square().mean()))]
+    new = _module(swap, cores)
     rates = rates or device_rates(weight.device, weight.dtype)
-    new.candidates = paths(graph, layer_geometry(new, input_shape, batch_size), rates, method.plan)
+    new.candidates = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), rates, swap.method.plan)
     new.use(new.candidates[0])
-    new.checkpoint = method.checkpoint
-    return new.train(layer.training)
+    new.checkpoint = swap.method.checkpoint
+    return new.train(swap.layer.training)
+
+
+def _module(swap: Swap, cores: Sequence[torch.Tensor]) -> Factorised:
+    if isinstance(swap.layer, nn.Conv2d):
+        return FactorisedConv2d(swap.format.name, swap.graph, cores, swap.layer)
+    return FactorisedLinear(swap.format.name, swap.graph, swap.layer.weight.shape, cores, swap.layer.bias)
 
 
 def layer_geometry(layer: Factorised, input_shape: tuple[int, ...], batch_size: int) -> Geometry:
@@ -205,7 +299,10 @@ def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[Method
     for pattern, changes in method.layers.items():
         if fnmatch(name, pattern):
             changes = dict(changes)
-            rank = parse_rank(changes.pop("rank", rank))
+            if "rank" in changes:
+                rank = parse_rank(changes.pop("rank"))
+                if parse_budget(str(rank)) is not None:
+                    raise ConfigError(f"rank={rank} is a budget of the whole network, a layer's own is a whole number")
             known = {f.name for f in fields(MethodConfig)} - {"layers"}
             unknown = sorted(set(changes) - known)
             if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -82,7 +83,7 @@ class TrainConfig:
     arch: ArchConfig = field(default_factory=ArchConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    rank: Any = 8  # bond dimension, or "reference"
+    rank: Any = 8  # bond dimension, "reference", or a budget of the whole network: "10x", "params:120000", "macs:0.2"
     lr: float = 0.05
     epochs: int = 10
     batch_size: int = 100
@@ -92,13 +93,64 @@ class TrainConfig:
     results_dir: str = "results"
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What the whole network may cost, dense layers, biases and norms included.
+
+    ``kind``: ``ratio``, dense parameters / parameters; ``params``, a parameter count; ``macs``, MACs / dense MACs.
+    ``str`` gives the expression that means it, one for each meaning.
+    """
+
+    kind: str
+    value: float
+
+    def __str__(self) -> str:
+        number = str(int(self.value)) if self.value.is_integer() else repr(self.value)
+        return f"{number}x" if self.kind == "ratio" else f"{self.kind}:{number}"
+
+    def said(self, total: int, dense: int) -> str:
+        """The figure of a network that costs ``total`` where its dense twin costs ``dense``, in the budget's terms."""
+        if self.kind == "ratio":
+            return f"{dense / total:.4g}x"
+        return f"{total:,} parameters" if self.kind == "params" else f"{total / dense:.4g} of the dense MACs"
+
+
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
+_BUDGET = re.compile(rf"(?P<ratio>{_NUMBER})x|params:(?P<params>{_NUMBER})|macs:(?P<macs>{_NUMBER})")
+
+
+def parse_budget(text: str) -> Budget | None:
+    """The budget that a rank expression asks for, None for an expression of another kind.
+
+    Raises ``ConfigError`` for a budget that no network has.
+    """
+    match = _BUDGET.fullmatch(text)
+    if match is None or match.lastgroup is None:
+        return None
+    budget = Budget(match.lastgroup, float(match[match.lastgroup]))
+    if not (budget.value > 0 and math.isfinite(budget.value)):
+        raise ConfigError(f"rank={text} must be a finite number greater than 0")
+    if budget.kind == "params" and not budget.value.is_integer():
+        raise ConfigError(f"rank={text} must be a whole number of parameters")
+    if budget.kind == "macs" and budget.value > 1:
+        raise ConfigError(f"rank={text} must be a share of the dense MACs, at most 1")
+    return budget
+
+
 def parse_rank(rank: Any) -> int | str:
-    """A rank expression: a bond dimension of at least one, or "reference". Raises ``ConfigError`` for anything else."""
-    text = str(rank).strip()
+    """A rank expression: a bond dimension of at least one, "reference", or a budget in its one spelling (``10.0x`` is
+    ``10x``). Raises ``ConfigError`` for anything else."""
+    text = " ".join(str(rank).split())
     if text == "reference":
         return text
-    if not text.lstrip("+-").isdecimal():
-        raise ConfigError(f"rank={text} is not a whole number; use rank=8, or rank=reference")
+    budget = parse_budget(text)
+    if budget is not None:
+        return str(budget)
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise ConfigError(
+            f"rank={text} is not a whole number; use for example rank=8, rank=reference, or a budget of the whole "
+            "network: rank=10x, rank=params:120000, rank=macs:0.2"
+        )
     if int(text) < 1:
         raise ConfigError(f"rank={text} must be at least 1")
     return int(text)

@@ -15,6 +15,25 @@ from .network.path import Geometry, Path
 from .network.plan import Convolution, Plan, compile_path, merge_all
 
 
+def dense_macs(layer: nn.Module, input_shape: Sequence[int]) -> int:
+    """Multiply-accumulates per image of a convolution or linear layer whose weight is dense.
+
+    ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``input_shape``: one image's, with the batch dimension.
+    """
+    weight_shape = layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape
+    if isinstance(layer, FactorisedConv2d):
+        positions = math.prod(layer.out_size(*input_shape[-2:]))
+    elif isinstance(layer, nn.Conv2d):
+        left, right, top, bottom = layer._reversed_padding_repeated_twice
+        padded = zip(
+            input_shape[-2:], (top + bottom, left + right), layer.dilation, layer.kernel_size, layer.stride, strict=True
+        )
+        positions = math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
+    else:
+        positions = math.prod(input_shape[1:-1])
+    return positions * math.prod(weight_shape)
+
+
 class Factorised(nn.Module):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 

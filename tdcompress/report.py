@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from .compression import input_shapes, layer_geometry
-from .layers import Factorised, FactorisedConv2d
+from .config import parse_budget
+from .layers import Factorised, FactorisedConv2d, dense_macs
 from .network.path import macs
 
 
@@ -36,7 +37,7 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]
 
 def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
     weight_shape = tuple(layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape)
-    dense_macs = _dense_macs(layer, weight_shape, shape)
+    dense = dense_macs(layer, shape)
     entry = {
         "name": name,
         "kind": "convolution" if len(weight_shape) > 2 else "linear",
@@ -46,8 +47,8 @@ def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any
         "ranks": {},
         "parameters": math.prod(weight_shape),
         "dense_parameters": math.prod(weight_shape),
-        "macs": dense_macs,
-        "dense_macs": dense_macs,
+        "macs": dense,
+        "dense_macs": dense,
         "plan": "dense",
     }
     if isinstance(layer, Factorised):
@@ -58,28 +59,14 @@ def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any
             "cores": {core.name: list(graph.shape(core)) for core in graph.cores},
             "ranks": graph.ranks,
             "parameters": graph.parameters,
-            "macs": dense_macs if reconstructs else macs(graph, layer.plan.path, layer_geometry(layer, shape, 1)),
+            "macs": dense if reconstructs else macs(graph, layer.plan.path, layer_geometry(layer, shape, 1)),
             "plan": "reconstruct" if reconstructs else layer.plan.text,
         }
     return entry
 
 
-def _dense_macs(layer: nn.Module, weight_shape: tuple[int, ...], shape: tuple[int, ...]) -> int:
-    if isinstance(layer, FactorisedConv2d):
-        positions = math.prod(layer.out_size(*shape[-2:]))
-    elif isinstance(layer, nn.Conv2d):
-        left, right, top, bottom = layer._reversed_padding_repeated_twice
-        sizes = zip(
-            shape[-2:], (top + bottom, left + right), layer.dilation, layer.kernel_size, layer.stride, strict=True
-        )
-        positions = math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in sizes)
-    else:
-        positions = math.prod(shape[1:-1])
-    return positions * math.prod(weight_shape)
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """Print the per-layer table and the totals."""
+def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
+    """Print the per-layer table and the totals; if ``rank`` is a budget, also what it asks for and what is reached."""
     from rich.console import Console
     from rich.table import Table
 
@@ -111,3 +98,7 @@ def print_report(report: dict[str, Any]) -> None:
         f"{report['dense_macs']:,}: {report['dense_macs'] / report['macs']:.2f}x fewer",
         highlight=False,
     )
+    budget = parse_budget(str(rank))
+    if budget is not None:
+        total, dense = ("macs", "dense_macs") if budget.kind == "macs" else ("parameters", "dense_parameters")
+        console.print(f"rank={budget}: reached {budget.said(report[total], report[dense])}", highlight=False)

@@ -17,7 +17,7 @@ from tdcompress.network.layout import arrange, balanced_factors
 from tdcompress.network.norm import squared_norm
 from tdcompress.network.path import Geometry, Path, paths
 from tdcompress.network.plan import Conv, Linear
-from tdcompress.network.ranks import capped, caps, scaled
+from tdcompress.network.ranks import capped, caps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -97,8 +97,6 @@ def test_rank_caps_by_hand(format: str, layout: str, kernel: str, expected: dict
     graph = Case(format, layout, kernel, "conv").graph(10_000, (32, 16, 3, 3), in_modes=[2, 8], out_modes=[4, 8])
     assert caps(graph) == expected
     assert graph.ranks == expected
-    assert scaled(graph, 1.0).ranks == expected
-    assert set(scaled(graph, 0.0).ranks.values()) == {1}
 
 
 def test_capping_goes_on_to_the_fixpoint():

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Union
 
 from .cost import Rates
@@ -135,7 +135,7 @@ class _Search:
         self.inputs = tuple(mode for mode in graph.modes if mode[0] == "i")
         self.outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
         self.space = dict(geometry.space)
-        self.trees = self._merged()
+        self._needed: dict[int, frozenset[str]] = {}
 
     def indices(self, subset: int) -> tuple[str, ...]:
         """The open indices of the merged cores of ``subset``, in order of appearance."""
@@ -148,11 +148,13 @@ class _Search:
 
     def needed(self, subset: int) -> frozenset[str]:
         """The bonds that reach beyond ``subset``."""
-        return frozenset(
-            bond
-            for bond in self.graph.bonds
-            if any(not subset >> position & 1 for position in self.graph.carriers[bond])
-        )
+        if subset not in self._needed:
+            self._needed[subset] = frozenset(
+                bond
+                for bond in self.graph.bonds
+                if any(not subset >> position & 1 for position in self.graph.carriers[bond])
+            )
+        return self._needed[subset]
 
     def size(self, indices: Sequence[str], done: int = 0) -> int:
         """Entries of a tensor; ``done``: the cores applied so far, which decides the spatial sizes."""
@@ -167,7 +169,8 @@ class _Search:
                 total *= self.graph.sizes[index]
         return total
 
-    def _merged(self) -> dict[int, tuple[float, Tree, tuple[str, ...]]]:
+    @cached_property
+    def trees(self) -> dict[int, tuple[float, Tree, tuple[str, ...]]]:
         """For each connected subset of the cores: seconds of its best merge, the tree, its open indices."""
         count = len(self.graph.cores)
         found: dict[int, tuple[float, Tree, tuple[str, ...]]] = {

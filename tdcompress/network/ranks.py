@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 from .graph import Graph
 
@@ -17,6 +18,11 @@ def caps(graph: Graph) -> dict[str, int]:
     A bond on a cycle shares every cut with others: the largest over the cuts of D^(1/k), where the cut has k bonds
     and D is the mode product of its smaller side.
     """
+    return dict(_caps(graph.with_ranks(dict.fromkeys(graph.bonds, 1))))
+
+
+@lru_cache(maxsize=4096)
+def _caps(graph: Graph) -> dict[str, int]:
     found = {}
     for bond in graph.bonds:
         branches = graph.branches(bond)
@@ -62,8 +68,3 @@ def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
                 sizes[bond] = min(sizes[bond], rest)
         if sizes == before:
             return graph
-
-
-def scaled(graph: Graph, scale: float) -> Graph:
-    """Every bond at the same fraction of its cap: ``scale`` 0 gives rank one, 1 the full ranks."""
-    return capped(graph, {bond: max(1, round(scale * cap)) for bond, cap in caps(graph).items()})
