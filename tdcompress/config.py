@@ -28,6 +28,8 @@ class DatasetConfig:
     padding: int = 0  # random crop after zero padding by this many pixels, 0: none
     flip: bool = False  # random horizontal flip
     limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
+    stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
+    workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
     target: Optional[dict[str, Any]] = None  # {_target_: package.function, ...}: returns tdcompress.sources.Arrays
 
 

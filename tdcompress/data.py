@@ -1,111 +1,92 @@
-"""Data sets as uint8 tensors on the device, shuffled and augmented there in batches."""
+"""Data sets on the device where they fit, and streamed where they do not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .batches import Batches
 from .config import DatasetConfig
-from .sources import load
+from .folder import FolderImages
+from .memory import free_memory
+from .sources import Arrays, find
+from .stream import StreamedDataset, read
+
+_SHARE = 0.5  # of the free memory that data may take: the rest is for training
+_WORKERS = 8
 
 
-class DeviceDataset:
-    """A split held on the device. ``mean`` and ``std``: per channel, in units of pixel values 0..255.
+class DeviceDataset(Batches):
+    """A split held on the device: ``images`` is a tensor."""
 
-    ``padding`` and ``flip`` switch on random crops after zero padding and random horizontal flips.
+    def __init__(self, images: Tensor, *args: Any, **options: Any) -> None:
+        super().__init__(images, *args, **options)
+        self.images = self._padded(images).to(self.device)
+
+    def stored(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in order.to(self.device).split(batch_size):
+            yield self.images, index
+
+
+def datasets(
+    config: DatasetConfig, device: torch.device, log: Callable[[str], Any] = print
+) -> tuple[Batches, Batches, int]:
+    """The training and test splits, normalised by the training images, and the number of classes.
+
+    They are held on the device if they fit into half of its free memory, and streamed otherwise, which the log says;
+    ``config.stream`` overrules. Either way gives the same batches.
     """
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        device: torch.device,
-        mean: Tensor,
-        std: Tensor,
-        padding: int = 0,
-        flip: bool = False,
-    ) -> None:
-        self.image_size, self.in_channels = images.shape[1], images.shape[3]
-        self.padding, self.flip, self.device = padding, flip, device
-        if padding:
-            images = F.pad(images, (0, 0, padding, padding, padding, padding))
-        self.images, self.labels = images.contiguous().to(device), labels.to(device)
-        # One value per byte of a line of pixels: a loop over whole lines vectorises, one over three channels does not.
-        self.scale = (1 / std).repeat(self.image_size).to(device)
-        self.shift = (-mean / std).repeat(self.image_size).to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batches(self, batch_size: int) -> int:
-        """Batches in an epoch, the last one perhaps smaller."""
-        return -(-len(self) // batch_size)
-
-    def epoch(
-        self, batch_size: int, seed: int, epoch: int, shuffle: bool, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of float32 images ``(b, c, y, x)``, channels last, and labels, from batch ``start`` on.
-
-        Order, crops and flips are a function of ``(seed, epoch)`` alone, whatever ``start`` is.
-        """
-        # Seeding reads only 32 bits. The golden ratio keeps the epochs of neighbouring seeds millions apart there.
-        generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + epoch) % 2**32)
-        count = len(self)
-        order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
-        offsets = torch.randint(2 * self.padding + 1, (2, count), generator=generator).to(self.device)
-        flips = torch.randint(2, (count,), generator=generator).bool().to(self.device)
-        order = order.to(self.device)
-        size, channels = self.image_size, self.in_channels
-        for first in range(start * batch_size, count, batch_size):
-            chosen = slice(first, first + batch_size)
-            index = order[chosen]
-            if self.padding or self.flip:
-                images = self._augmented(index, offsets[:, chosen], flips[chosen])
-            else:
-                images = self.images.index_select(0, index)
-            scaled = torch.addcmul(self.shift, images.view(-1, size, size * channels), self.scale)
-            yield scaled.view(-1, size, size, channels).permute(0, 3, 1, 2), self.labels.index_select(0, index)
-
-    def _augmented(self, index: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
-        _, height, width, channels = self.images.shape
-        size = self.image_size
-        # Every line of a crop is one contiguous window of the flattened images: a gather of lines, not of pixels.
-        windows = self.images.view(-1).as_strided(
-            (self.images.numel() // channels - size + 1, size * channels), (channels, 1)
+    arrays = find(config)
+    needed, free = _bytes(arrays, config.padding), free_memory(device)
+    streamed = config.stream if config.stream is not None else needed > _SHARE * free
+    workers = config.workers if config.workers is not None else min(_WORKERS, torch.get_num_threads())
+    if streamed:
+        log(f"data: {needed / 1e6:,.0f} MB ({free / 1e6:,.0f} MB free on {device}), streamed by {workers} workers")
+    else:
+        arrays = arrays.decoded()
+    mean, std = statistics(_parts(arrays.train_images, workers))
+    normalised: dict[str, Any] = {"device": device, "mean": mean, "std": std}
+    augmented = {**normalised, "padding": config.padding, "flip": config.flip}
+    train, test = (arrays.train_images, arrays.train_labels), (arrays.test_images, arrays.test_labels)
+    if streamed:
+        return (
+            StreamedDataset(*train, workers=workers, **augmented),
+            StreamedDataset(*test, workers=workers, **normalised),
+            arrays.classes,
         )
-        lines = torch.arange(size, device=self.device) + offsets[0][:, None]
-        starts = (index[:, None] * height + lines) * width + offsets[1][:, None]
-        images = windows.index_select(0, starts.view(-1)).view(-1, size, size, channels)
-        if not self.flip:
-            return images
-        # Both ways, then whole images chosen: copies of blocks, four times faster than torch.where by pixel.
-        both = torch.cat((images, images.flip(2)))
-        return both.index_select(0, torch.arange(len(flips), device=self.device) + len(flips) * flips)
+    return DeviceDataset(*train, **augmented), DeviceDataset(*test, **normalised), arrays.classes
 
 
-def datasets(config: DatasetConfig, device: torch.device) -> tuple[DeviceDataset, DeviceDataset, int]:
-    """The training and test splits on the device, normalised by the training images, and the number of classes."""
-    arrays = load(config)
-    mean, std = statistics(arrays.train_images)
-    train = DeviceDataset(arrays.train_images, arrays.train_labels, device, mean, std, config.padding, config.flip)
-    test = DeviceDataset(arrays.test_images, arrays.test_labels, device, mean, std)
-    return train, test, arrays.classes
+def _bytes(arrays: Arrays, padding: int) -> int:
+    """What the splits take on a device."""
+    count, size, _, channels = arrays.train_images.shape
+    return count * (size + 2 * padding) ** 2 * channels + math.prod(arrays.test_images.shape)
 
 
-def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(images: Tensor | FolderImages, workers: int) -> Iterable[Tensor]:
+    """All images, a part at a time."""
+    if isinstance(images, Tensor):
+        return images.split(1000)
+    return read(images, torch.arange(len(images)).split(100), workers)
+
+
+def statistics(images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel, exactly, from the histogram of pixel values.
 
-    The standard deviation of a channel that is the same everywhere is given as 1: normalised, it is 0.
+    ``images``: uint8 tensors ``(.., channels)``. The standard deviation of a channel that is the same everywhere is
+    given as 1: normalised, it is 0.
     """
     values = torch.arange(256, dtype=torch.float64)
-    counts = torch.zeros(images.shape[3], 256, dtype=torch.int64)
-    for chunk in images.split(1000):  # a copy of the channel each, so never of the whole set
-        for channel, count in enumerate(counts):
-            count += torch.bincount(chunk[..., channel].reshape(-1), minlength=256)
+    counts: Any = sum(map(_histograms, images))
     weights = counts.double() / counts.sum(1, keepdim=True)
     mean = weights @ values
     variance = (weights * (values - mean[:, None]) ** 2).sum(1)
     return mean.float(), torch.where(variance > 0, variance, 1).sqrt().float()
+
+
+def _histograms(images: Tensor) -> Tensor:
+    return torch.stack([torch.bincount(channel.reshape(-1), minlength=256) for channel in images.unbind(-1)])

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from .batches import Batches
 from .checkpoint import random_states, restore_random_states
 from .compression import plans, use_plans
 from .config import TrainConfig
-from .data import DeviceDataset
 from .interrupt import StopSignals
 from .optim import build_optimizer, build_scheduler
 from .precision import autocast, effective_precision
@@ -66,7 +66,7 @@ class Learner:
             self.scheduler.load_state_dict(state["scheduler"])
         restore_random_states(state["random"], self.device)
 
-    def train(self, data: DeviceDataset, stop: StopSignals) -> tuple[float, float] | None:
+    def train(self, data: Batches, stop: StopSignals) -> tuple[float, float] | None:
         """Go on to the epoch's end: mean loss and accuracy, or None if stopped before."""
         model, optimizer, scheduler = self.model, self.optimizer, self.step_scheduler
         loss_sum, correct = self.loss_sum, self.correct
@@ -96,7 +96,7 @@ class Learner:
         self.seconds += time.perf_counter() - began
         return (total / len(data), right / len(data)) if self.batch == self.batches else None
 
-    def evaluate(self, data: DeviceDataset, batch_size: int, stop: StopSignals) -> tuple[float, float] | None:
+    def evaluate(self, data: Batches, batch_size: int, stop: StopSignals) -> tuple[float, float] | None:
         """Mean loss and accuracy over ``data``, or None if stopped before the end. Changes no state."""
         loss_sum, correct = self._zeros()
         self.model.eval()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -21,6 +24,15 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a device, or the machine for its CPU, can still give; outside Linux, all that the machine has."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable: +(\d+) kB", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory(device: torch.device) -> float:

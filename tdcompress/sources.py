@@ -5,12 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.util
-import pickle
-import struct
-import tarfile
-import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,29 +16,41 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import ConfigError, DatasetConfig
+from .folder import UNREADABLE, FolderImages, split_folders
 from .targets import call_target
 
 DIGITS_SIZE = 28  # pixels; the 8x8 originals are enlarged, so that every arch for MNIST takes them
-# What readers of damaged files raise, whatever their documentation says.
-_UNREADABLE: tuple[type[Exception], ...] = (
-    *(OSError, ValueError, TypeError, LookupError, AssertionError, SyntaxError, RuntimeError, EOFError),
-    *(struct.error, zlib.error, tarfile.TarError, pickle.UnpicklingError),
-)
 
 
 @dataclass
 class Arrays:
-    """A data set on the CPU: images uint8 ``(n, height, width, channels)``, labels int64 ``(n,)`` below ``classes``."""
+    """A data set on the CPU: images uint8 ``(n, height, width, channels)``, labels int64 ``(n,)`` below ``classes``.
 
-    train_images: Tensor
+    The images may still be files, see ``find``.
+    """
+
+    train_images: Tensor | FolderImages
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | FolderImages
     test_labels: Tensor
     classes: int
 
+    def decoded(self) -> Arrays:
+        """The same with all images in memory. Raises ``ConfigError`` for files that are no images."""
+        train, test = (
+            images.decoded() if isinstance(images, FolderImages) else images
+            for images in (self.train_images, self.test_images)
+        )
+        return replace(self, train_images=train, test_images=test)
+
 
 def load(config: DatasetConfig) -> Arrays:
-    """Read the data set, bring it to ``image_size`` and keep ``limit`` training images.
+    """``find``, with all images in memory."""
+    return find(config).decoded()
+
+
+def find(config: DatasetConfig) -> Arrays:
+    """The data set at ``image_size``, with ``limit`` training images; those of a folder stay files.
 
     Raises ``ConfigError`` for files that are missing or are no images, and for values out of range.
     """
@@ -57,12 +64,15 @@ def load(config: DatasetConfig) -> Arrays:
         raise ConfigError(f"unknown dataset '{config.name}', known: {', '.join(sorted(DATASETS))}")
     if config.limit is not None:
         chosen = torch.randperm(len(arrays.train_labels), generator=torch.Generator().manual_seed(0))[: config.limit]
-        arrays = replace(arrays, train_images=arrays.train_images[chosen], train_labels=arrays.train_labels[chosen])
-    size = config.image_size
-    if size is not None:
-        arrays = replace(
-            arrays, train_images=resized(arrays.train_images, size), test_images=resized(arrays.test_images, size)
+        images = arrays.train_images
+        few = images.subset(chosen) if isinstance(images, FolderImages) else images[chosen]
+        arrays = replace(arrays, train_images=few, train_labels=arrays.train_labels[chosen])
+    if config.image_size is not None:
+        train, test = (
+            images if isinstance(images, FolderImages) else resized(images, config.image_size)
+            for images in (arrays.train_images, arrays.test_images)
         )
+        arrays = replace(arrays, train_images=train, test_images=test)
     if arrays.train_images.shape[1:] != arrays.test_images.shape[1:] or len(set(arrays.train_images.shape[1:3])) > 1:
         sizes = [f"{images.shape[2]}x{images.shape[1]}" for images in (arrays.train_images, arrays.test_images)]
         raise ConfigError(
@@ -72,7 +82,7 @@ def load(config: DatasetConfig) -> Arrays:
 
 
 def _check_ranges(config: DatasetConfig) -> None:
-    for key, low in (("image_size", 1), ("limit", 1), ("padding", 0)):
+    for key, low in (("image_size", 1), ("limit", 1), ("padding", 0), ("workers", 0)):
         value = getattr(config, key)
         if value is not None and value < low:
             raise ConfigError(f"dataset.{key}={value} must be at least {low}")
@@ -116,7 +126,7 @@ def digits(config: DatasetConfig) -> Arrays:
     try:
         with gzip.open(path, "rt") as file:
             table = torch.tensor([[int(float(value)) for value in row] for row in csv.reader(file)])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path} cannot be read ({error}): install scikit-learn anew") from None
     images = (table[:, :64].reshape(-1, 8, 8, 1) * 255 / 16).round().byte()
     images, labels = resized(images, config.image_size or DIGITS_SIZE), table[:, 64]
@@ -136,7 +146,7 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
         place = root / folder
         try:
             return kind(root, train=train, download=False)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             missing = "not found" in str(error)  # torchvision's words: nothing else tells it from a file cut short
         if not missing:
             raise ConfigError(
@@ -146,7 +156,7 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
         created = [path for path in (place, *place.parents) if not path.exists()]
         try:
             return kind(root, train=train, download=True)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             for path in created:  # the innermost first; a folder that is not empty, or was there before, stays
                 with suppress(OSError):
                     path.rmdir()
@@ -171,68 +181,18 @@ def _tensors(split: Any) -> tuple[Tensor, Tensor]:
 
 def image_folder(config: DatasetConfig) -> Arrays:
     """Images under ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), any format that Pillow reads."""
-    if not config.root:
-        raise ConfigError("dataset=image_folder needs dataset.root=DIR, with DIR/train/<class>/ and DIR/test/<class>/")
-    root = Path(config.root).expanduser()
-    train, test = root / "train", root / "test" if (root / "test").is_dir() else root / "val"
-    for folder in (train, test):
-        if not folder.is_dir():
-            raise ConfigError(f"dataset.root={root} has no folder {folder.name}/ (train/ and test/ or val/ are needed)")
-    classes = _classes(train)
-    if _classes(test) != classes:
-        odd = sorted(set(classes) ^ set(_classes(test)))
-        raise ConfigError(f"the classes under {train} and {test} differ: {', '.join(odd[:5])}")
-    return Arrays(*_folder(train, classes, config.image_size), *_folder(test, classes, config.image_size), len(classes))
-
-
-def _classes(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise ConfigError(f"{folder} has no class folders")
-    return names
-
-
-def _folder(folder: Path, classes: list[str], size: int | None) -> tuple[Tensor, Tensor]:
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).iterdir() if not path.name.startswith("."))
-        if not found:
-            raise ConfigError(f"class folder {folder / name} is empty")
-        files += found
-        labels += [label] * len(found)
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda path: _decoded(path, size), files))
-    shapes = {tuple(image.shape[:2]) for image in images}
-    if len(shapes) > 1:
-        sizes = ", ".join(f"{width}x{height}" for height, width in sorted(shapes)[:3])
-        raise ConfigError(f"the images under {folder} are not of one size ({sizes}): set dataset.image_size")
-    return torch.stack(images), torch.tensor(labels)
-
-
-def _decoded(path: Path, size: int | None) -> Tensor:
-    import numpy
-    from PIL import Image
-
-    broken: tuple[type[Exception], ...] = (*_UNREADABLE, Image.DecompressionBombError)
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except broken as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{path} is not an image that can be read: {reason}") from None
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(numpy.array(image))
+    train, test, classes = split_folders(config.root)
+    splits = [FolderImages.listed(folder, classes, config.image_size) for folder in (train, test)]
+    return Arrays(*splits[0], *splits[1], len(classes))
 
 
 def shape(config: DatasetConfig) -> tuple[int, int, int]:
-    """Channels, image size and classes, without reading images where they are known beforehand."""
+    """Channels, image size and classes, without reading all images where that can be avoided."""
     _check_ranges(config)
     if config.target is None and config.name in SHAPES:
         channels, size, classes = SHAPES[config.name]
         return channels, config.image_size or size, classes
-    arrays = load(config)
+    arrays = find(config)
     return arrays.train_images.shape[3], arrays.train_images.shape[1], arrays.classes
 
 

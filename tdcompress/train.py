@@ -14,9 +14,10 @@ import torch
 
 from . import __version__, checkpoint
 from .archs import build
+from .batches import Batches
 from .compression import compress
 from .config import PRECISIONS, ConfigError, TrainConfig, validate
-from .data import DeviceDataset, datasets
+from .data import datasets
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
 from .learner import Learner
@@ -80,11 +81,11 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
 
 
 def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dict[str, Any]:
-    train_data, test_data, classes = datasets(config.dataset, device)
+    train_data, test_data, classes = datasets(config.dataset, device, log)
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
-    torch.manual_seed(config.seed)
-    model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
     planned = {"batch_size": config.batch_size, "rates": device_rates(device, compute_dtype(config.precision))}
+    torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
+    model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
     model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, **planned)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
@@ -130,7 +131,7 @@ class _Loop:
         self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
         self.summary = summary
 
-    def until_ended(self, train_data: DeviceDataset, test_data: DeviceDataset) -> dict[str, Any]:
+    def until_ended(self, train_data: Batches, test_data: Batches) -> dict[str, Any]:
         self._write()
         while self._status() == "running":
             row = self._epoch(train_data, test_data)
@@ -155,7 +156,7 @@ class _Loop:
             return "finished"
         return "running" if self.stop.number is None else "interrupted"
 
-    def _epoch(self, train_data: DeviceDataset, test_data: DeviceDataset) -> dict[str, Any] | None:
+    def _epoch(self, train_data: Batches, test_data: Batches) -> dict[str, Any] | None:
         """The rest of an epoch and its row of metrics.csv, or None if stopped before its end."""
         learner, device = self.learner, self.learner.device
         trained = learner.train(train_data, self.stop)

@@ -273,7 +273,9 @@ def test_shape_agrees_with_what_is_loaded(monkeypatch):
 # Bad values
 
 
-@pytest.mark.parametrize(("key", "value"), [("image_size", 0), ("image_size", -3), ("limit", 0), ("padding", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("image_size", 0), ("image_size", -3), ("limit", 0), ("padding", -1), ("workers", -1)]
+)
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_values_out_of_range(name, key, value):
     for function in (load, shape):

@@ -15,6 +15,7 @@ from tdcompress import checkpoint, progress, tuning
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data import DeviceDataset
 from tdcompress.interrupt import Interrupted, StopSignals
+from tdcompress.network.cost import Rates
 from tdcompress.optim import build_optimizer, build_scheduler
 from tdcompress.runs import METRICS, Run, RunError, read_runs, run_directory
 from tdcompress.sources import DATASETS, load
@@ -133,6 +134,20 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
         tables.append(metrics(run_of(config)))
     assert tables[0].equals(tables[1])
     assert not tables[0].equals(tables[2])
+
+
+def test_a_run_is_the_same_where_rates_are_measured_first(tmp_path, monkeypatch):
+    def measuring(device, dtype):
+        torch.rand(draws)
+        return Rates()
+
+    monkeypatch.setattr("tdcompress.train.device_rates", measuring)
+    tables = []
+    for draws in (0, 5):
+        config = config_in(tmp_path / str(draws), epochs=1)
+        train(config, run_of(config), print)
+        tables.append(metrics(run_of(config)))
+    assert tables[0].equals(tables[1])
 
 
 @pytest.mark.parametrize(
