@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
@@ -309,3 +310,18 @@ def test_the_ordinary_loop_learns_what_ours_does():
     epoch = OrdinaryLoop(model, plain, 100, torch.device("cpu"))
     before, after = epoch(), [epoch() for _ in range(4)][-1]
     assert after[0] < before[0] and after[1] > max(before[1], 0.8)
+
+
+def test_peers_compute_the_same_layers(tmp_path):
+    pytest.importorskip("tltorch")
+    pytest.importorskip("tednet")
+    script = Path(__file__).parent.parent / "scripts" / "bench_peers.py"
+    words = ["layers=vgg16.conv2_1,lenet.fc1", "rank=3", "batch_size=2", "small_batch=1", "repeats=1"]
+    subprocess.run([sys.executable, str(script), *words, f"results_dir={tmp_path}"], capture_output=True, check=True)
+    rows = list(csv.DictReader((tmp_path / "bench" / "peers.csv").open()))
+    assert {row["peer"] for row in rows} == {"tednet", "tensorly-torch factorized", "tensorly-torch reconstructed"}
+    for row in rows:
+        if row["peer"] == "tednet":
+            assert row["parameters"] == row["peer_parameters"] and row["difference"] == ""
+        else:
+            assert float(row["difference"]) < 1e-4

@@ -28,7 +28,7 @@ class Options:
 
 def read(words: Sequence[str], kind: type[T]) -> T:
     """The options of ``kind`` with the values that ``words`` give. Raises ``ConfigError`` for what cannot be used."""
-    known = [field.name for field in fields(kind)]
+    known = {field.name: field.default for field in fields(kind)}
     values: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -38,7 +38,7 @@ def read(words: Sequence[str], kind: type[T]) -> T:
             raise ConfigError(f"unknown key '{key}', known: {', '.join(sorted(known))}")
         if not value:
             raise ConfigError(f"{key} has no value")
-        values[key] = _READERS.get(key, _text)(key, value)
+        values[key] = (_BY_KEY.get(key) or _BY_TYPE[type(known[key])])(key, value)
     return kind(**values)
 
 
@@ -79,13 +79,17 @@ def _one_of(*known: str) -> Callable[[str, str], str]:
     return reader
 
 
-_READERS: dict[str, Callable[[str, str], Any]] = {
-    "method": _names,
-    "rank": _names,
-    "layers": _names,
-    "width": _positive,
-    "allow_larger": _yes_or_no,
+_BY_KEY: dict[str, Callable[[str, str], Any]] = {
     "precision": _one_of(*PRECISIONS),
     "device": _one_of(*DEVICES),
-    **dict.fromkeys(("batch_size", "repeats", "threads", "limit"), _whole),
+    "threads": _whole,
+    "limit": _whole,
+}
+_BY_TYPE: dict[type, Callable[[str, str], Any]] = {
+    str: _text,
+    tuple: _names,
+    int: _whole,
+    float: _positive,
+    bool: _yes_or_no,
+    type(None): _text,
 }
