@@ -20,7 +20,7 @@ from tdcompress.bench.clock import compare
 from tdcompress.bench.hand import hand_chain, hand_network, links
 from tdcompress.bench.layers import LayerOptions, bond_size, layer_shapes
 from tdcompress.bench.options import read
-from tdcompress.bench.ordinary import ImageDataset, OrdinaryLoop
+from tdcompress.bench.ordinary import ImageDataset, OrdinaryLoop, as_usual
 from tdcompress.bench.table import write
 from tdcompress.bench.training import Network, TrainingStep
 from tdcompress.config import DatasetConfig
@@ -291,6 +291,18 @@ def test_loop_end_to_end(bench):
     (row,) = rows["loop"]
     assert (row["method"], row["rank"], row["images"]) == ("tt", "4", "40")
     assert all(float(row[key]) > 0 for key in ("images_per_second", "ordinary_images_per_second", "speedup"))
+
+
+def test_the_ordinary_network_is_of_torchs_own_modules():
+    class Dropout(nn.Dropout):
+        pass
+
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.MaxPool2d(2), nn.ReLU(), Dropout(0.3)), nn.ReLU())
+    images = torch.randn(2, 1, 8, 8)
+    wanted = model.eval()(images)
+    usual = as_usual(model)
+    assert [type(layer) for layer in usual[1]] == [nn.ReLU, nn.MaxPool2d, nn.Dropout] and usual[1][2].p == 0.3
+    assert torch.equal(usual.eval()(images), wanted)
 
 
 def test_the_ordinary_loop_learns_what_ours_does():

@@ -34,20 +34,19 @@ class Link:
 
 def links(graph: Graph) -> list[Link] | None:
     """The calls from ``i`` to ``o``, or None where the activation would have to carry more than one channel index."""
-    rest, channel, found = list(range(len(graph.cores))), "i", []
+    rest, channel, found = dict(enumerate(graph.cores)), "i", []
     while rest:
-        bearing = [core for core in rest if channel in graph.cores[core].indices]
-        beside = {core: [k for k in graph.cores[core].indices if k != channel and k not in AXES] for core in bearing}
-        depthwise = [core for core in bearing if not beside[core] and len(graph.cores[core].indices) > 1]
-        core = (depthwise or bearing or [None])[0]
-        if core is None or (not depthwise and (len(bearing) > 1 or len(beside[core]) != 1)):
+        bearing = [position for position, core in rest.items() if channel in core.indices]
+        others = {k: [index for index in rest[k].indices if index not in (channel, *AXES)] for k in bearing}
+        depthwise = [k for k in bearing if not others[k] and len(rest[k].indices) > 1]
+        if not depthwise and (len(bearing) != 1 or len(others[bearing[0]]) != 1):
             return None
-        indices = graph.cores[core].indices
+        position = (depthwise or bearing)[0]
+        indices, new = rest.pop(position).indices, others[position]
         axes = tuple(axis for axis in AXES if axis in indices)
-        wanted = (*beside[core], channel, *axes)
-        found.append(Link(core, tuple(indices.index(k) for k in wanted), axes, bool(depthwise)))
-        channel = beside[core][0] if beside[core] else channel
-        rest.remove(core)
+        order = tuple(indices.index(index) for index in (*new, channel, *axes))
+        found.append(Link(position, order, axes, bool(depthwise)))
+        channel = (new or [channel])[0]
     return found if channel == "o" else None
 
 
@@ -105,9 +104,10 @@ def hand_chain(layer: nn.Module) -> HandChain | None:
 def hand_network(model: nn.Module) -> nn.Module | None:
     """A copy of ``model`` with every factorised layer as its hand-written chain; None unless each of them has one."""
     twin = copy.deepcopy(model)
-    swapped = {name: hand_chain(layer) for name, layer in twin.named_modules() if isinstance(layer, Factorised)}
-    if not swapped or None in swapped.values():
-        return None
-    for name, chain in swapped.items():
+    layers = {name: layer for name, layer in twin.named_modules() if isinstance(layer, Factorised)}
+    for name, layer in layers.items():
+        chain = hand_chain(layer)
+        if chain is None:
+            return None
         twin.set_submodule(name, chain)
-    return twin
+    return twin if layers else None
