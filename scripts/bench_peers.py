@@ -44,6 +44,7 @@ class PeerOptions(Options):
     layers: tuple[str, ...] = ("vgg16.conv1_2", "vgg16.conv3_2", "vgg16.conv4_2", "lenet.fc1", "linear4096")
     rank: tuple[str, ...] = ("8", "reference")
     small_batch: int = 8
+    precision: str = "fp32"  # what their contractions are written in
     plan: str = "model"
 
 
@@ -59,7 +60,7 @@ def run(words: Sequence[str]) -> None:
         for batch in (options.batch_size, options.small_batch)
         if peer.method in chosen and isinstance(shape.layer, peer.kind)
     ]
-    device = start(options)
+    options, device = start(options)
     rows: list[dict[str, Any]] = []
     for case in bar(cases, "peers", 0, len(cases)):
         row = measure(*case, options, device)

@@ -47,6 +47,13 @@ def bench(tmp_path, monkeypatch, capfd):
     return run
 
 
+def test_bf16_is_refused_where_it_is_emulated(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("tdcompress.precision.native_bf16", lambda device: False)
+    code, _, err, _ = bench("layers layers=lenet.conv2 precision=bf16 device=cpu")
+    assert code == 2 and err.count("\n") == 1 and "precision=bf16: this CPU has no bf16 arithmetic" in err
+    assert not any(tmp_path.iterdir())
+
+
 def test_which_formats_have_a_hand_chain():
     whole = {"channels-merged-linear", "matrix-merged-conv", "matrix-merged-linear"}  # channel counts not split
     kernels = {"channels-merged-conv", "channels-separate-conv"}
@@ -161,7 +168,7 @@ BAD = {
     "layers rank=much": "rank=much is not a whole number",
     "layers method=cp,cq": "unknown format 'cq', known: cp,",
     "layers layers=alexnet.*": "layers=alexnet.* fits none of vgg16.conv1_2,",
-    "layers precision=fp16": "unknown precision 'fp16', known: fp32, bf16",
+    "layers precision=fp16": "unknown precision 'fp16', known: auto, fp32, bf16",
     "layers device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
     "layers plan=best layers=lenet.conv2": "unknown plan 'best'",
     "layers repeats=0": "repeats=0 is not a whole number of at least 1",
@@ -190,7 +197,7 @@ def test_bad_options_get_one_line(bench, tmp_path, line):
 def test_options_take_their_types():
     options = read(["method=cp,tt", "rank=8,full", "threads=2", "layers=lenet.*"], LayerOptions)
     assert (options.method, options.rank, options.threads) == (("cp", "tt"), ("8", "full"), 2)
-    assert options.layers == ("lenet.*",) and options.precision == "fp32"
+    assert options.layers == ("lenet.*",) and options.precision == "auto"
 
 
 def test_the_layers_are_those_that_the_networks_factorise():
@@ -222,7 +229,8 @@ def test_layers_end_to_end(bench):
     assert by_name["tr", "2"]["hand_ms"] == "" and by_name["tr", "2"]["plan"]
 
 
-def test_layers_in_bfloat16(bench):
+def test_layers_in_bfloat16(bench, monkeypatch):
+    monkeypatch.setattr("tdcompress.precision.native_bf16", lambda device: True)
     code, _, err, rows = bench("layers layers=lenet.conv2 method=tt rank=8 batch_size=2 repeats=1 precision=bf16")
     assert (code, err) == (0, "") and rows["layers"][0]["precision"] == "bf16"
 

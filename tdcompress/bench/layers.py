@@ -15,13 +15,14 @@ from ..archs import build
 from ..compression import build_graph, compress, input_shapes, kept_layers, with_rank
 from ..config import ArchConfig, ConfigError, MethodConfig, parse_rank
 from ..formats import find_format
+from ..precision import autocast
 from ..progress import bar
 from ..report import layer_report
 from ..sources import SHAPES
 from ..tuning import tunable, tune
 from .clock import compare, finished
 from .hand import hand_chain
-from .machine import autocast, columns, methods, start
+from .machine import columns, methods, start
 from .options import Options, read
 from .table import show, write
 
@@ -109,7 +110,7 @@ def run(words: Sequence[str]) -> None:
         if rank not in ("half", "full"):
             parse_rank(rank)
     shapes = layer_shapes(options.layers)
-    device = start(options)
+    options, device = start(options)
     cases = [(shape, method, rank) for shape in shapes for method in chosen for rank in options.rank]
     rows: list[dict[str, Any]] = []
     for case in bar(cases, "layers", 0, len(cases)):

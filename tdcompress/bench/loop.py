@@ -45,7 +45,7 @@ class LoopOptions(Options):
 def run(words: Sequence[str]) -> None:
     """Time epochs of both loops in turn, for every method and rank asked for; a row each."""
     options = read(words, LoopOptions)
-    device = start(options)
+    options, device = start(options)
     dataset = DatasetConfig(name=options.dataset, limit=options.limit, root=options.root)
     cases = [
         TrainConfig(
@@ -55,6 +55,7 @@ def run(words: Sequence[str]) -> None:
             optim=OptimConfig(optimizer=_SGD, clip=1.0),
             rank=parse_rank(rank),
             batch_size=options.batch_size,
+            precision=options.precision,
         )
         for method in options.method
         for rank in options.rank

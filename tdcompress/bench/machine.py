@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 import torch
 
 from ..formats import FORMATS, find_format
-from ..train import choose_device, device_name
+from ..memory import keep_freed_memory
+from ..network.measure import device_name
+from ..precision import effective_precision
+from ..train import choose_device
 from .options import Options
 
+T = TypeVar("T", bound=Options)
 
-def start(options: Options) -> torch.device:
-    """The device asked for, with torch's threads set. Raises ``ConfigError`` where there is none."""
+
+def start(options: T) -> tuple[T, torch.device]:
+    """The options with the precision that ``auto`` means, and the device, set up as for training.
+
+    Raises ``ConfigError`` for a device that there is not, or that has no arithmetic in this precision.
+    """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
+    precision = effective_precision(options.precision, device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-    return device
+        torch.set_float32_matmul_precision("high")
+    else:
+        keep_freed_memory()
+    return replace(options, precision=precision), device
 
 
 def columns(options: Options, device: torch.device) -> dict[str, object]:
@@ -34,8 +49,3 @@ def methods(options: Options) -> tuple[str, ...]:
     for name in options.method:
         find_format(name)
     return options.method or tuple(sorted(name for name, format in FORMATS.items() if format.factorised))
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass in ``precision``."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config import ConfigError
-from ..train import peak_memory
+from ..memory import peak_memory
 from .training import Network, TrainingStep
 
 _STEPS = 2  # the first one makes the optimizer's buffers, the second works with them

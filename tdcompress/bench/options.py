@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from ..config import DEVICES, ConfigError
+from ..config import DEVICES, PRECISIONS, ConfigError
 
-PRECISIONS = ("fp32", "bf16")
 T = TypeVar("T", bound="Options")
 
 
@@ -21,7 +20,7 @@ class Options:
     batch_size: int = 100
     repeats: int = 11
     threads: int | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     device: str = "auto"
     results_dir: str = "results"
 

@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> None:
     """Time the step of every method asked for; a row each."""
     options = read(words, StepOptions)
     chosen = methods(options)
-    device = start(options)
+    options, device = start(options)
     dense = Network(
         *(options.arch, options.width, options.dataset, options.batch_size, options.precision),
         *("dense", 1, options.plan),

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from ..archs import build
 from ..compression import compress, plans, use_plans
 from ..config import ArchConfig, ConfigError, DatasetConfig
+from ..precision import autocast
 from ..report import layer_report
 from ..sources import shape
 from ..tuning import tunable, tune
 from .hand import hand_network
-from .machine import autocast
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class TrainingStep:
 
     def __call__(self) -> None:
         with autocast(self.device, self.network.precision):
-            loss = F.cross_entropy(self.model(self.images), self.labels)
+            outputs = self.model(self.images)
+        loss = F.cross_entropy(outputs.float(), self.labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
