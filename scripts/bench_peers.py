@@ -44,13 +44,15 @@ class PeerOptions(Options):
     layers: tuple[str, ...] = ("vgg16.conv1_2", "vgg16.conv3_2", "vgg16.conv4_2", "lenet.fc1", "linear4096")
     rank: tuple[str, ...] = ("8", "reference")
     small_batch: int = 8
-    precision: str = "fp32"  # what their contractions are written in
+    precision: str = "fp32"
     plan: str = "model"
 
 
 def run(words: Sequence[str]) -> None:
     """Time every layer of theirs that is asked for, at every rank and both batch sizes; a row each."""
     options = read(words, PeerOptions)
+    if options.precision != "fp32":
+        raise ConfigError(f"precision={options.precision}: tensordot, which they use, has no autocast; only fp32 works")
     chosen, shapes = methods(options), layer_shapes(options.layers)
     cases = [
         (peer, shape, rank, batch)
