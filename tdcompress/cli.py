@@ -22,6 +22,7 @@ tdc trains networks with their weights in a tensor format, and compares the form
   tdc show method=ht arch=vgg16              what each layer holds and costs, without training
   tdc runs method=tt status=finished         the runs there are
   tdc plot results_dir=results               draw the comparison figures
+  tdc bench layers method=cp threads=2       time layers, or a step, or the loop (tdc bench step, tdc bench loop)
 
 `tdc train --help` lists every key; `tdc train --cfg job` prints the configuration.
 """
@@ -297,6 +298,12 @@ def _plot(words: list[str]) -> None:
         print(path)
 
 
+def _bench(words: list[str]) -> None:
+    from .bench import run
+
+    run(words)
+
+
 def _pairs(words: list[str]) -> dict[str, str]:
     odd = [word for word in words if "=" not in word]
     if odd:
@@ -304,4 +311,6 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": _train, "show": _show, "runs": _runs, "plot": _plot}
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train, "show": _show, "runs": _runs, "plot": _plot, "bench": _bench
+}  # fmt: skip

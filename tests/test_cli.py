@@ -107,7 +107,7 @@ BAD = {
     "plot size=3": "unknown key 'size', known: results_dir, formats",
     "runs method": "'method' is not of the form key=value",
     "runs speed=3": "runs have no column 'speed'",
-    "trane": "unknown verb 'trane', known: train, show, runs, plot",
+    "trane": "unknown verb 'trane', known: train, show, runs, plot, bench",
 }
 
 

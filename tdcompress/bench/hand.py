@@ -1,0 +1,113 @@
+"""The chain of convolutions that one would write by hand for a layer's cores: the yardstick of the engine.
+
+Which graphs have one is read off the indices that the cores carry: the activation always carries a single channel
+index, and every core is one convolution.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import Factorised, FactorisedConv2d
+from ..network.graph import Graph
+
+AXES = ("kh", "kw")
+
+
+@dataclass(frozen=True)
+class Link:
+    """One call: core number ``core``, its axes permuted by ``order`` to (new or kept channel, [summed,] taps).
+
+    ``axes``: the kernel modes it carries; ``depthwise``: it keeps the channel index, a tap for each channel.
+    """
+
+    core: int
+    order: tuple[int, ...]
+    axes: tuple[str, ...]
+    depthwise: bool
+
+
+def links(graph: Graph) -> list[Link] | None:
+    """The calls from ``i`` to ``o``, or None where the activation would have to carry more than one channel index."""
+    rest, channel, found = dict(enumerate(graph.cores)), "i", []
+    while rest:
+        bearing = [position for position, core in rest.items() if channel in core.indices]
+        others = {k: [index for index in rest[k].indices if index not in (channel, *AXES)] for k in bearing}
+        depthwise = [k for k in bearing if not others[k] and len(rest[k].indices) > 1]
+        if not depthwise and (len(bearing) != 1 or len(others[bearing[0]]) != 1):
+            return None
+        position = (depthwise or bearing)[0]
+        indices, new = rest.pop(position).indices, others[position]
+        axes = tuple(axis for axis in AXES if axis in indices)
+        order = tuple(indices.index(index) for index in (*new, channel, *axes))
+        found.append(Link(position, order, axes, bool(depthwise)))
+        channel = (new or [channel])[0]
+    return found if channel == "o" else None
+
+
+class HandChain(nn.Module):
+    """The layer's cores as the kernels of plain ``conv2d`` (``linear``) calls, each laid out channels last."""
+
+    def __init__(self, layer: Factorised, chain: list[Link]) -> None:
+        super().__init__()
+        self.links, cores = chain, layer.tensors()
+        self.spatial = isinstance(layer, FactorisedConv2d)
+        self.weights = nn.ParameterList(self._kernel(cores[link.core].detach(), link) for link in chain)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.settings = [self._settings(layer, link) for link in chain]
+
+    def _kernel(self, core: Tensor, link: Link) -> nn.Parameter:
+        weight = core.permute(link.order)
+        if not self.spatial:
+            return nn.Parameter(weight.contiguous().clone())
+        if link.depthwise:
+            weight = weight.unsqueeze(1)
+        for position, axis in enumerate(AXES, 2):
+            weight = weight if axis in link.axes else weight.unsqueeze(position)
+        return nn.Parameter(weight.clone(memory_format=torch.contiguous_format).to(memory_format=torch.channels_last))
+
+    def _settings(self, layer: Factorised, link: Link) -> dict[str, tuple[int, ...]]:
+        if not isinstance(layer, FactorisedConv2d):
+            return {}
+        given = {"stride": (layer.stride, 1), "padding": (layer.padding, 0), "dilation": (layer.dilation, 1)}
+        return {
+            name: tuple(value if axis in link.axes else none for axis, value in zip(AXES, values, strict=True))
+            for name, (values, none) in given.items()
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = len(self.weights) - 1
+        for position, (link, weight, settings) in enumerate(zip(self.links, self.weights, self.settings, strict=True)):
+            bias = self.bias if position == last else None
+            if self.spatial:
+                x = F.conv2d(x, weight, bias, **settings, groups=len(weight) if link.depthwise else 1)
+            else:
+                x = F.linear(x, weight, bias)
+        return x
+
+
+def hand_chain(layer: nn.Module) -> HandChain | None:
+    """The hand-written chain of a layer's cores, or None where it has none."""
+    if not isinstance(layer, Factorised):
+        return None
+    if isinstance(layer, FactorisedConv2d) and (layer.groups > 1 or layer.pad_first is not None):
+        return None
+    chain = links(layer.graph)
+    return None if chain is None else HandChain(layer, chain)
+
+
+def hand_network(model: nn.Module) -> nn.Module | None:
+    """A copy of ``model`` with every factorised layer as its hand-written chain; None unless each of them has one."""
+    twin = copy.deepcopy(model)
+    layers = {name: layer for name, layer in twin.named_modules() if isinstance(layer, Factorised)}
+    for name, layer in layers.items():
+        chain = hand_chain(layer)
+        if chain is None:
+            return None
+        twin.set_submodule(name, chain)
+    return twin if layers else None

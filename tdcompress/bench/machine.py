@@ -1,0 +1,51 @@
+"""Where a benchmark runs, and what a row has to say of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from ..formats import FORMATS, find_format
+from ..memory import keep_freed_memory
+from ..network.measure import device_name
+from ..precision import effective_precision
+from ..train import choose_device
+from .options import Options
+
+T = TypeVar("T", bound=Options)
+
+
+def start(options: T) -> tuple[T, torch.device]:
+    """The options with the precision that ``auto`` means, and the device, set up as for training.
+
+    Raises ``ConfigError`` for a device that there is not, or that has no arithmetic in this precision.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    precision = effective_precision(options.precision, device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    else:
+        keep_freed_memory()
+    return replace(options, precision=precision), device
+
+
+def columns(options: Options, device: torch.device) -> dict[str, object]:
+    """The last columns of every row: what a time is worth nothing without."""
+    return {
+        "precision": options.precision,
+        "repeats": options.repeats,
+        "device": device_name(device),
+        "torch": torch.__version__,
+    }
+
+
+def methods(options: Options) -> tuple[str, ...]:
+    """The formats asked for, or every one that factorises. Raises ``ConfigError`` for unknown names."""
+    for name in options.method:
+        find_format(name)
+    return options.method or tuple(sorted(name for name, format in FORMATS.items() if format.factorised))
