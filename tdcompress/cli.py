@@ -9,16 +9,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig, validate
+from .config import (
+    ArchConfig,
+    ConfigError,
+    DatasetConfig,
+    LauncherConfig,
+    MethodConfig,
+    OptimConfig,
+    TrainConfig,
+    validate,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from .launcher import Job
 
 HELP = """\
 tdc trains networks with their weights in a tensor format, and compares the formats.
 
   tdc train method=tt dataset=cifar10        train one network
   tdc train -m method=cp,tt rank=4,8         train one after the other: a sweep
+  tdc train -m launcher=local seed=0,1,2     several at once: launcher.jobs=2
   tdc show method=ht arch=vgg16              what each layer holds and costs, without training
   tdc runs method=tt status=finished         the runs there are
   tdc plot results_dir=results               draw the comparison figures
@@ -64,8 +76,9 @@ def conf_dir() -> Path:
 
 
 def _train(words: list[str]) -> None:
+    jobs: list[Job] = []
     failed: list[tuple[str, Exception]] = []
-    finished: list[dict[str, Any]] = []
+    finished: dict[Path, dict[str, Any]] = {}
     sweep = False
 
     def job(raw: DictConfig) -> None:
@@ -76,15 +89,31 @@ def _train(words: list[str]) -> None:
         sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
         overrides = list(hydra.overrides.task)
         try:
-            finished.append(_run(raw, overrides))
-        except (ConfigError, RuntimeError) as error:  # raised below: Hydra would print its own lines, and end a sweep
-            failed.append((" ".join(overrides), error))
-            if sweep:
-                print(f"tdc: {failed[-1][0]}: {_squeezed(error)}", file=sys.stderr)
+            jobs.append(_job(raw, overrides))
+        except ConfigError as error:  # raised below: Hydra would print its own lines, and end a sweep
+            fail(" ".join(overrides), error)
+
+    def fail(overrides: str, error: Exception) -> None:
+        failed.append((overrides, error))
+        if sweep:
+            print(f"tdc: {overrides}: {_squeezed(error)}", file=sys.stderr)
+
+    def ended(job: Job, outcome: dict[str, Any] | Exception) -> None:
+        if isinstance(outcome, Exception):
+            fail(job.overrides, outcome)
+        else:
+            finished[job.directory] = {**outcome, "directory": str(job.directory)}
 
     _hydra(words, job)
-    if finished:
-        _print_outcome(finished)
+    if jobs:
+        from .launcher import launch
+
+        try:
+            launch(jobs, jobs[0].config.launcher if sweep else LauncherConfig(), _say, ended)
+        finally:
+            if finished:
+                order = dict.fromkeys(job.directory for job in jobs)
+                _print_outcome([finished[directory] for directory in order if directory in finished])
     if failed and not sweep:
         raise failed[0][1]
     if failed:
@@ -92,7 +121,7 @@ def _train(words: list[str]) -> None:
         _fail(f"{len(failed)} of {len(failed) + len(finished)} runs failed: {names}", code=1 if finished else 2)
 
 
-def _run(raw: DictConfig, overrides: list[str]) -> dict[str, Any]:
+def _job(raw: DictConfig, overrides: list[str]) -> Job:
     from hydra import compose
     from omegaconf import OmegaConf
 
@@ -101,15 +130,13 @@ def _run(raw: DictConfig, overrides: list[str]) -> dict[str, Any]:
     baseline = _typed(compose("train", overrides=[f"{group}={name}" for group, name in names.items()]))
 
     from .identity import run_directory
-    from .runs import Run
-    from .train import train
+    from .launcher import Job
 
     files = {
         ".hydra/config.yaml": OmegaConf.to_yaml(raw),
         ".hydra/overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
     }
-    directory = run_directory(config, baseline)
-    return {**train(config, Run(directory, files), _say), "directory": str(directory)}
+    return Job(config, run_directory(config, baseline), files, " ".join(overrides))
 
 
 def _say(line: str) -> None:
@@ -174,7 +201,13 @@ def _hydra(words: list[str], job: Callable[[DictConfig], None]) -> None:
 
     store = ConfigStore.instance()
     store.store("schema", TrainConfig)
-    groups = {"dataset": DatasetConfig, "arch": ArchConfig, "method": MethodConfig, "optim": OptimConfig}
+    groups = {
+        "dataset": DatasetConfig,
+        "arch": ArchConfig,
+        "method": MethodConfig,
+        "optim": OptimConfig,
+        "launcher": LauncherConfig,
+    }
     for group, schema in groups.items():
         store.store("schema", schema, group=group)
     if "COMP_LINE" in os.environ:  # completion: the verb is no override

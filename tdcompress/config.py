@@ -78,6 +78,14 @@ class OptimConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """How a sweep's runs are carried out. ``name`` is a key of ``tdcompress.launcher.LAUNCHERS``."""
+
+    name: str = "basic"
+    jobs: int = 1  # runs at once
+
+
+@dataclass
 class TrainConfig:
     """One training run."""
 
@@ -85,6 +93,7 @@ class TrainConfig:
     arch: ArchConfig = field(default_factory=ArchConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
     rank: Any = 8  # bond dimension, "reference", or a budget of the whole network: "10x", "params:120000", "macs:0.2"
     lr: float = 0.05
     epochs: int = 10
@@ -165,6 +174,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("epochs", config.epochs),
         ("batch_size", config.batch_size),
         ("factors", config.method.factors),
+        ("launcher.jobs", config.launcher.jobs),
     ):
         if value < 1:
             raise ConfigError(f"{key}={value} must be at least 1")

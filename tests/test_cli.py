@@ -12,10 +12,11 @@ import pytest
 from tdcompress import cli
 from tdcompress.archs import ARCHS
 from tdcompress.formats import FORMATS
+from tdcompress.launcher import LAUNCHERS
 from tdcompress.sources import DATASETS
 
 CONF = cli.conf_dir()
-GROUPS = {"method": FORMATS, "arch": ARCHS, "dataset": DATASETS}
+GROUPS = {"method": FORMATS, "arch": ARCHS, "dataset": DATASETS, "launcher": LAUNCHERS}
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 CHOICES = [f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"]
 
@@ -93,6 +94,9 @@ BAD = {
     "train arch.width=0": "arch.width=0 must be greater than 0",
     "train optim.clip=0": "optim.clip=0 must be greater than 0",
     "train seed=-1": "seed=-1 must lie between 0 and",
+    "train launcher=cloud": "unknown launcher 'cloud', known: basic, local",
+    "train -m launcher.name=cloud": "unknown launcher 'cloud', known: basic, local",
+    "train launcher.jobs=0": "launcher.jobs=0 must be at least 1",
     "train device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
     "train precision=fp16": "unknown precision 'fp16', known: auto, fp32, bf16",
     "train dataset=image_folder": "dataset=image_folder needs dataset.root=DIR",

@@ -1,0 +1,35 @@
+"""``python -m tdcompress.worker``: the process of one run. Reads a pickled ``Job``, writes lines, exits as tdc does."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+
+from .config import ConfigError
+from .launcher import SIGNALS, Job
+
+
+def main() -> None:
+    """Exit with 0 when the run has ended, 1 or 2 if it cannot be, 130 or 143 upon a signal; the last line says why."""
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher started this process with both held back
+        job = pickle.load(sys.stdin.buffer)
+        assert isinstance(job, Job)
+        job.run(_say)
+    except (ConfigError, RuntimeError) as error:
+        _say("tdc: " + " ".join(str(error).split()))
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt as stop:
+        _say(str(stop) or "interrupted before its first step")
+        sys.exit(getattr(stop, "code", 130))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
