@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tdcompress import compress
 from tdcompress.bench.clock import compare, finished
 from tdcompress.bench.layers import LayerShape, Pass, layer_shapes
-from tdcompress.bench.machine import columns, methods, start
+from tdcompress.bench.machine import columns, methods, rates, start
 from tdcompress.bench.options import Options, read
 from tdcompress.bench.table import show, write
 from tdcompress.config import ConfigError, parse_rank
@@ -79,6 +79,7 @@ def measure(
     """One layer of theirs beside ours, or None where so high a rank leaves our layer dense."""
     twin = shape.dense(torch.device("cpu"))
     settings = {"keep": [], "batch_size": batch, "plan": options.plan, **peer.settings}
+    settings["rates"] = rates(device, options.precision)
     ours = compress(nn.Sequential(twin), peer.method, rank, shape.input_shape, **settings)[0]
     if not isinstance(ours, Factorised):
         return None

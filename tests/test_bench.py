@@ -259,6 +259,17 @@ def test_step_end_to_end(bench):
         assert float(row[key]) > 0
 
 
+def test_every_method_at_the_size_of_one(bench, monkeypatch):
+    monkeypatch.setattr("tdcompress.bench.step.step_memory", lambda step: 1.0)
+    code, _, err, rows = bench(f"{STEP} repeats=1 width=0.5 method=tr,tt parameters=tucker:4")
+    assert (code, err) == (0, "")
+    base = TrainingStep(Network("lenet", 0.5, "digits", 4, "fp32", "tucker", 4, "model"), torch.device("cpu"))
+    for row in rows["step"]:
+        assert row["rank"] == f"params:{base.parameters}" and row["base"] == "tucker:4"
+        assert abs(int(row["parameters"]) / base.parameters - 1) <= 0.02
+        assert float(row["base_ms"]) > 0 and float(row["base_ratio"]) > 0
+
+
 def test_a_training_step_trains():
     step = TrainingStep(Network("lenet", 0.25, "digits", 8, "fp32", "tucker", 4, "model"), torch.device("cpu"))
     before = [p.detach().clone() for p in step.model.parameters()]

@@ -22,7 +22,7 @@ from ..sources import SHAPES
 from ..tuning import tunable, tune
 from .clock import compare, finished
 from .hand import hand_chain
-from .machine import columns, methods, start
+from .machine import columns, methods, rates, start
 from .options import Options, read
 from .table import show, write
 
@@ -128,7 +128,8 @@ def measure(
     size = bond_size(rank, dense.weight.shape, method)
     settings = {"keep": [], "plan": options.plan, "allow_larger": options.allow_larger}
     model = nn.Sequential(copy.deepcopy(dense))
-    compress(model, method, size, shape.input_shape, batch_size=options.batch_size, **settings)
+    planned = {"batch_size": options.batch_size, "rates": rates(device, options.precision)}
+    compress(model, method, size, shape.input_shape, **planned, **settings)
     images = torch.randn(options.batch_size, *shape.input_shape, device=device)
     if images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from ..learner import Learner
 from ..progress import bar
 from ..sources import load
 from .clock import compare, finished
-from .machine import columns, start
+from .machine import columns, rates, start
 from .options import Options, read
 from .ordinary import ImageDataset, OrdinaryLoop
 from .table import show, write
@@ -76,7 +76,7 @@ def measure(config: TrainConfig, options: LoopOptions, device: torch.device) -> 
     """
     ours = _Ours(config, device)
     spawn = multiprocessing.get_context("spawn")
-    theirs = (config, device, torch.get_num_threads())
+    theirs = (replace(config, precision="fp32"), device, torch.get_num_threads())
     with ProcessPoolExecutor(1, spawn, _prepare, theirs) as process:
         epoch = {"ordinary": lambda: process.submit(_ordinary_epoch).result()}
         pairs = compare(finished(ours, device), epoch, options.repeats)["ordinary"]
@@ -100,7 +100,7 @@ class _Ours:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.data, _, classes = datasets(config.dataset, device)
-        model = _network(config, self.data.in_channels, self.data.image_size, classes)
+        model = _network(config, device, self.data.in_channels, self.data.image_size, classes)
         model = model.to(device).to(memory_format=torch.channels_last)
         self.learner = Learner(config, model, self.data.batches(config.batch_size), device)
         self.images, self.stop = len(self.data), StopSignals()
@@ -110,9 +110,10 @@ class _Ours:
         self.learner.close_epoch({"train_loss": trained and trained[0]})
 
 
-def _network(config: TrainConfig, channels: int, size: int, classes: int) -> torch.nn.Module:
+def _network(config: TrainConfig, device: torch.device, channels: int, size: int, classes: int) -> torch.nn.Module:
     model = build(config.arch, channels, classes, size)
-    return compress(model, config.method, config.rank, (channels, size, size), batch_size=config.batch_size)
+    planned = {"batch_size": config.batch_size, "rates": rates(device, config.precision)}
+    return compress(model, config.method, config.rank, (channels, size, size), **planned)
 
 
 _process: dict[str, OrdinaryLoop] = {}
@@ -122,7 +123,7 @@ def _prepare(config: TrainConfig, device: torch.device, threads: int) -> None:
     torch.set_num_threads(threads)
     arrays = load(config.dataset)
     size, channels = arrays.train_images.shape[2:]
-    model = _network(config, channels, size, arrays.classes)
+    model = _network(config, device, channels, size, arrays.classes)
     _process["loop"] = OrdinaryLoop(model, ImageDataset(arrays, config.dataset), config.batch_size, device)
 
 

@@ -9,8 +9,9 @@ import torch
 
 from ..formats import FORMATS, find_format
 from ..memory import keep_freed_memory
-from ..network.measure import device_name
-from ..precision import effective_precision
+from ..network.cost import Rates
+from ..network.measure import device_name, device_rates
+from ..precision import compute_dtype, effective_precision
 from ..train import choose_device
 from .options import Options
 
@@ -32,6 +33,11 @@ def start(options: T) -> tuple[T, torch.device]:
     else:
         keep_freed_memory()
     return replace(options, precision=precision), device
+
+
+def rates(device: torch.device, precision: str) -> Rates:
+    """What training plans its contractions with."""
+    return device_rates(device, compute_dtype(precision))
 
 
 def columns(options: Options, device: torch.device) -> dict[str, object]:

@@ -34,7 +34,7 @@ def show(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
     for row in rows:
         table.add_row(*(_shown(row.get(column)) for column in columns))
     console = Console()
-    console.width = max(console.width, 150)
+    console.width = max(console.width, 190)
     console.print(table)
 
 

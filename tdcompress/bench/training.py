@@ -16,6 +16,7 @@ from ..report import layer_report
 from ..sources import shape
 from ..tuning import tunable, tune
 from .hand import hand_network
+from .machine import rates
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class TrainingStep:
         self.network, self.device = network, device
         model = build(ArchConfig(name=network.arch, width=network.width), channels, classes, size).to(device)
         image = (channels, size, size)
-        compress(model, network.method, network.rank, image, batch_size=network.batch_size, plan=network.plan)
+        planned = {"batch_size": network.batch_size, "rates": rates(device, network.precision), "plan": network.plan}
+        compress(model, network.method, network.rank, image, **planned)
         images = torch.randn(network.batch_size, *image, device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(classes, (network.batch_size,), device=device)
