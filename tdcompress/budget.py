@@ -58,20 +58,25 @@ def fit(
     ``Unreachable``.
     """
     search = _Search(graphs, share)
-    target *= 1 + 1e-9  # a quotient that is whole but for rounding must not miss what meets it exactly
-    count = planned(search.at(0.25))
+    room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
+    found = search.at(0.25)
+    count = planned(found)
     nearest = math.inf
     for _ in range(PLANNINGS):
-        found = search.run(count, target - fixed, TOLERANCE * target)
+        before, found = found, search.run(count, room, TOLERANCE * target)
+        if found == before and nearest < math.inf:
+            break
         count = planned(found)
         total = fixed + sum(count(k, graph) for k, graph in enumerate(found))
         if abs(total - target) <= TOLERANCE * target:
             return found
         nearest = min(nearest, total, key=lambda reached: abs(reached - target))
-    smallest, largest = (
-        fixed + sum(planned(ends)(k, graph) for k, graph in enumerate(ends)) for ends in (search.at(0), search.at(1))
-    )
-    raise Unreachable(smallest, largest, int(nearest))
+    ends = []
+    for scale in (0, 1):
+        found = search.at(scale)
+        count = planned(found)
+        ends.append(fixed + sum(count(k, graph) for k, graph in enumerate(found)))
+    raise Unreachable(*ends, int(nearest))
 
 
 Bond = tuple[int, str]

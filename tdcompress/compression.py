@@ -23,6 +23,8 @@ from .network.layout import arrange
 from .network.measure import device_rates
 from .network.path import PLANS, Geometry, Path, macs, paths
 from .network.ranks import capped
+from .network.unfolding import energy, unfolding_ranks
+from .network.vbmf import vbmf_rank
 
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
@@ -65,14 +67,18 @@ def compress(
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
-    ``kernel="separate"``, ``plan="dense"`` ..). ``rank``: the bond dimension, ``"reference"``, or what the whole
-    network may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"``
-    (MACs / dense MACs); a layer with a rank of its own in ``layers`` keeps it, the others absorb. ``input_shape``: one
-    input without the batch dimension; the layers that a forward pass of it reaches are swapped. ``keep``: name
-    patterns of layers that stay dense; by default the first convolution and the last linear layer. A layer whose cores
-    would hold no fewer entries than its weight stays dense too, unless ``allow_larger``. The cores start with the
-    variance that the layer's present weight has. Contractions are planned for batches of ``batch_size`` and a device of
-    these ``rates``, by default the model's own. Returns the model.
+    ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; the layers that
+    a forward pass of it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first
+    convolution and the last linear layer. A layer whose cores would hold no fewer entries than its weight stays dense
+    too, unless ``allow_larger``. The cores start with the variance that the layer's present weight has. Contractions
+    are planned for batches of ``batch_size`` and a device of these ``rates``, by default the model's own. Returns the
+    model.
+
+    ``rank``: the bond dimension or ``"reference"``. Or what the whole network may cost, met to within 2 %: ``"10x"``
+    (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs / dense MACs, along the plans for the
+    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. Or what the present
+    weights need, which says something of trained ones only: ``"energy:0.9"``, the smallest ranks that keep this share
+    of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016).
 
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
     that no ranks meet, with the smallest and the largest that can be reached.
@@ -177,14 +183,23 @@ def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfi
     return Graph(cores, layout.modes, {**layout.sizes, **dict.fromkeys(bonds, 1)})
 
 
-def with_rank(graph: Graph, format: Format, rank: int | str, weight_shape: Sequence[int]) -> Graph:
-    """The graph at the asked rank, capped. ``reference``: the reference system's, see ``Format.reference_rank``."""
+def with_rank(
+    graph: Graph, format: Format, rank: int | str, weight_shape: Sequence[int], weight: torch.Tensor | None = None
+) -> Graph:
+    """The graph at the asked rank, capped. ``reference``: the reference system's, see ``Format.reference_rank``.
+
+    ``vbmf`` and ``energy:0.9``: what the dense ``weight`` needs, see ``network.unfolding`` and ``network.vbmf``.
+    """
     if isinstance(rank, int):
         return capped(graph, dict.fromkeys(graph.bonds, rank))
     if rank == "reference":
         channels = (weight_shape[1], weight_shape[0])
         conv = len(weight_shape) > 2
         return capped(graph, {bond: format.reference_rank(channels, bond, conv) for bond in graph.bonds})
+    if weight is not None and rank == "vbmf":
+        return unfolding_ranks(graph, weight, vbmf_rank)
+    if weight is not None and rank.startswith("energy:"):
+        return unfolding_ranks(graph, weight, energy(float(rank.removeprefix("energy:"))))
     raise ConfigError(f"rank '{rank}' is not a whole number and not 'reference'")
 
 
@@ -202,7 +217,7 @@ def _swap(
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     graph = build_graph(layer.weight.shape, format, method)
     if parse_budget(str(rank)) is None:
-        graph = with_rank(graph, format, rank, layer.weight.shape)
+        graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
     return Swap(name, layer, shape, method, format, rank, graph)
 
 

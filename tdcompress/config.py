@@ -149,18 +149,23 @@ def parse_budget(text: str) -> Budget | None:
 
 
 def parse_rank(rank: Any) -> int | str:
-    """A rank expression: a bond dimension of at least one, "reference", or a budget in its one spelling (``10.0x`` is
-    ``10x``). Raises ``ConfigError`` for anything else."""
+    """A rank expression: a bond dimension of at least one, "reference", "vbmf", ``energy:0.9``, or a budget, in its one
+    spelling (``10.0x`` is ``10x``). Raises ``ConfigError`` for anything else."""
     text = " ".join(str(rank).split())
-    if text == "reference":
+    if text in ("reference", "vbmf"):
         return text
+    share = re.fullmatch(rf"energy:({_NUMBER})", text)
+    if share is not None:
+        if not 0 < float(share[1]) <= 1:
+            raise ConfigError(f"rank={text} must be a share of the weight's squared norm between 0 and 1")
+        return f"energy:{float(share[1])!r}".removesuffix(".0")
     budget = parse_budget(text)
     if budget is not None:
         return str(budget)
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ConfigError(
-            f"rank={text} is not a whole number; use for example rank=8, rank=reference, or a budget of the whole "
-            "network: rank=10x, rank=params:120000, rank=macs:0.2"
+            f"rank={text} is not a whole number; use for example rank=8, rank=reference, a budget of the whole "
+            "network: rank=10x, rank=params:120000, rank=macs:0.2, or for trained weights rank=vbmf, rank=energy:0.9"
         )
     if int(text) < 1:
         raise ConfigError(f"rank={text} must be at least 1")

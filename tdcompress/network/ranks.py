@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from .graph import Graph
@@ -35,17 +35,23 @@ def _caps(graph: Graph) -> dict[str, int]:
 
 
 def _cycle_cap(graph: Graph, bond: str) -> int:
-    first, *others = range(len(graph.cores))
+    everything = frozenset(range(len(graph.cores)))
     best = 1
+    for inside, count in cuts(graph, bond):
+        smaller = min(graph.mode_size(inside), graph.mode_size(everything - inside))
+        best = max(best, math.ceil(round(smaller ** (1 / count), 9)))
+    return best
+
+
+def cuts(graph: Graph, bond: str) -> Iterator[tuple[frozenset[int], int]]:
+    """Every way to cut the network in two through ``bond``: the cores on the first one's side, and how many bonds."""
+    first, *others = range(len(graph.cores))
     for count in range(len(others)):
         for chosen in itertools.combinations(others, count):
-            inside = {first, *chosen}
+            inside = frozenset({first, *chosen})
             crossing = [b for b in graph.bonds if 0 < len(inside & set(graph.carriers[b])) < len(graph.carriers[b])]
             if bond in crossing:
-                outside = set(others) - inside
-                smaller = min(graph.mode_size(inside), graph.mode_size(outside))
-                best = max(best, math.ceil(round(smaller ** (1 / len(crossing)), 9)))
-    return best
+                yield inside, len(crossing)
 
 
 def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
