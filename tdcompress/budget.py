@@ -1,4 +1,4 @@
-"""Ranks by budget: one scale for every bond of a network, bisected over counts until it costs what is asked."""
+"""Ranks by budget: one scale for a whole network, bisected over counts until it costs what is asked."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .network.graph import Graph
-from .network.ranks import capped, caps
+from .network.ranks import capped, caps, even_rank
 
 TOLERANCE = 0.02
 HALVINGS = 40
 PLANNINGS = 8
 HELD = 3  # how far below its share a single bond is tried
-
-Share = Callable[[Mapping[str, int], float], dict[str, float]]
-"""From the caps of a graph's bonds and the scale (0: rank one, 1: full ranks) to the bonds' sizes, not yet whole."""
 
 Count = Callable[[int, Graph], int]
 """What the weight at a position costs as a graph: parameters or MACs."""
@@ -29,35 +26,23 @@ class Unreachable(ValueError):
         self.smallest, self.largest, self.nearest = smallest, largest, nearest
 
 
-def by_cap(caps: Mapping[str, int], scale: float) -> dict[str, float]:
-    """Every bond at the same fraction of its cap."""
-    return {bond: scale * cap for bond, cap in caps.items()}
-
-
-def by_layer(caps: Mapping[str, int], scale: float) -> dict[str, float]:
-    """One rank for all bonds of a layer, a fraction of the largest cap, each bond as far as its own cap allows.
-
-    Against ``by_cap`` at equal size it leaves small bonds whole, which narrow chains and trees over split modes need:
-    VGG-16 at 10x takes 0.106 instead of 0.211 of the dense MACs on a tree, the same to 4 % without split modes.
-    """
-    rank = scale * max(caps.values(), default=0)
-    return {bond: min(rank, cap) for bond, cap in caps.items()}
-
-
 def fit(
     graphs: Sequence[Graph],
     planned: Callable[[Sequence[Graph]], Count],
     fixed: int,
     target: float,
-    share: Share = by_layer,
 ) -> list[Graph]:
     """The graphs with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
+
+    A layer has one rank for all its bonds, each as far as its own cap allows: the same power of ``even_rank`` in every
+    layer, 0 for rank one and 1 for full ranks. In proportion to the caps, a small layer beside a large one would be
+    left with next to nothing (results/README.md has the comparison).
 
     ``planned``: how to count, as things are planned for graphs of these ranks; asked again at the ranks found, until
     they are those that were planned for, because MACs depend on the plan and the plan on the ranks. Raises
     ``Unreachable``.
     """
-    search = _Search(graphs, share)
+    search = _Search(graphs)
     room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
     found = search.at(0.25)
     count = planned(found)
@@ -86,31 +71,37 @@ Bond = tuple[int, str]
 class _Search:
     """The ranks that a scale gives, and those that come near a target."""
 
-    def __init__(self, graphs: Sequence[Graph], share: Share) -> None:
+    def __init__(self, graphs: Sequence[Graph]) -> None:
         self.graphs = graphs
         self.caps = [caps(graph) for graph in graphs]
-        self.share = share
+        self.even = [even_rank(graph) for graph in graphs]
+        # Beyond 1 only where single bonds of a cycle can use more than an even share.
+        powers = [
+            math.log(max(limits.values())) / math.log(even)
+            for limits, even in zip(self.caps, self.even, strict=True)
+            if even > 1
+        ]
+        self.top = max(powers, default=1.0)
 
-    def wanted(self, scale: float) -> dict[Bond, float]:
+    def wanted(self, power: float) -> dict[Bond, float]:
         """The size of every bond, not yet whole."""
+        layers = zip(self.caps, self.even, strict=True)
         return {
-            (k, bond): max(1.0, size)
-            for k, limits in enumerate(self.caps)
-            for bond, size in self.share(limits, scale).items()
+            (k, bond): min(even**power, cap) for k, (limits, even) in enumerate(layers) for bond, cap in limits.items()
         }
 
     def whole(self, k: int, sizes: Mapping[Bond, float]) -> Graph:
         """A graph with these sizes, rounded down and capped."""
         return capped(self.graphs[k], {bond: _floor(sizes[k, bond]) for bond in self.caps[k]})
 
-    def at(self, scale: float) -> list[Graph]:
-        """The graphs that a scale gives."""
-        sizes = self.wanted(scale)
+    def at(self, power: float) -> list[Graph]:
+        """The graphs that a power gives."""
+        sizes = self.wanted(power)
         return [self.whole(k, sizes) for k in range(len(self.graphs))]
 
     def run(self, count: Count, target: float, tolerance: float) -> list[Graph]:
-        """The ranks of the largest scale that keeps to the target, then single bonds raised as far as it allows."""
-        low, high = 0.0, 1.0
+        """The ranks of the largest power that keeps to the target, then single bonds raised as far as it allows."""
+        low, high = 0.0, self.top
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             total = sum(count(k, graph) for k, graph in enumerate(self.at(middle)))
@@ -119,7 +110,7 @@ class _Search:
         sizes = {bond: _floor(size) for bond, size in wanted.items()}
         order = sorted(wanted, key=lambda bond: sizes[bond] - wanted[bond])
         found, missing = self.raised(sizes, order, count, target, tolerance)
-        if sum(count(k, graph) for k, graph in enumerate(self.at(1))) < target - tolerance:
+        if sum(count(k, graph) for k, graph in enumerate(self.at(self.top))) < target - tolerance:
             return found
         # Bonds of nearly one size have few products: 31 is none, but 32 = 4 * 8 is, found by holding a bond lower.
         for held, less in itertools.product(order, range(1, HELD + 1)):

@@ -24,14 +24,15 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 def identity(values: dict[str, Any]) -> dict[str, Any]:
     """The part of a ``plain`` configuration that decides a run's results.
 
-    Where results go, where the data lie, how they are read, which device computes and beside how many other runs do
-    not decide; neither does a rank that no layer has (everything dense). A field that ``values`` lacks was not there
-    yet when it was saved: it has its default.
+    Where results go, where the data lie, how they are read, which device computes, whether that is profiled and beside
+    how many other runs do not decide; neither does a rank that no layer has (everything dense). A field that ``values``
+    lacks was not there yet when it was saved: it has its default.
     """
     whole = plain(TrainConfig())
     for key, value in values.items():
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
-    del whole["results_dir"], whole["device"], whole["launcher"]
+    for key in ("results_dir", "device", "launcher", "profile"):
+        del whole[key]
     for key in ("root", "stream", "workers"):
         del whole["dataset"][key]
     whole["rank"] = None if _all_dense(whole["method"]) else str(whole["rank"])

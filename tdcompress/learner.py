@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from .optim import build_optimizer, build_scheduler
 from .precision import autocast, effective_precision
 from .progress import bar
 
+Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
 
 class Learner:
     """A network in training, at step ``batch`` of epoch ``epoch`` (both from 0), after the epochs in ``rows``.
@@ -30,6 +33,7 @@ class Learner:
     def __init__(self, config: TrainConfig, model: nn.Module, batches: int, device: torch.device) -> None:
         self.config, self.model, self.batches, self.device = config, model, batches, device
         self.precision = effective_precision(config.precision, device)
+        self.forward = _compiled(config, model, device) if config.compile else model
         self.optimizer = build_optimizer(config, model.parameters(), device)
         self.scheduler = build_scheduler(config, self.optimizer, batches)
         self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
@@ -66,8 +70,13 @@ class Learner:
             self.scheduler.load_state_dict(state["scheduler"])
         restore_random_states(state["random"], self.device)
 
-    def train(self, data: Batches, stop: StopSignals) -> tuple[float, float] | None:
-        """Go on to the epoch's end: mean loss and accuracy, or None if stopped before."""
+    def train(
+        self, data: Batches, stop: StopSignals, watched: Callable[[Steps], Steps] | None = None
+    ) -> tuple[float, float] | None:
+        """Go on to the epoch's end: mean loss and accuracy, or None if stopped before.
+
+        ``watched`` gives the steps back and may look at what happens between them.
+        """
         model, optimizer, scheduler = self.model, self.optimizer, self.step_scheduler
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
@@ -75,10 +84,12 @@ class Learner:
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
-        steps = data.epoch(config.batch_size, config.seed, self.epoch, shuffle=True, start=self.batch)
+        steps: Steps = data.epoch(config.batch_size, config.seed, self.epoch, shuffle=True, start=self.batch)
+        if watched is not None:
+            steps = watched(steps)
         for images, labels in bar(steps, title, self.batch, self.batches):
             with autocast(self.device, self.precision):
-                outputs = model(images)
+                outputs = self.forward(images)
             loss = F.cross_entropy(outputs.float(), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -103,7 +114,7 @@ class Learner:
         with torch.inference_mode():
             for images, labels in data.epoch(batch_size, self.config.seed, 0, shuffle=False):
                 with autocast(self.device, self.precision):
-                    outputs = self.model(images)
+                    outputs = self.forward(images)
                 loss_sum.add_(F.cross_entropy(outputs.float(), labels, reduction="sum"))
                 correct.add_((outputs.argmax(1) == labels).sum())
                 if stop.number is not None:
@@ -131,3 +142,11 @@ class Learner:
             torch.zeros((), dtype=torch.float64, device=self.device),
             torch.zeros((), dtype=torch.int64, device=self.device),
         )
+
+
+def _compiled(config: TrainConfig, model: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
+    """``model`` compiled for each shape that it meets, on CUDA into graphs of kernels that are launched as one."""
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    whole = config.arch.target is None  # a user's own model may hold what the compiler has to leave out
+    compiled: Callable[..., torch.Tensor] = torch.compile(model, fullgraph=whole, dynamic=False, mode=mode)
+    return compiled

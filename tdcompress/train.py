@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from .learner import Learner
 from .memory import keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
 from .precision import autocast, compute_dtype, effective_precision
+from .profiler import profiled
 from .report import layer_report
 from .runs import Run, RunError
 from .tuning import tunable, tune
@@ -130,6 +132,7 @@ class _Loop:
     ) -> None:
         self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
         self.summary = summary
+        self.profiled = False
 
     def until_ended(self, train_data: Batches, test_data: Batches) -> dict[str, Any]:
         self._write()
@@ -159,7 +162,12 @@ class _Loop:
     def _epoch(self, train_data: Batches, test_data: Batches) -> dict[str, Any] | None:
         """The rest of an epoch and its row of metrics.csv, or None if stopped before its end."""
         learner, device = self.learner, self.learner.device
-        trained = learner.train(train_data, self.stop)
+        watched = None
+        if self.config.profile and not self.profiled:
+            left, trace = learner.batches - learner.batch, self.run.directory / "trace.json"
+            watched = partial(profiled, total=left, device=device, trace=trace, log=self.log)
+            self.profiled = True
+        trained = learner.train(train_data, self.stop, watched)
         if trained is None:
             return None
         began = time.perf_counter()

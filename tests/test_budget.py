@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tdcompress import archs
-from tdcompress.budget import Unreachable, by_cap, by_layer, fit
+from tdcompress.budget import Unreachable, fit
 from tdcompress.compression import compress
 from tdcompress.config import ArchConfig, ConfigError, parse_rank
 from tdcompress.formats import FORMATS
@@ -41,16 +41,16 @@ def two_layers() -> nn.Module:
     return nn.Sequential(nn.Linear(100, 60), nn.ReLU(), nn.Linear(60, 40), nn.ReLU(), nn.Linear(40, 10))
 
 
-# As matrices the layers hold 160 R and 100 S entries, R <= 60 and S <= 40; kept are 40*10 and the biases 60 + 40 + 10.
-# One scale: S : R = 40 : 60. R = 12, S = 8 make 1920 + 800 + 510 = 3230. Dense: 6000 + 2400 + 510 = 8910.
+# As matrices the layers hold 160 R and 100 S entries, R = 60^p and S = 40^p; kept: 40*10 and the biases 60 + 40 + 10.
+# R reaches 11 at p = .5857, 12 at .6069, 13 at .6265; S 8 at .5637, 9 at .5956, 10 at .6242. Dense: 8910.
 TWO_LAYERS = [
-    ("params:3230", 12, 8),
-    (f"{8910 / 3230!r}x", 12, 8),
-    ("params:3330", 12, 9),  # short of 13, which is too much, the scale gives (12.99, 8.66); there is room for S = 9
-    ("params:3440", 13, 8),  # 3390, and S = 9 would be too much
-    ("params:3485", 13, 9),  # 3390 is 2.7 % short, so one bond goes beyond: 3490
+    ("params:3330", 12, 9),  # 1920 + 900 + 510
+    (f"{8910 / 3330!r}x", 12, 9),
+    ("params:3230", 11, 9),  # 3170: there is no room for S = 10
+    ("params:3440", 12, 10),
+    ("params:3515", 12, 11),  # 3430 is 2.4 % short, so one bond goes beyond: 3530
     # MACs are entries: 160 R + 100 S + 400 of 6000 + 2400 + 400
-    (f"macs:{3120 / 8800!r}", 12, 8),
+    (f"macs:{3220 / 8800!r}", 12, 9),
 ]
 
 
@@ -98,10 +98,10 @@ def test_no_bond_is_larger_than_its_layer_can_use(layout: str):
 def test_a_larger_budget_never_buys_less(format: str):
     sizes = []
     for size in range(60_000, 400_000, 28_000):
-        # A ring over two modes cannot have 368,000: 36 and 40 are products of two bonds up to 12, 37 to 39 are not.
+        # A ring over two modes has gaps: 36 and 40 are products of two bonds up to 12, 37 to 39 are not.
         with contextlib.suppress(ConfigError):
             sizes.append(parameters(compress(lenet(), format, f"params:{size}", (1, 28, 28))))
-    assert len(sizes) >= 12
+    assert len(sizes) >= 11
     assert sizes == sorted(sizes)
 
 
@@ -180,15 +180,12 @@ def chain(*sizes: int) -> Graph:
     return Graph(tuple(cores), tuple(modes), modes | {f"r{k}": 1 for k in range(1, count)})
 
 
-def test_two_ways_to_share_a_scale():
-    limits = {"narrow": 4, "wide": 40}
-    assert by_cap(limits, 0.25) == {"narrow": 1, "wide": 10}
-    assert by_layer(limits, 0.25) == {"narrow": 4, "wide": 10}
+def test_bonds_of_a_layer_are_alike_up_to_their_caps():
     # Modes 4 10 10 4, caps 4 40 4: 4a + 10ab + 10bc + 4c entries
-    (found,) = fit([chain(4, 10, 10, 4)], lambda _: lambda _, graph: graph.parameters, 0, 208, by_cap)
-    assert found.ranks == {"r1": 1, "r2": 10, "r3": 1}  # 4 + 100 + 100 + 4
-    (found,) = fit([chain(4, 10, 10, 4)], lambda _: lambda _, graph: graph.parameters, 0, 832, by_layer)
+    (found,) = fit([chain(4, 10, 10, 4)], lambda _: lambda _, graph: graph.parameters, 0, 832)
     assert found.ranks == {"r1": 4, "r2": 10, "r3": 4}  # 16 + 400 + 400 + 16
+    (found,) = fit([chain(4, 10, 10, 4)], lambda _: lambda _, graph: graph.parameters, 0, 204)
+    assert found.ranks == {"r1": 3, "r2": 3, "r3": 3}  # 12 + 90 + 90 + 12
 
 
 @settings(max_examples=60, deadline=None)
@@ -269,6 +266,6 @@ def test_a_rank_parses_or_is_refused(rank: object):
 
 
 def test_the_report_tells_what_was_asked_for_and_reached(capsys: pytest.CaptureFixture[str]):
-    for rank, reached in (("params:3230", "3,230 parameters"), (f"{8910 / 3230!r}x", "2.759x")):
+    for rank, reached in (("params:3330", "3,330 parameters"), (f"{8910 / 3330!r}x", "2.676x")):
         print_report(layer_report(compress(two_layers(), "tt", rank, (100,), layout="matrix"), (100,)), rank)
         assert f"rank={rank}: reached {reached}" in capsys.readouterr().out

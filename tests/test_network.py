@@ -86,8 +86,9 @@ CAPS = [
         "merged",
         {"r_lll": 2, "r_llr": 8, "r_ll": 16, "r_lr": 9, "r_l": 32, "r_rl": 4, "r_rr": 8, "r_r": 32},
     ),
-    # TR: every cut has two bonds, which share D: sqrt(16) = 4 around i; sqrt(9) = 3 around k; sqrt(32) -> 6 around o
-    ("tr", "channels", "merged", {"r0": 6, "r1": 4, "r2": 6}),
+    # TR: a chain's cap, should the other bond of a cut be one: 16 around i, 9 around k, 32 around o. Two bonds between
+    # the same two cores share it: sqrt(32) -> 6
+    ("tr", "channels", "merged", {"r0": 32, "r1": 16, "r2": 32}),
     ("tr", "matrix", "merged", {"r0": 6, "r1": 6}),
 ]
 

@@ -94,7 +94,7 @@ def test_names_that_need_replacing_stay_apart():
 
 def test_identity_ignores_where_and_fills_in_fields_of_later_versions():
     dataset = replace(BASELINE.dataset, root="/data", stream=True, workers=3)
-    config = replace(BASELINE, results_dir="elsewhere", device="cpu", rank="8", dataset=dataset)
+    config = replace(BASELINE, results_dir="elsewhere", device="cpu", rank="8", dataset=dataset, profile=True)
     assert identity(plain(config)) == identity(plain(BASELINE))
     older = plain(BASELINE)
     del older["method"]["plan"], older["lr"]

@@ -11,7 +11,7 @@ import pandas
 import pytest
 import torch
 
-from tdcompress import checkpoint, progress, tuning
+from tdcompress import checkpoint, profiler, progress, tuning
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data import DeviceDataset
 from tdcompress.interrupt import Interrupted, StopSignals
@@ -315,6 +315,37 @@ def test_a_busy_run_is_left_alone(tmp_path):
     config = config_in(tmp_path)
     with run_of(config).locked(), pytest.raises(RunError, match="another process works on"):
         train(config, run_of(config), print)
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(5, 5), (28, 2), (100, 1)])
+def test_a_profile_is_a_table_and_a_trace_and_changes_no_number(tmp_path, monkeypatch, batch_size, steps):
+    monkeypatch.setattr(profiler, "_ROWS", 1000)
+    plain = config_in(tmp_path / "plain", batch_size=batch_size)
+    train(plain, run_of(plain), print)
+    config = replace(plain, profile=True, results_dir=str(tmp_path / "profile"))
+    lines = []
+    train(config, run_of(config), lines.append)
+    assert metrics(run_of(config)).equals(metrics(run_of(plain)))
+    (table,) = [line for line in lines if line.startswith("profile of")]
+    assert table.startswith(f"profile of {steps} steps, trace in {run_of(config).directory / 'trace.json'}\n")
+    rows = [line.split() for line in table.splitlines()]
+    (fused,) = [row for row in rows if row[:1] == ["aten::_fused_sgd_"]]
+    assert int(fused[-1]) == steps  # calls
+    events = json.loads((run_of(config).directory / "trace.json").read_text())["traceEvents"]
+    assert sum(event["name"] == "aten::_fused_sgd_" for event in events) == steps
+
+
+def test_a_compiled_run_learns_and_is_another_run(tmp_path, monkeypatch):
+    plain = config_in(tmp_path, epochs=1)
+    config = replace(plain, compile=True)
+    assert run_directory(config, plain) != run_directory(plain, plain)
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(options) or (lambda x: model(x)))
+    train(config, Run(run_directory(config, plain)), print)
+    assert asked == [{"fullgraph": True, "dynamic": False, "mode": "default"}]
+    weights = checkpoint.load(run_directory(config, plain), print)["model"]
+    train(plain, run_of(plain), print)  # its checkpoint has the same names
+    assert weights.keys() == checkpoint.load(run_of(plain).directory, print)["model"].keys()
 
 
 def test_no_step_reads_from_the_device(tmp_path, monkeypatch):

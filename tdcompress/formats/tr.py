@@ -1,11 +1,18 @@
 """TR, tensor ring (Zhao et al. 2016; tensor ring nets: Wang et al. 2018)."""
 
+import math
+
 from ..network.graph import Core
 from ..network.layout import Layout
-from . import register
+from . import register, widest_third
 
 
-@register("tr")
+def root(channels: tuple[int, int], bond: str, conv: bool) -> int:
+    """The root of a chain's reference rank: a ring is cut at two bonds, a chain at one. The reference has no ring."""
+    return math.isqrt(widest_third(channels, bond, conv) - 1) + 1
+
+
+@register("tr", reference_rank=root)
 def tr(layout: Layout) -> list[Core]:
     """A closed chain ``(r0, s1, r1) (r1, s2, r2) .. (rd-1, sd, r0)`` over the sites."""
     count = len(layout.sites)

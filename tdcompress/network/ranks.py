@@ -15,8 +15,8 @@ def caps(graph: Graph) -> dict[str, int]:
 
     A bond whose removal separates the network: the smallest product of the modes beyond one of its ends (for two
     ends the smaller side; for a hyperedge all modes but those of its largest branch, the bound of the CP rank).
-    A bond on a cycle shares every cut with others: the largest over the cuts of D^(1/k), where the cut has k bonds
-    and D is the mode product of its smaller side.
+    A bond on a cycle shares every cut with others, of which any may be one: the largest mode product of a cut's smaller
+    side, or its k-th root for k bonds between the same cores, which are as good as one of the product of their sizes.
     """
     return dict(_caps(graph.with_ranks(dict.fromkeys(graph.bonds, 1))))
 
@@ -36,10 +36,25 @@ def _caps(graph: Graph) -> dict[str, int]:
 
 def _cycle_cap(graph: Graph, bond: str) -> int:
     everything = frozenset(range(len(graph.cores)))
+    smaller = max(min(graph.mode_size(inside), graph.mode_size(everything - inside)) for inside, _ in cuts(graph, bond))
+    parallel = sum(graph.carriers[other] == graph.carriers[bond] for other in graph.bonds)
+    return math.ceil(round(smaller ** (1 / parallel), 9))
+
+
+def even_rank(graph: Graph) -> int:
+    """The smallest size that, given to every bond, lets every cut through a single bond or a cycle pass all it can.
+
+    On a cycle a cut of k bonds passes the product of k ranks, so the k-th root of its smaller side's mode product.
+    """
+    limits, everything = caps(graph), frozenset(range(len(graph.cores)))
     best = 1
-    for inside, count in cuts(graph, bond):
-        smaller = min(graph.mode_size(inside), graph.mode_size(everything - inside))
-        best = max(best, math.ceil(round(smaller ** (1 / count), 9)))
+    for bond, limit in limits.items():
+        if len(graph.branches(bond)) == len(graph.carriers[bond]):
+            best = max(best, limit)
+        else:
+            for inside, count in cuts(graph, bond):
+                smaller = min(graph.mode_size(inside), graph.mode_size(everything - inside))
+                best = max(best, math.ceil(round(smaller ** (1 / count), 9)))
     return best
 
 
