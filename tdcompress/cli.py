@@ -290,9 +290,7 @@ def _runs(words: list[str]) -> None:
 
     from .runs import read_runs
 
-    filters: dict[str, Any] = {key: value.split(",") for key, value in options.items()}
-    if "seed" in filters:
-        filters["seed"] = [int(seed) for seed in filters["seed"] if seed.isdigit()]
+    filters = {key: value.split(",") for key, value in options.items()}
     table = read_runs(results_dir, **filters)
     if table.empty:
         print(f"no runs in {Path(results_dir) / 'runs'}" + (" like that" if filters else ""))
@@ -321,13 +319,12 @@ def _print_runs(table: Any) -> None:
 
 def _plot(words: list[str]) -> None:
     options = _pairs(words)
-    unknown = sorted(set(options) - {"results_dir", "formats"})
-    if unknown:
-        raise ConfigError(f"unknown key '{unknown[0]}', known: results_dir, formats")
+    results_dir = options.pop("results_dir", "results")
+    extensions = options.pop("formats", "png,svg").split(",")
 
-    from .plots import plot_all
+    from .figures import plot_all
 
-    for path in plot_all(options.get("results_dir", "results"), tuple(options.get("formats", "png,svg").split(","))):
+    for path in plot_all(results_dir, extensions, **{key: value.split(",") for key, value in options.items()}):
         print(path)
 
 

@@ -108,7 +108,7 @@ BAD = {
     "show rank=0": "rank=0 must be at least 1",
     "plot": "no finished runs in results/runs",
     "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
-    "plot size=3": "unknown key 'size', known: results_dir, formats",
+    "plot size=3": "runs have no column 'size'; known: dataset,",
     "runs method": "'method' is not of the form key=value",
     "runs speed=3": "runs have no column 'speed'",
     "trane": "unknown verb 'trane', known: train, show, runs, plot, bench",
