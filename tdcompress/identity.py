@@ -45,6 +45,21 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
 
+def choices(values: dict[str, Any]) -> tuple[str, str]:
+    """What was chosen beside the columns of a table of runs, as ``key=value`` words: of the method, and of the rest.
+
+    ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words.
+    """
+    changed = differences(identity(values), identity(plain(TrainConfig())))
+    words = {
+        key: f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for key, (value, _) in changed.items()
+        if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
+    }
+    of_method = [word.removeprefix("method.") for key, word in words.items() if key.startswith("method.")]
+    return " ".join(of_method), " ".join(word for key, word in words.items() if not key.startswith("method."))
+
+
 def method_name(method: MethodConfig) -> str:
     """The format, and the ones that convolutions and linear layers have instead: ``tt``, ``tt+cp_conv``."""
     parts = [method.format]

@@ -1,129 +1,126 @@
-"""The comparison figures, drawn from whatever runs there are: one function a figure."""
+"""One function a figure: each takes a table of runs that can be compared and draws it at the width of a column."""
 
 from __future__ import annotations
 
 import pkgutil
+import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from .config import ConfigError
-from .runs import read_metrics, read_runs
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-COLUMN = 3.4  # inches: the width of a column in print
+WIDTH = 3.5  # inches: a column in print
 BASELINE = "dense"
-# Okabe and Ito (2008): told apart with any kind of colour vision. Black is the baseline's.
+DIVERGED = "diverged"
+INK = "#222222"  # text, axes and the baseline
+# Okabe and Ito (2008), told apart with any kind of colour vision.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D1F", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+DASHES = ("-", "--", ":", "-.")
 STYLE = {
     "font.size": 8,
-    "axes.titlesize": 8,
     "legend.fontsize": 7,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.alpha": 0.25,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4,
+    "axes.axisbelow": True,
+    "grid.color": "#999999",
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
     "svg.hashsalt": "tdcompress",
+    "pdf.fonttype": 42,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
 
-def plot_all(results_dir: str | Path, extensions: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Draw every figure that the runs under ``results_dir`` allow, into ``results_dir``/figures; the files written.
+def accuracy_over_epochs(metrics: pandas.DataFrame, split: str) -> Figure:
+    """Accuracy on the ``split`` (train, test) after each epoch, a line per label: mean, and range over seeds.
 
-    Runs are compared only with runs of the same data set, arch and number of epochs. Raises ``ConfigError`` when
-    there is nothing to draw or a file format is not known.
+    ``metrics``: columns label, method, seed, epoch, train_accuracy, test_accuracy (fractions).
     """
-    unknown = sorted(set(extensions) - {"png", "svg", "pdf"})
-    if unknown:
-        raise ConfigError(f"unknown figure format '{unknown[0]}', known: png, svg, pdf")
-    runs = read_runs(results_dir)
-    drawn = runs[runs["status"].isin(["finished"])]
-    if drawn.empty:
-        raise ConfigError(f"no finished runs in {Path(results_dir) / 'runs'}: tdc train -m method=tt,dense makes two")
-    import matplotlib
-
-    folder = Path(results_dir) / "figures"
-    written: list[Path] = []
-    with matplotlib.rc_context(STYLE):
-        for (dataset, arch, epochs), group in drawn.groupby(["dataset", "arch", "epochs"]):
-            left_out = runs[(runs["dataset"] == dataset) & (runs["arch"] == arch) & (runs["epochs"] == epochs)]
-            note = _note(group, left_out, f"{dataset}, {arch}, {epochs:.0f} epochs")
-            figures = {
-                "accuracy_over_epochs": accuracy_over_epochs(read_metrics(group), note),
-                "accuracy_over_compression": accuracy_over(group, "compression_ratio", "compression ratio", note),
-                "accuracy_over_macs": accuracy_over(group, "macs", "MACs per image", note),
-                "seconds_per_epoch": seconds_per_epoch(group, note),
-            }
-            for name, figure in figures.items():
-                for extension in extensions:
-                    path = folder / f"{_file_name(f'{dataset}_{arch}_{epochs:.0f}_epochs')}_{name}.{extension}"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    metadata = {"Date": None} if extension == "svg" else None
-                    figure.savefig(path, dpi=300, bbox_inches="tight", metadata=metadata)
-                    written.append(path)
-    return written
-
-
-def accuracy_over_epochs(metrics: pandas.DataFrame, note: str) -> Figure:
-    """Train and test accuracy over epochs, a line per method and rank; the mean, and the range over seeds."""
-    figure = _figure(2 * COLUMN, 2.6)
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, column, title in zip(axes, ("train_accuracy", "test_accuracy"), ("training", "test"), strict=True):
-        for style, label, lines in _variants(metrics):
-            by_epoch = lines.groupby("epoch")[column].agg(["mean", "min", "max"]) * 100
-            every = max(1, len(by_epoch) // 8)
-            axis.plot(by_epoch.index, by_epoch["mean"], label=label, markevery=every, **style)
-            axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.15, lw=0)
-        axis.set(xlabel="epoch", title=f"{title} accuracy")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylabel("accuracy (%)")
-    last = metrics.sort_values("epoch").groupby("directory")[["train_accuracy", "test_accuracy"]]
-    _crop(axes[0], [float(v) * 100 for v in (last.nth(len(metrics["epoch"].unique()) // 4).min())], 100)
-    _legend(figure, axes[1])
-    _footnote(figure, note)
-    return figure
-
-
-def accuracy_over(runs: pandas.DataFrame, column: str, title: str, note: str) -> Figure:
-    """Final test accuracy over a count (logarithmic), a line per method through its ranks; mean, and range of seeds."""
-    figure = _figure(COLUMN, 2.6)
-    axis = figure.subplots()
-    for style, label, points in _variants(runs, by_rank=False):
-        found = points.groupby(column)["test_accuracy"].agg(["mean", "min", "max"]) * 100
-        spread = [found["mean"] - found["min"], found["max"] - found["mean"]]
-        if label == BASELINE:
-            axis.axhline(found["mean"].iloc[0], color=style["color"], lw=0.8, ls=":")
-        axis.errorbar(found.index, found["mean"], yerr=spread, label=label, capsize=2, **style)
-    axis.set(xscale="log", xlabel=title, ylabel="test accuracy (%)")
+    figure, axis = _figure(2.5)
+    curves = {}
+    for label, style, rows in _lines(metrics):
+        curves[label] = by_epoch = _spread(rows, "epoch", f"{split}_accuracy")
+        axis.plot(by_epoch.index, by_epoch["mean"], label=label, markevery=max(1, len(by_epoch) // 8), **style)
+        axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.2, lw=0)
+    axis.set(xlabel="epoch", ylabel=f"{'training' if split == 'train' else split} accuracy (%)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    # The first steep epochs would press the rest into one line.
+    settled = [curve["min"].iloc[min(len(curve) - 1, len(curve) // 5)] for curve in curves.values()]
+    top = max(curve["max"].max() for curve in curves.values())
+    low = min(*settled, top - 1)
+    axis.set_ylim(max(0, low - 0.15 * (top - low)), top + 0.05 * (top - low))
     _legend(figure, axis)
-    _footnote(figure, note)
     return figure
 
 
-def seconds_per_epoch(runs: pandas.DataFrame, note: str) -> Figure:
-    """Median training seconds per epoch, a bar per method and rank."""
-    variants = list(_variants(runs))
-    figure = _figure(COLUMN, 0.8 + 0.22 * len(variants))
-    axis = figure.subplots()
-    for place, (style, _, found) in enumerate(variants):
-        value = found["train_seconds_per_epoch"].median()
-        axis.barh(place, value, color=style["color"], height=0.7)
-        axis.annotate(f" {value:.3g}", (value, place), va="center", fontsize=7)
-    axis.set_yticks(range(len(variants)), [label for _, label, _ in variants])
+def accuracy_over(runs: pandas.DataFrame, column: str, title: str) -> Figure:
+    """Final test accuracy over a count (logarithmic), a line per label through its ranks: mean, and range over seeds.
+
+    The baseline is a horizontal line. ``runs``: columns label, method, rank, test_accuracy (fraction), ``column``.
+    """
+    figure, axis = _figure(2.5)
+    for label, style, rows in _lines(runs):
+        points = _spread(rows, column, "test_accuracy")
+        if label == BASELINE:
+            axis.axhline(points["mean"].iloc[0], label=label, color=style["color"], lw=1)
+            axis.axhspan(points["min"].iloc[0], points["max"].iloc[0], color=style["color"], alpha=0.15, lw=0)
+        else:
+            _errorbar(axis, points, label, style)
+    axis.set(xscale="log", xlabel=title, ylabel="test accuracy (%)")
+    low, high = axis.get_ylim()
+    if high - low < 1:  # a wider look at what is mostly noise
+        axis.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    _plain_ticks(axis, column)
+    _legend(figure, axis)
+    return figure
+
+
+def accuracy_over_learning_rate(runs: pandas.DataFrame) -> Figure:
+    """Final test accuracy over the learning rate, a line per label; a cross at the bottom for runs that diverged.
+
+    ``runs``: columns label, method, lr, status, test_accuracy (fraction; diverged runs need none).
+    """
+    figure, axis = _figure(2.5)
+    lines = list(_lines(runs))
+    across = axis.get_xaxis_transform()
+    for place, (label, style, rows) in enumerate(lines):
+        _errorbar(axis, _spread(rows[rows["status"] == "finished"], "lr", "test_accuracy"), label, style)
+        apart = 1.12 ** (place - (len(lines) - 1) / 2)  # crosses of several methods at one rate side by side
+        diverged = rows.loc[rows["status"] == DIVERGED, "lr"].unique() * apart
+        axis.plot(diverged, [0.03] * len(diverged), "x", color=style["color"], transform=across, ms=4)
+    if (runs["status"] == DIVERGED).any():
+        axis.plot([], [], "x", color=INK, ms=4, label=DIVERGED)
+    axis.set(xscale="log", xlabel="learning rate", ylabel="test accuracy (%)")
+    axis.margins(x=0.08)
+    _legend(figure, axis)
+    return figure
+
+
+def seconds_per_epoch(runs: pandas.DataFrame) -> Figure:
+    """Seconds that training takes per epoch (each run's median), a bar per label: mean, and range over seeds."""
+    lines = list(_lines(runs))
+    names = [textwrap.fill(label, 24) for label, _, _ in lines]
+    figure, axis = _figure(0.55 + 0.2 * len(lines) + 0.1 * sum(name.count("\n") for name in names))
+    for place, (_, style, rows) in enumerate(lines):
+        value = rows["train_seconds_per_epoch"].agg(["mean", "min", "max"])
+        spread = [[value["mean"] - value["min"]], [value["max"] - value["mean"]]]
+        axis.barh(
+            place, value["mean"], xerr=spread, color=style["color"], height=0.7, error_kw={"lw": 0.8, "ecolor": INK}
+        )
+        axis.annotate(f" {value['mean']:.3g}", (value["max"], place), va="center", fontsize=7)
+    axis.set_yticks(range(len(lines)), names)
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.grid(False, axis="y")
     axis.set_xlabel("training seconds per epoch")
-    devices = ", ".join(sorted(runs["device"].dropna().unique()))
-    _footnote(figure, f"{note}\n{devices}")
     return figure
 
 
@@ -136,59 +133,71 @@ def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     styles = {
         name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]} for k, name in enumerate(places)
     }
-    return {BASELINE: {"color": "black", "marker": "*"}, **styles}
+    return {BASELINE: {"color": INK, "marker": "*"}, **styles}
 
 
-def _variants(table: pandas.DataFrame, by_rank: bool = True) -> list[tuple[dict[str, Any], str, pandas.DataFrame]]:
-    """The rows of each method (and rank, and variant of the configuration) with their style and label."""
+def _lines(table: pandas.DataFrame) -> list[tuple[str, dict[str, Any], pandas.DataFrame]]:
+    """Label, style and rows of each line: the baseline first; lines of one method differ in their dashes."""
     styles = method_styles(list(table["method"].unique()))
-    table = table.assign(variant=[Path(directory).parent.name for directory in table["directory"]])
-    found = []
-    for method, rows in sorted(table.groupby("method"), key=lambda item: (item[0] != BASELINE, item[0])):
-        parts = list(rows.groupby(["rank", "variant"])) if by_rank else [(("", ""), rows)]
-        dashes = ("-", "--", ":", "-.")
-        for k, ((rank, variant), part) in enumerate(parts):
-            several = len(parts) > 1
-            same_rank = sum(other[0][0] == rank for other in parts) > 1
-            label = f"{method} {variant.removeprefix(method + '-') if same_rank else rank}" if several else str(method)
-            found.append(({**styles[method], "ls": dashes[k % len(dashes)]}, label.strip(), part))
-    return found
+    drawn: dict[str, int] = {}
+    lines = []
+    for (method, label), rows in sorted(table.groupby(["method", "label"], sort=False), key=_baseline_first):
+        dashes = DASHES[drawn.get(method, 0) % len(DASHES)]
+        drawn[method] = drawn.get(method, 0) + 1
+        lines.append((label, {**styles[method], "ls": dashes}, rows))
+    return lines
 
 
-def _note(drawn: pandas.DataFrame, all_runs: pandas.DataFrame, what: str) -> str:
-    seeds = drawn.groupby(["method", "rank"])["seed"].nunique()
-    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    note = f"{what}; {count} seed{'s' if count != '1' else ''} a line"
-    missing = all_runs[all_runs["status"] != "finished"]
-    if len(missing):
-        names = sorted({f"{row.method} {row.rank} ({row.status})".replace("  ", " ") for row in missing.itertuples()})
-        note += "\nleft out: " + ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return note
+def _baseline_first(line: tuple[tuple[str, str], Any]) -> tuple[bool, str]:
+    return line[0][0] != BASELINE, line[0][0]
 
 
-def _figure(width: float, height: float) -> Figure:
+def _spread(rows: pandas.DataFrame, by: str, column: str) -> pandas.DataFrame:
+    """Mean and range in per cent."""
+    return rows.groupby(by)[column].agg(["mean", "min", "max"]) * 100
+
+
+def _errorbar(axis: Any, points: pandas.DataFrame, label: str, style: dict[str, Any]) -> None:
+    spread = [points["mean"] - points["min"], points["max"] - points["mean"]]
+    axis.errorbar(points.index, points["mean"], yerr=spread, label=label, capsize=1.5, elinewidth=0.8, **style)
+
+
+def _figure(height: float) -> tuple[Figure, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure
+    return figure, figure.subplots()
 
 
-def _crop(axis: Any, lows: Sequence[float], top: float) -> None:
-    """Leave out the first steep epochs, where they would press the rest into one line."""
-    low = min(lows)
-    axis.set_ylim(max(0.0, low - (top - low) * 0.2 - 0.1), top + (top - low) * 0.03)
+def _plain_ticks(axis: Any, column: str) -> None:
+    """Counts as 20k and 3M, ratios as 5x; ticks at 1, 2 and 5 where there are too few decades."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_xlim()
+    if high / low < 300:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ratio = FuncFormatter(lambda value, _: f"{value:g}x")
+    axis.xaxis.set_major_formatter(ratio if column == "compression_ratio" else EngFormatter(sep=""))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Figure, axis: Any) -> None:
+    """Above the axes, in as many columns as the longest label leaves room for."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
-
-
-def _footnote(figure: Figure, note: str) -> None:
-    figure.supxlabel(note, fontsize=6.5, color="#555555", x=0.01, ha="left")
-
-
-def _file_name(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text)
+    order = sorted(range(len(labels)), key=lambda place: labels[place] == DIVERGED)
+    names = [textwrap.fill(labels[place], 48) for place in order]
+    longest = max(len(line) for name in names for line in name.splitlines())
+    fit = max(1, int(72 * WIDTH / (24 + 4.2 * longest)))  # points: a line's sample and its text
+    rows = -(-len(names) // fit)
+    figure.set_figheight(figure.get_figheight() + 0.14 * (rows + sum(name.count("\n") for name in names)))
+    figure.legend(
+        [handles[place] for place in order],
+        names,
+        loc="outside upper left",
+        ncols=-(-len(names) // rows),
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1,
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .config import ConfigError, TrainConfig
-from .identity import differences, identity, plain, run_directory
+from .identity import choices, differences, identity, plain, run_directory
 
 if TYPE_CHECKING:
     import pandas
@@ -28,9 +28,9 @@ METRICS = (
     "train_seconds", "test_seconds", "images_per_second", "peak_memory_mb",
 )  # fmt: skip
 COLUMNS = (
-    "dataset", "arch", "method", "rank", "seed", "status", "epochs_done", "epochs", "parameters", "dense_parameters",
-    "compression_ratio", "macs", "dense_macs", "test_accuracy", "best_test_accuracy", "train_seconds_per_epoch",
-    "device", "directory",
+    "dataset", "arch", "method", "variant", "rank", "seed", "status", "epochs_done", "epochs", "lr", "batch_size",
+    "setting", "parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs", "test_accuracy",
+    "best_test_accuracy", "train_seconds_per_epoch", "device", "torch", "tdcompress", "directory",
 )  # fmt: skip
 ENDED = ("finished", "diverged")  # nothing is left to do
 
@@ -151,8 +151,9 @@ def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
     """One row a run under ``results_dir``/runs, the columns ``COLUMNS``; ``filters``: column=value or [values].
 
     ``status`` is finished, diverged, running (a process holds its lock), interrupted (none does), or broken (its
-    summary is missing or unreadable; only dataset, arch, seed and directory are then known). ``rank`` is text, empty
-    where no layer has one. Quantities are those of summary.json.
+    summary is missing or unreadable; only what the path says is then known). ``rank`` is text, empty where no layer
+    has one. ``variant`` and ``setting`` are the other choices of the method and of everything else. Quantities are
+    those of summary.json. A filter on a column of numbers compares numbers: lr="1e-2" finds 0.01.
     """
     import pandas
 
@@ -162,8 +163,10 @@ def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
     found = sorted(Path(results_dir).glob("runs/*/*/*/seed*"))
     table = pandas.DataFrame([_row(directory) for directory in found], columns=list(COLUMNS))
     for column, wanted in filters.items():
-        values = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
-        table = table[table[column].isin(list(values))]
+        values = list(wanted) if isinstance(wanted, (list, tuple, set)) else [wanted]
+        if pandas.api.types.is_numeric_dtype(table[column]):
+            values = [float(value) for value in values if _is_number(value)]
+        table = table[table[column].isin(values)]
     return table.reset_index(drop=True)
 
 
@@ -212,15 +215,30 @@ def _metric_values(directory: Path) -> array[float]:
 def _row(directory: Path) -> dict[str, Any]:
     summary = _read_summary(directory)
     if summary is None:
-        dataset, arch, _, seed = directory.parts[-4:]
+        dataset, arch, name, seed = directory.parts[-4:]
         status = "running" if _held(directory) else "broken"
         number = int(seed[4:]) if seed[4:].lstrip("-").isdigit() else None
-        return {"dataset": dataset, "arch": arch, "seed": number, "status": status, "directory": str(directory)}
-    row = {column: summary.get(column) for column in COLUMNS} | {"directory": str(directory)}
-    row["rank"] = row["rank"] or ""  # grouping by rank would drop rows that have none
+        row = {"dataset": dataset, "arch": arch, "method": name.split("-")[0], "seed": number, "status": status}
+        return {"variant": "", "rank": "", "setting": "", **row, "directory": str(directory)}
+    config = summary.get("config")
+    config = config if isinstance(config, dict) else {}
+    variant, setting = choices(config) if config else ("", "")
+    versions = summary.get("versions")
+    row = {column: summary.get(column) for column in COLUMNS}
+    row |= {"variant": variant, "setting": setting, "lr": config.get("lr"), "batch_size": config.get("batch_size")}
+    row |= {key: versions.get(key) for key in ("torch", "tdcompress") if isinstance(versions, dict)}
+    row |= {"directory": str(directory), "rank": row["rank"] or ""}  # grouping by rank would drop rows that have none
     if row["status"] == "running" and not _held(directory):
         row["status"] = "interrupted"
     return row
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _read_summary(directory: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tdcompress import cli
 from tdcompress.archs import ARCHS
@@ -65,8 +66,15 @@ def test_every_yaml_composes(tdc, tmp_path, choice):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_says_the_command_that_runs_it(name):
-    assert f"# tdc train experiment={name}\n" in (CONF / "experiment" / f"{name}.yaml").read_text()
+def test_an_experiment_says_the_command_that_runs_it(name):  # at once after the line that Hydra wants first
+    assert (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1] == f"# tdc train experiment={name}"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_a_sweep_over_every_format(name):
+    hydra = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]
+    assert hydra["mode"] == "MULTIRUN"
+    assert set(hydra["sweeper"]["params"]["method"].split(",")) == set(FORMATS)
 
 
 BAD = {
@@ -108,7 +116,7 @@ BAD = {
     "show rank=0": "rank=0 must be at least 1",
     "plot": "no finished runs in results/runs",
     "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
-    "plot size=3": "unknown key 'size', known: results_dir, formats",
+    "plot size=3": "runs have no column 'size'; known: dataset,",
     "runs method": "'method' is not of the form key=value",
     "runs speed=3": "runs have no column 'speed'",
     "trane": "unknown verb 'trane', known: train, show, runs, plot, bench",

@@ -213,6 +213,8 @@ def test_runs_and_metrics_read_back_what_was_written(tmp_path):
         ["cp", "8", 0], ["cp", "8", 1], ["dense", "", 0], ["tt", "8", 0], ["tt", "8", 1],
     ]  # fmt: skip
     assert read_runs(tmp_path, method=["cp", "dense"], seed=0).method.tolist() == ["cp", "dense"]
+    assert read_runs(tmp_path, seed=["1", "2"], epochs="3.0", status="finished").method.tolist() == ["cp", "tt"]
+    assert read_runs(tmp_path, seed="one").empty
     metrics = read_metrics(runs)
     assert len(metrics) == 10
     assert metrics.columns.is_unique
@@ -221,6 +223,21 @@ def test_runs_and_metrics_read_back_what_was_written(tmp_path):
     assert mine.train_loss.tolist() == [0.1 + 1, 0.1 + 2, 0.1 + 3]
     with pytest.raises(ConfigError, match="no column 'colour'"):
         read_runs(tmp_path, colour="red")
+
+
+def test_what_else_was_chosen_is_told_apart(tmp_path):
+    changes = [{}, {"dataset": DatasetConfig("mnist", limit=12000)}, {"method": MethodConfig("tt", layout="split")}]
+    changes += [{"lr": 0.5}, {"rank": 4}]
+    for seed, change in enumerate(changes):
+        config = replace(BASELINE, **change)
+        write_run(
+            tmp_path / f"runs/mnist/vgg16/tt-8-{seed}/seed{seed}", config=plain(config), versions={"torch": "2.0"}
+        )
+    runs = read_runs(tmp_path)
+    assert runs.variant.tolist() == ["", "", "layout=split", "", ""]
+    assert runs.setting.tolist() == ["", "dataset.limit=12000", "", "", ""]
+    assert runs.lr.tolist() == [0.05, 0.05, 0.05, 0.5, 0.05]
+    assert set(runs.torch) == {"2.0"}
 
 
 def test_no_results_are_an_empty_table(tmp_path):
@@ -242,7 +259,7 @@ def test_damaged_runs_are_listed_and_harm_no_other(tmp_path):
     (tmp_path / "runs/mnist/lenet/tt-8/seed9").mkdir()
     runs = read_runs(tmp_path)
     assert runs.status.tolist() == ["finished", "broken", "broken", "finished", "broken"]
-    assert runs.seed.tolist() == [0, 1, 2, 3, 9]
+    assert runs.seed.tolist() == [0, 1, 2, 3, 9] and runs.method.tolist() == ["tt"] * 5
     with pytest.warns(UserWarning, match="damaged"):
         metrics = read_metrics(runs)
     assert metrics.seed.tolist() == [0, 0, 3]
