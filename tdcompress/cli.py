@@ -194,6 +194,10 @@ def _typed(raw: DictConfig) -> TrainConfig:
     return validate(config)
 
 
+# Their keys are the user's own, so none of them is unknown.
+_OPEN = ("method.layers", "optim.optimizer.", "optim.scheduler.", "arch.target", "dataset.target")
+
+
 def _hydra(words: list[str], job: Callable[[DictConfig], None]) -> None:
     """Compose the configuration that ``words`` ask for and call ``job`` with it, once or for each run of a sweep."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions, to be told in one line
@@ -219,7 +223,7 @@ def _hydra(words: list[str], job: Callable[[DictConfig], None]) -> None:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["TDC_SWEEP_DIR"] = scratch  # where Hydra writes of a sweep what each run keeps anyway
-            sys.argv = ["tdc", *words]
+            sys.argv = ["tdc", *(f"++{word}" if word.startswith(_OPEN) else word for word in words)]
             hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_one_line(error, OmegaConf.structured(TrainConfig)))

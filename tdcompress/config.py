@@ -12,6 +12,7 @@ KERNELS = ("merged", "separate", "open")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 INTERVALS = ("epoch", "step")
+DECAYS = ("factors", "scaled", "frobenius")
 
 
 class ConfigError(ValueError):
@@ -59,6 +60,7 @@ class MethodConfig:
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
     out_modes: Optional[list[int]] = None
     init: str = "orthogonal"  # or "variance": Gaussian cores; both start with the variance of the dense twin
+    decay: str = "factors"  # of each core; "scaled": times parameters / dense ones; "frobenius": of the weight itself
     plan: str = "model"  # the contraction order: by the cost model, by "measure" on the first batch, "chain" or "dense"
     checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again
     allow_larger: bool = False  # factorise layers even where the cores hold no fewer entries than the dense weight
@@ -195,6 +197,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("precision", config.precision, PRECISIONS),
         ("method.layout", config.method.layout, LAYOUTS),
         ("method.kernel", config.method.kernel, KERNELS),
+        ("method.decay", config.method.decay, DECAYS),
         ("optim.interval", config.optim.interval, INTERVALS),
     ):
         if name is not None and name not in known:

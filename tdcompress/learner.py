@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -16,8 +17,9 @@ from .batches import Batches
 from .checkpoint import random_states, restore_random_states
 from .compression import plans, use_plans
 from .config import TrainConfig
+from .decay import frobenius_penalty, parameter_groups
 from .interrupt import StopSignals
-from .optim import build_optimizer, build_scheduler
+from .optim import build_optimizer, build_scheduler, weight_decay
 from .precision import autocast, effective_precision
 from .progress import bar
 
@@ -34,7 +36,9 @@ class Learner:
         self.config, self.model, self.batches, self.device = config, model, batches, device
         self.precision = effective_precision(config.precision, device)
         self.forward = _compiled(config, model, device) if config.compile else model
-        self.optimizer = build_optimizer(config, model.parameters(), device)
+        self.decay = weight_decay(config)
+        groups = parameter_groups(model, config.method.decay, self.decay)
+        self.optimizer = build_optimizer(config, groups, device)
         self.scheduler = build_scheduler(config, self.optimizer, batches)
         self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
         self.rows: list[dict[str, Any]] = []
@@ -81,6 +85,7 @@ class Learner:
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
         clip, parameters = config.optim.clip, list(model.parameters())
+        frobenius = config.method.decay == "frobenius" and self.decay > 0
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
@@ -92,7 +97,7 @@ class Learner:
                 outputs = self.forward(images)
             loss = F.cross_entropy(outputs.float(), labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss + frobenius_penalty(model, self.decay) if frobenius else loss).backward()
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             optimizer.step()
@@ -101,11 +106,18 @@ class Learner:
             loss_sum.add_(loss.detach(), alpha=len(labels))
             correct.add_((outputs.detach().argmax(1) == labels).sum())
             self.batch += 1
-            if stop.number is not None:
+            if stop.number is not None or self._lost(loss_sum):
                 break
         total, right = loss_sum.item(), correct.item()  # waits for the device, so that the clock below is right
         self.seconds += time.perf_counter() - began
+        if not math.isfinite(total):
+            return math.nan, right / len(data)
         return (total / len(data), right / len(data)) if self.batch == self.batches else None
+
+    def _lost(self, loss_sum: torch.Tensor) -> bool:
+        """Whether the loss is no number any more. Asked where the answer is at hand: a GPU would have to be waited for,
+        and is asked at the epoch's end."""
+        return self.device.type == "cpu" and not math.isfinite(loss_sum.item())
 
     def evaluate(self, data: Batches, batch_size: int, stop: StopSignals) -> tuple[float, float] | None:
         """Mean loss and accuracy over ``data``, or None if stopped before the end. Changes no state."""

@@ -16,8 +16,16 @@ from .targets import find_target
 _FUSED_ON = ("cpu", "cuda")
 
 
-def build_optimizer(config: TrainConfig, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> Optimizer:
-    """The optimizer at learning rate ``config.lr``, fused where it can be and nothing else was asked for."""
+def weight_decay(config: TrainConfig) -> float:
+    """The optimizer's, 0 where it has none of its own choosing."""
+    return float(config.optim.optimizer.get("weight_decay") or 0.0)
+
+
+def build_optimizer(config: TrainConfig, parameters: Iterable[Any], device: torch.device) -> Optimizer:
+    """The optimizer of parameters, or groups of them, at learning rate ``config.lr``.
+
+    Fused where it can be and nothing else was asked for.
+    """
     target, options = _split(config.optim.optimizer, "optim.optimizer", "torch.optim.SGD")
     options = {"lr": config.lr, **options}
     parameters = list(parameters)
