@@ -25,7 +25,7 @@ __all__ = ["METRICS", "Run", "RunError", "read_metrics", "read_runs", "run_direc
 
 METRICS = (
     "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
-    "train_seconds", "test_seconds", "images_per_second", "peak_memory_mb",
+    "train_seconds", "test_seconds", "images_per_second", "peak_memory_mb", "degeneracy",
 )  # fmt: skip
 COLUMNS = (
     "dataset", "arch", "method", "variant", "rank", "seed", "status", "epochs_done", "epochs", "lr", "batch_size",

@@ -28,6 +28,7 @@ from .precision import autocast, compute_dtype, effective_precision
 from .profiler import profiled
 from .report import layer_report
 from .runs import Run, RunError
+from .stability import degeneracy
 from .tuning import tunable, tune
 
 Log = Callable[[str], Any]
@@ -187,6 +188,7 @@ class _Loop:
             "test_seconds": time.perf_counter() - began,
             "images_per_second": len(train_data) / learner.seconds,
             "peak_memory_mb": peak_memory(device),
+            "degeneracy": degeneracy(learner.model),
         }
 
     def _write(self) -> None:

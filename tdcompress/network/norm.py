@@ -14,14 +14,21 @@ from .plan import Contraction, compile_tree
 
 def squared_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
     """||W||^2 as a scalar tensor, differentiable: the network contracted with a copy of itself over all modes."""
-    return _contraction(graph)([*cores, *cores])
+    return _contraction(graph, ())([*cores, *cores])
+
+
+def component_norms(graph: Graph, cores: Sequence[Tensor], bond: str) -> Tensor:
+    """||W_r||^2 of the components that W is the sum of along ``bond``, one for each of its values."""
+    return _contraction(graph, (bond,))([*cores, *cores])
 
 
 @lru_cache(maxsize=4096)
-def _contraction(graph: Graph) -> Contraction:
+def _contraction(graph: Graph, held: tuple[str, ...]) -> Contraction:
+    """The network with a copy of itself that shares its modes and the bonds ``held``, which stay open."""
+    shared = (*graph.modes, *held)
     copies = tuple(
-        Core(f"{core.name}'", tuple(i if i in graph.modes else f"{i}'" for i in core.indices)) for core in graph.cores
+        Core(f"{core.name}'", tuple(i if i in shared else f"{i}'" for i in core.indices)) for core in graph.cores
     )
     sizes = {**graph.sizes, **{f"{bond}'": size for bond, size in graph.ranks.items()}}
-    doubled = Graph(graph.cores + copies, (), sizes)
+    doubled = Graph(graph.cores + copies, held, sizes)
     return compile_tree(doubled, greedy_tree(doubled))
