@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -106,18 +105,11 @@ class Learner:
             loss_sum.add_(loss.detach(), alpha=len(labels))
             correct.add_((outputs.detach().argmax(1) == labels).sum())
             self.batch += 1
-            if stop.number is not None or self._lost(loss_sum):
+            if stop.number is not None:
                 break
         total, right = loss_sum.item(), correct.item()  # waits for the device, so that the clock below is right
         self.seconds += time.perf_counter() - began
-        if not math.isfinite(total):
-            return math.nan, right / len(data)
         return (total / len(data), right / len(data)) if self.batch == self.batches else None
-
-    def _lost(self, loss_sum: torch.Tensor) -> bool:
-        """Whether the loss is no number any more. Asked where the answer is at hand: a GPU would have to be waited for,
-        and is asked at the epoch's end."""
-        return self.device.type == "cpu" and not math.isfinite(loss_sum.item())
 
     def evaluate(self, data: Batches, batch_size: int, stop: StopSignals) -> tuple[float, float] | None:
         """Mean loss and accuracy over ``data``, or None if stopped before the end. Changes no state."""
