@@ -172,8 +172,9 @@ def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfi
     if kernel == "open" and not format.open_kernel and len(weight_shape) > 2:
         able = ", ".join(sorted(f.name for f in FORMATS.values() if f.open_kernel))
         raise ConfigError(f"kernel=open needs a format with a central core ({able}), {format.name} has none")
+    usual = format.layout if len(weight_shape) > 2 else format.linear_layout or format.layout
     layout = arrange(
-        weight_shape, method.layout or format.layout, kernel, method.factors, method.in_modes, method.out_modes
+        weight_shape, method.layout or usual, kernel, method.factors, method.in_modes, method.out_modes
     )
     if format.factorised and len(layout.sites) < 2:
         raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")

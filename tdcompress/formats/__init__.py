@@ -28,7 +28,8 @@ def widest_third(channels: tuple[int, int], bond: str, conv: bool) -> int:
 class Format:
     """A named topology and how it is used unless the user says otherwise.
 
-    ``layout`` and ``kernel``: its default grouping of modes (see ``network.layout.arrange``). ``open_kernel``: it has
+    ``layout`` and ``kernel``: its default grouping of modes (see ``network.layout.arrange``), ``linear_layout`` that of
+    linear layers where it differs. ``open_kernel``: it has
     a central core on which kh and kw may stay. ``reference_rank``: what ``rank=reference`` means for a bond.
     ``factorised`` is false for the baseline, whose layers are left as they are.
     """
@@ -36,6 +37,7 @@ class Format:
     name: str
     topology: Topology
     layout: str = "channels"
+    linear_layout: str | None = None
     kernel: str = "merged"
     open_kernel: bool = False
     reference_rank: ReferenceRank = widest_third
