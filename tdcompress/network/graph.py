@@ -68,8 +68,8 @@ class Graph:
         """The same graph with other bond sizes."""
         return Graph(self.cores, self.modes, {**self.sizes, **ranks})
 
-    def branches(self, bond: str) -> list[frozenset[int]]:
-        """The connected parts that are left when ``bond`` is cut, as sets of core positions."""
+    def branches(self, bond: str | None = None) -> list[frozenset[int]]:
+        """The connected parts, those that are left when ``bond`` is cut, as sets of core positions."""
         left = set(range(len(self.cores)))
         parts = []
         while left:
@@ -83,6 +83,12 @@ class Graph:
             left -= part
             parts.append(frozenset(part))
         return parts
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether no way leads from a core back to itself; bonds between the same two cores count as one."""
+        edges = {self.carriers[bond] for bond in self.bonds}
+        return all(len(edge) == 2 for edge in edges) and len(edges) == len(self.cores) - len(self.branches())
 
     def mode_size(self, positions: Iterable[int]) -> int:
         """Product of the mode sizes on the given cores."""

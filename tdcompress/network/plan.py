@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -218,7 +219,7 @@ class _Compiler:
             return tree
         left, right = self.merge(tree[0]), self.merge(tree[1])
         a, b, members = self.slots[left], self.slots[right], self.members[left] | self.members[right]
-        need = parts(a, b, self.needed(members))
+        need = parts(a, b, self.needed(members).union(self.graph.modes))
         elementwise = not need.summed
         inner = need.summed
         left_order = (*need.group, *need.kept, *inner)
@@ -320,12 +321,28 @@ def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convoluti
     )
 
 
-def merge_all(graph: Graph, cores: Sequence[Tensor], tree: Tree | None = None) -> Tensor:
-    """The cores merged into one tensor over the graph's modes, in their order; ``tree``: in which order to merge."""
+@dataclass(frozen=True)
+class Contraction:
+    """All tensors of a graph merged into one over its modes; a mode may sit on several of them."""
+
+    merges: tuple[Merge, ...]
+    order: tuple[int, ...]
+
+    def __call__(self, cores: Sequence[Tensor]) -> Tensor:
+        slots = list(cores)
+        for merge in self.merges:
+            slots.append(merge(slots))
+        return slots[-1].permute(self.order)
+
+
+@lru_cache(maxsize=4096)
+def compile_tree(graph: Graph, tree: Tree) -> Contraction:
+    """Compile the merging of all cores in the order that ``tree`` says."""
     compiler = _Compiler(graph, False, Convolution())
-    slot = compiler.merge(merge_tree(graph) if tree is None else tree)
-    slots = list(cores)
-    for merge in compiler.merges:
-        slots.append(merge(slots))
-    indices = compiler.slots[slot]
-    return slots[slot].permute([indices.index(mode) for mode in graph.modes])
+    indices = compiler.slots[compiler.merge(tree)]
+    return Contraction(tuple(compiler.merges), tuple(indices.index(mode) for mode in graph.modes))
+
+
+def merge_all(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
+    """The cores merged into one tensor over the graph's modes, in their order."""
+    return compile_tree(graph, merge_tree(graph))(cores)
