@@ -173,9 +173,7 @@ def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfi
         able = ", ".join(sorted(f.name for f in FORMATS.values() if f.open_kernel))
         raise ConfigError(f"kernel=open needs a format with a central core ({able}), {format.name} has none")
     usual = format.layout if len(weight_shape) > 2 else format.linear_layout or format.layout
-    layout = arrange(
-        weight_shape, method.layout or usual, kernel, method.factors, method.in_modes, method.out_modes
-    )
+    layout = arrange(weight_shape, method.layout or usual, kernel, method.factors, method.in_modes, method.out_modes)
     if format.factorised and len(layout.sites) < 2:
         raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
     cores = tuple(format.topology(layout))
@@ -274,7 +272,7 @@ def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
 
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     weight = swap.layer.weight.detach()
-    cores = [core.to(weight) for core in INITS[swap.method.init](swap.graph, float(weight.double().square().mean()))]
+    cores = [core.to(weight) for core in INITS[swap.method.init](swap.graph, weight)]
     new = _module(swap, cores)
     rates = rates or device_rates(weight.device, weight.dtype)
     new.candidates = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), rates, swap.method.plan)

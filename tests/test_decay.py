@@ -19,8 +19,8 @@ from tdcompress.stability import degeneracy
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def lenet(format: str = "tt", rank: int = 4) -> nn.Module:
-    return compress(build(ArchConfig(name="lenet"), 1, 10, 28), format, rank, (1, 28, 28))
+def lenet(format: str = "tt", rank: int = 4, layout: str | None = "matrix") -> nn.Module:
+    return compress(build(ArchConfig(name="lenet"), 1, 10, 28), format, rank, (1, 28, 28), layout=layout)
 
 
 def decays(model: nn.Module, decay: str, weight_decay: float = 0.01) -> dict[str, float]:
@@ -58,7 +58,7 @@ def test_the_penalty_is_the_weights_own_decay(case: Case):
 
 
 def test_the_penalty_of_a_model_counts_every_layer():
-    model = lenet("tr", 3)
+    model = lenet("tr", 3, None)
     layers = [layer for layer in model.modules() if isinstance(layer, Factorised)]
     expected = sum(float(layer.to_dense().double().square().sum()) for layer in layers)
     assert float(frobenius_penalty(model, 2.0)) == pytest.approx(expected, rel=1e-5)
