@@ -34,6 +34,7 @@ tdc trains networks with their weights in a tensor format, and compares the form
   tdc show method=ht arch=vgg16              what each layer holds and costs, without training
   tdc runs method=tt status=finished         the runs there are
   tdc plot results_dir=results               draw the comparison figures
+  tdc report results_dir=results             tables and figures as one page, and the tables that a repository keeps
   tdc bench layers method=cp threads=2       time layers, or a step, or the loop (tdc bench step, tdc bench loop)
 
 `tdc train --help` lists every key; `tdc train --cfg job` prints the configuration.
@@ -342,6 +343,18 @@ def _bench(words: list[str]) -> None:
     run(words)
 
 
+def _write_report(words: list[str]) -> None:
+    options = _pairs(words)
+    results_dir = options.pop("results_dir", "results")
+    if options:
+        raise ConfigError(f"unknown key '{next(iter(options))}', known: results_dir")
+
+    from .pages import write_report
+
+    for path in write_report(results_dir):
+        print(path)
+
+
 def _pairs(words: list[str]) -> dict[str, str]:
     odd = [word for word in words if "=" not in word]
     if odd:
@@ -350,5 +363,6 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
-    "train": _train, "show": _show, "runs": _runs, "plot": _plot, "bench": _bench
+    "train": _train, "show": _show, "runs": _runs, "plot": _plot, "report": _write_report,
+    "bench": _bench,
 }  # fmt: skip

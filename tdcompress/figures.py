@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import plots
 from .config import ConfigError
-from .runs import read_metrics, read_runs
+from .results import read_results
 
 if TYPE_CHECKING:
     import pandas
@@ -41,9 +41,8 @@ def plot_all(results_dir: str | Path, extensions: Sequence[str] = ("png", "svg")
     unknown = sorted(set(extensions) - set(EXTENSIONS))
     if unknown:
         raise ConfigError(f"unknown figure format '{unknown[0]}', known: {', '.join(EXTENSIONS)}")
-    runs = read_runs(results_dir, **filters)
     written = []
-    for drawing in drawings(runs, read_metrics(runs)):
+    for drawing in drawings(*read_results(results_dir, **filters)):
         _footnote(drawing)
         for extension in extensions:
             path = Path(results_dir) / "figures" / f"{drawing.name}.{extension}"
@@ -58,21 +57,24 @@ def plot_all(results_dir: str | Path, extensions: Sequence[str] = ("png", "svg")
     return written
 
 
-def drawings(runs: pandas.DataFrame, metrics: pandas.DataFrame) -> Iterator[Drawing]:
-    """Every figure of ``runs`` (as ``read_runs`` gives them) and their epochs (``read_metrics``)."""
-    import matplotlib
-
-    with matplotlib.rc_context(plots.STYLE):
-        known = runs[runs["status"] != "broken"]
-        for key, group in known.groupby(SAME, dropna=False):
-            if (group["status"] == "finished").any():
-                dataset, arch, epochs = key[:3]
-                alike = known[(known["dataset"] == dataset) & (known["arch"] == arch) & (known["epochs"] == epochs)]
-                lost = runs[(runs["status"] == "broken") & (runs["dataset"] == dataset) & (runs["arch"] == arch)]
-                yield from _Comparison(group, lost, alike).drawings(metrics)
+def drawings(runs: pandas.DataFrame, epochs: pandas.DataFrame) -> Iterator[Drawing]:
+    """Every figure of ``runs`` and their ``epochs``, as ``read_results`` gives them."""
+    for comparison in comparisons(runs):
+        yield from comparison.drawings(epochs)
 
 
-class _Comparison:
+def comparisons(runs: pandas.DataFrame) -> Iterator[Comparison]:
+    """The runs in groups that can be compared; only groups with a finished run."""
+    known = runs[runs["status"] != "broken"]
+    for key, group in known.groupby(SAME, dropna=False):
+        if (group["status"] == "finished").any():
+            dataset, arch, epochs = key[:3]
+            alike = known[(known["dataset"] == dataset) & (known["arch"] == arch) & (known["epochs"] == epochs)]
+            lost = runs[(runs["status"] == "broken") & (runs["dataset"] == dataset) & (runs["arch"] == arch)]
+            yield Comparison(group, lost, alike)
+
+
+class Comparison:
     """Runs that agree in all but method, rank, learning rate and seed. ``lost``: broken ones, perhaps of them.
 
     ``alike`` are all runs of the same data set, arch and number of epochs: what sets these apart goes into names.
@@ -94,21 +96,28 @@ class _Comparison:
             self.what.append(f"batch size {first['batch_size']:.0f}")
 
     def drawings(self, metrics: pandas.DataFrame) -> Iterator[Drawing]:
+        """The figures that these runs allow, in matplotlib's settings for them."""
+        import matplotlib
+
+        with matplotlib.rc_context(plots.STYLE):
+            yield from self._drawings(metrics)
+
+    def _drawings(self, metrics: pandas.DataFrame) -> Iterator[Drawing]:
         if self.runs["lr"].nunique() > 1:
             for rank, panel in _by_rank(self.runs):
                 shown = panel[panel["status"].isin(["finished", "diverged"])]
                 yield self._drawing(
                     ["accuracy_over_learning_rate", rank], plots.accuracy_over_learning_rate(shown), panel, shown, "lr"
                 )
-        runs = _at_one_rate(self.runs)
-        for rank, panel in _by_rank(runs):
-            yield from self._of_one_rank(rank, panel, metrics)
-        runs = _labelled(runs, by_rank=False)
+        at_one_rate = _at_one_rate(self.runs)
+        runs = _labelled(at_one_rate, by_rank=False)
         shown = runs[runs["status"] == "finished"]
         if len(shown[["label", "rank"]].drop_duplicates()) > 1:
             for column, title in COUNTS.items():
                 figure = plots.accuracy_over(shown, column, title)
                 yield self._drawing([f"accuracy_over_{column}"], figure, runs, shown, "rank")
+        for rank, panel in _by_rank(at_one_rate):
+            yield from self._of_one_rank(rank, panel, metrics)
 
     def _of_one_rank(self, rank: str, panel: pandas.DataFrame, metrics: pandas.DataFrame) -> Iterator[Drawing]:
         shown = panel[panel["status"] == "finished"]
@@ -164,7 +173,7 @@ def _by_rank(runs: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
     Only panels with a finished run.
     """
     ranked = runs[runs["rank"] != ""]
-    ranks = sorted(ranked["rank"].unique(), key=_natural)
+    ranks = sorted(ranked["rank"].unique(), key=natural)
     together = len(ranks) < 2 or ranked["method"].nunique() < 2
     panels = [("", runs)] if together else [(rank, runs[runs["rank"].isin([rank, ""])]) for rank in ranks]
     for rank, panel in panels:
@@ -174,13 +183,15 @@ def _by_rank(runs: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
 
 def _labelled(runs: pandas.DataFrame, by_rank: bool = True) -> pandas.DataFrame:
     """Ordered by rank, with a column ``label``: the method, its rank where ranks differ, its variant."""
-    ordered = runs.iloc[sorted(range(len(runs)), key=lambda place: _natural(runs["rank"].iloc[place]))]
+    keys = [(natural(rank), variant) for rank, variant in zip(runs["rank"], runs["variant"], strict=True)]
+    ordered = runs.iloc[sorted(range(len(runs)), key=keys.__getitem__)]
     ranks = ordered["rank"] if by_rank and ordered.loc[ordered["rank"] != "", "rank"].nunique() > 1 else ""
-    labels = ordered["method"] + " " + ranks + " " + ordered["variant"].fillna("")
+    labels = ordered["method"] + " " + ranks + " " + ordered["variant"]
     return ordered.assign(label=[" ".join(label.split()) for label in labels])
 
 
-def _natural(rank: str) -> tuple[float, str]:
+def natural(rank: str) -> tuple[float, str]:
+    """A key that sorts 2x before 10x."""
     digits = re.search(r"[0-9.]+", rank)
     return (float(digits[0]) if digits else 0.0, rank)
 
@@ -217,7 +228,7 @@ def _absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str
         cells.setdefault((label, at), {})[int(seed)] = "" if directory in shown else status
     plain = runs[(runs["variant"] == "") & ((runs["rank"] != "") | (by != "rank"))]
     for label in plain["label"].unique():
-        for at in sorted(set(value[plain.index]), key=_natural):
+        for at in sorted(set(value[plain.index]), key=natural):
             cells.setdefault((label, at), {})
     seeds = [seed for found in cells.values() for seed in found]
     usual = {seed for seed in seeds if 2 * seeds.count(seed) > sum(map(bool, cells.values()))}

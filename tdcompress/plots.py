@@ -115,7 +115,8 @@ def seconds_per_epoch(runs: pandas.DataFrame) -> Figure:
         axis.barh(
             place, value["mean"], xerr=spread, color=style["color"], height=0.7, error_kw={"lw": 0.8, "ecolor": INK}
         )
-        axis.annotate(f" {value['mean']:.3g}", (value["max"], place), va="center", fontsize=7)
+        text = f"{value['mean']:.3g}"
+        axis.annotate(text, (value["max"], place), (3, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(lines)), names)
     axis.invert_yaxis()
     axis.margins(x=0.15)

@@ -157,17 +157,23 @@ def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
     """
     import pandas
 
+    found = sorted(Path(results_dir).glob("runs/*/*/*/seed*"))
+    return chosen(pandas.DataFrame([_row(directory) for directory in found], columns=list(COLUMNS)), **filters)
+
+
+def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
+    """The rows where every column=value or [values] of ``filters`` holds. Raises ``ConfigError`` for other columns."""
+    import pandas
+
     unknown = sorted(set(filters) - set(COLUMNS))
     if unknown:
         raise ConfigError(f"runs have no column {unknown[0]!r}; known: {', '.join(COLUMNS)}")
-    found = sorted(Path(results_dir).glob("runs/*/*/*/seed*"))
-    table = pandas.DataFrame([_row(directory) for directory in found], columns=list(COLUMNS))
     for column, wanted in filters.items():
         values = list(wanted) if isinstance(wanted, (list, tuple, set)) else [wanted]
-        if pandas.api.types.is_numeric_dtype(table[column]):
+        if pandas.api.types.is_numeric_dtype(runs[column]):
             values = [float(value) for value in values if _is_number(value)]
-        table = table[table[column].isin(values)]
-    return table.reset_index(drop=True)
+        runs = runs[runs[column].isin(values)]
+    return runs.reset_index(drop=True)
 
 
 def read_metrics(runs: pandas.DataFrame) -> pandas.DataFrame:

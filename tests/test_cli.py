@@ -19,6 +19,7 @@ from tdcompress.sources import DATASETS
 CONF = cli.conf_dir()
 GROUPS = {"method": FORMATS, "arch": ARCHS, "dataset": DATASETS, "launcher": LAUNCHERS}
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+REPORT = ("report.html", "report.md", "summary.csv", "metrics.csv")
 CHOICES = [f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -117,9 +118,11 @@ BAD = {
     "plot": "no finished runs in results/runs",
     "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
     "plot size=3": "runs have no column 'size'; known: dataset,",
+    "report": "no finished runs in results: tdc train",
+    "report method=tt": "unknown key 'method', known: results_dir",
     "runs method": "'method' is not of the form key=value",
     "runs speed=3": "runs have no column 'speed'",
-    "trane": "unknown verb 'trane', known: train, show, runs, plot, bench",
+    "trane": "unknown verb 'trane', known: train, show, runs, plot, report, bench",
 }
 
 
@@ -179,6 +182,9 @@ def test_a_sweep_goes_on_after_a_failure_and_names_it(tdc, tmp_path):
     code, out, err = tdc("train rank=2 epochs=1 dataset.limit=100 arch.width=0.25")
     assert code == 0 and "not run again" in out
 
+    code, out, err = tdc("report")
+    assert code == 0 and out.splitlines() == [f"results/{name}" for name in REPORT]
+    assert all((tmp_path / line).stat().st_size > 100 for line in out.splitlines())
     code, out, err = tdc("plot formats=png")
     figures = [Path(line) for line in out.splitlines()]
     assert code == 0 and figures and all((tmp_path / figure).stat().st_size > 5000 for figure in figures)

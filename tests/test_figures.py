@@ -13,7 +13,7 @@ from tdcompress import plots
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, TrainConfig
 from tdcompress.figures import drawings, plot_all
 from tdcompress.formats import FORMATS
-from tdcompress.identity import plain, run_directory
+from tdcompress.identity import method_name, plain, run_directory
 from tdcompress.runs import METRICS, Run, read_metrics, read_runs
 
 BASE = TrainConfig(dataset=DatasetConfig("mnist"), arch=ArchConfig("lenet"), rank="10x", epochs=4)
@@ -21,15 +21,17 @@ BASE = TrainConfig(dataset=DatasetConfig("mnist"), arch=ArchConfig("lenet"), ran
 
 def make(results, method="tt", accuracy=0.9, status="finished", device="a CPU", parameters=1000, **changes):
     """A run whose test accuracy rises by a hundredth an epoch to ``accuracy``."""
-    own = {"method": MethodConfig(method), **changes}
-    config = replace(BASE, results_dir=str(results), **own)
-    run = Run(run_directory(config, replace(BASE, method=MethodConfig(method))))
+    own = method if isinstance(method, MethodConfig) else MethodConfig(method)
+    config = replace(BASE, results_dir=str(results), method=own, **changes)
+    run = Run(run_directory(config, replace(BASE, method=MethodConfig(own.format))))
     done = config.epochs if status == "finished" else 2
     summary = {
-        "dataset": config.dataset.name, "arch": "lenet", "method": method, "seed": config.seed, "status": status,
-        "rank": None if method == "dense" else str(config.rank), "epochs": config.epochs, "epochs_done": done,
+        "dataset": config.dataset.name, "arch": "lenet", "method": method_name(own), "status": status,
+        "seed": config.seed,
+        "rank": None if own.format == "dense" else str(config.rank), "epochs": config.epochs, "epochs_done": done,
         "parameters": parameters, "compression_ratio": 10_000 / parameters, "macs": 3 * parameters, "device": device,
-        "test_accuracy": accuracy if status == "finished" else None, "train_seconds_per_epoch": 2.0 + config.seed,
+        "test_accuracy": accuracy if status == "finished" else None, "best_test_accuracy": accuracy,
+        "train_seconds_per_epoch": 2.0 + config.seed,
         "config": plain(config), "versions": {"torch": "2"},
     }  # fmt: skip
     run.write_summary(summary)
