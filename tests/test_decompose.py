@@ -15,7 +15,7 @@ from torch import Tensor
 from tdcompress.network.als import balanced
 from tdcompress.network.decompose import decompose, relative_error
 from tdcompress.network.graph import Graph
-from tdcompress.network.ranks import scaled
+from tdcompress.network.ranks import capped, caps
 from tdcompress.network.tree import leading
 
 
@@ -23,9 +23,9 @@ def error(graph: Graph, cores: list[Tensor], weight: Tensor) -> float:
     return float((einsum_dense(graph, cores) - weight).norm() / weight.norm())
 
 
-def shaped(graph: Graph, weight: Tensor) -> Tensor:
-    """The weight with one dimension per mode."""
-    return weight.reshape([graph.sizes[mode] for mode in graph.modes])
+def full(graph: Graph) -> Graph:
+    """Every bond as large as it can be of use."""
+    return capped(graph, caps(graph))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -47,13 +47,13 @@ def test_a_weight_of_the_format_is_recovered(case: Case):
 
 @pytest.mark.parametrize("case", [case for case in ALL if case.graph().is_tree], ids=str)
 def test_full_rank_is_exact(case: Case):
-    graph = scaled(case.graph(), 1)
+    graph = full(case.graph())
     weight = normal(*(graph.sizes[mode] for mode in graph.modes))
     assert error(graph, decompose(graph, weight), weight) < 1e-9
 
 
 def test_full_rank_is_exact_where_sweeps_find_it():
-    graph = scaled(Case("cp", "channels", "merged", "conv").graph(), 1)
+    graph = full(Case("cp", "channels", "merged", "conv").graph())
     weight = normal(*(graph.sizes[mode] for mode in graph.modes))
     assert error(graph, decompose(graph, weight), weight) < 1e-3
 

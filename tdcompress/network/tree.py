@@ -105,17 +105,27 @@ class _Truncation:
     def sweep(self) -> None:
         """Update both ends of every bond, those of the deepest bonds first; the root has the scale again at the end."""
         for child in self.children[self.root]:
-            self._update(child, self.root)
+            self._update(child, self.root, self.weight)
 
-    def _update(self, k: int, parent: int) -> None:
-        if self.children[k]:
+    def _update(self, k: int, parent: int, above: Term) -> None:
+        """Update the bonds of the branch at ``k``; ``above``: W contracted with all outside the parent's branch."""
+        if all(self.terms[j].value.flatten(0, -2).shape[0] == self.terms[j].value.shape[-1] for j in self._branch(k)):
+            return  # the branch's basis is complete: nothing is lost there
+        siblings = [self.terms[j] for child in self.children[parent] if child != k for j in self._branch(child)]
+        below = self._branch(k)[1:]
+        if below:
             self._descend(k, parent)
+            modes = [i for j in self._branch(k) for i in self.graph.cores[j].indices if i in self.graph.modes]
+            (inside,) = contract([above, *siblings, self.terms[parent]], [*modes, self.up(k)])
             for child in self.children[k]:
-                self._update(child, k)
-        others = [term for j, term in self.terms.items() if j not in (k, parent)]
+                self._update(child, k, inside)
         kept = [i for i in (*self.indices(k), *self.indices(parent)) if i != self.up(k)]
-        (joint,) = contract([self.weight, *others], kept)
+        (joint,) = contract([above, *siblings, *(self.terms[j] for j in below)], kept)
         self.terms[parent] = _moved(self._split(k, joint), self.indices(parent))
+
+    def _branch(self, k: int) -> list[int]:
+        """The core ``k`` and all below it."""
+        return [k, *(j for child in self.children[k] for j in self._branch(child))]
 
     def _descend(self, k: int, parent: int) -> None:
         """Make the parent an orthonormal basis towards ``k``, which takes its scale."""
