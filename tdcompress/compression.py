@@ -274,7 +274,7 @@ def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
 
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     weight = swap.layer.weight.detach()
-    cores = [core.to(weight) for core in INITS[swap.method.init](swap.graph, float(weight.double().square().mean()))]
+    cores = [core.to(weight) for core in INITS[swap.method.init](swap.graph, weight)]
     new = _module(swap, cores)
     rates = rates or device_rates(weight.device, weight.dtype)
     new.candidates = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), rates, swap.method.plan)

@@ -6,13 +6,13 @@ import json
 
 import pytest
 import torch
-from cases import ALL, CASES, Case, assert_close, einsum_dense, random_cores
+from cases import ALL, CASES, SHAPES, Case, assert_close, einsum_dense, random_cores
 from exhaustive import Symmetric, cheapest
 
 from tdcompress.config import ConfigError
 from tdcompress.formats import FORMATS
 from tdcompress.network.cost import Rates
-from tdcompress.network.init import INITS, orthogonal
+from tdcompress.network.init import INITS, orthogonal, spectral
 from tdcompress.network.layout import arrange, balanced_factors
 from tdcompress.network.norm import squared_norm
 from tdcompress.network.path import Geometry, Path, paths
@@ -214,12 +214,32 @@ def test_the_norm_and_its_gradient_are_the_dense_ones(case: Case):
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_the_variance_law(format: str, init: str):
     graph = Case(format, "split", "merged", "conv").graph()
-    draws = [INITS[init](graph, 0.01, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
+    weights = [0.1 * torch.randn(12, 8, 3, 2, generator=generator) for generator in generators]
+    draws = [INITS[init](graph, w, generator) for w, generator in zip(weights, generators, strict=True)]
     for first, same, other in zip(*draws, strict=True):
         assert torch.equal(first, same)
         assert not torch.equal(first, other)
-    for cores in draws:
-        assert einsum_dense(graph, cores).square().mean() == pytest.approx(0.01, rel=1e-3)
+    for weight, cores in zip(weights, draws, strict=True):
+        assert einsum_dense(graph, cores).square().mean() == pytest.approx(float(weight.square().mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_a_weight_of_zeros_starts_at_zero(init: str):
+    graph = Case("tt", "split", "merged", "conv").graph()
+    assert not einsum_dense(graph, INITS[init](graph, torch.zeros(12, 8, 3, 2))).any()
+
+
+def test_spectral_cores_of_a_matrix_are_its_scaled_svd():
+    graph = Case("tt", "matrix", "merged", "linear").graph(3)
+    weight = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    left, values, right = torch.linalg.svd(weight)
+    truncated = left[:, :3] * values[:3] @ right[:3]
+    cores = spectral(graph, weight)
+    torch.testing.assert_close(einsum_dense(graph, cores), truncated * weight.norm() / truncated.norm())
+    for core, axis in zip(cores, (0, 1), strict=True):  # both sides hold sqrt(singular values)
+        shares = core.square().sum(axis).sort(descending=True).values
+        torch.testing.assert_close(shares, values[:3] * weight.norm() / truncated.norm(), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.format in ("tt", "tucker", "ht")], ids=str)
@@ -228,7 +248,7 @@ def test_orthogonal_cores_keep_the_spectrum_flat(case: Case):
     # root it is a multiple of the identity (or, where it is wider than high, over those alone).
     graph = case.graph()
     root = max(graph.cores, key=lambda core: len([i for i in core.indices if i in graph.bonds]))
-    for core, value in zip(graph.cores, orthogonal(graph, 1.0), strict=True):
+    for core, value in zip(graph.cores, orthogonal(graph, torch.ones(SHAPES[case.kind])), strict=True):
         bonds = [i for i in core.indices if i in graph.bonds]
         if core is root or len(bonds) != 1:
             continue  # an inner core's way to the root is not said by itself

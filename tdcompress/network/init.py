@@ -1,4 +1,4 @@
-"""Initial cores: the reconstructed weight starts with the variance of its dense twin."""
+"""Initial cores: the reconstructed weight starts with the mean square of its dense twin's weight."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .decompose import decompose
 from .graph import Core, Graph
 from .norm import squared_norm
 
 
-def variance_law(graph: Graph, variance: float, generator: torch.Generator | None = None) -> list[Tensor]:
-    """Gaussian cores whose reconstruction W has ``mean(W^2) = variance``.
+def variance_law(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Gaussian cores whose reconstruction W has the mean square of the dense ``weight``.
 
     Entries of W are sums of products of independent zero-mean entries, so Var(W) = prod(bond sizes) * prod(core
     variances); every core gets the same share. What a single draw misses of it (much, at low rank) is corrected
     exactly by one factor on all cores, from the norm of the network.
     """
     cores = [torch.randn(graph.shape(core), generator=generator, dtype=torch.float64) for core in graph.cores]
-    return _scaled(graph, cores, variance)
+    return _scaled(graph, cores, weight)
 
 
-def orthogonal(graph: Graph, variance: float, generator: torch.Generator | None = None) -> list[Tensor]:
+def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
     """Cores of the same variance, each a semi-orthogonal matrix towards the next core on the way to the root.
 
     Products of Gaussian matrices are badly conditioned, the more so the more cores there are; products of
@@ -42,16 +43,29 @@ def orthogonal(graph: Graph, variance: float, generator: torch.Generator | None 
         matrix = torch.linalg.qr(drawn)[0] * math.sqrt(len(drawn))
         matrix = matrix if height >= width else matrix.T
         cores.append(matrix.reshape(shape).permute([order.index(k) for k in range(len(order))]).contiguous())
-    return _scaled(graph, cores, variance)
+    return _scaled(graph, cores, weight)
 
 
-INITS: dict[str, Callable[[Graph, float], list[Tensor]]] = {"variance": variance_law, "orthogonal": orthogonal}
+def spectral(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """A decomposition of the dense ``weight``, its scale shared evenly over the cores.
+
+    For a matrix it is the truncated SVD with sqrt(singular values) on either side (Khodak et al. 2021, section 3), and
+    what truncation takes of the mean square is given back by one factor. The fit need not be tight: few sweeps do.
+    """
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 10, seed)], weight)
 
 
-def _scaled(graph: Graph, cores: Sequence[Tensor], variance: float) -> list[Tensor]:
-    """Cores times one factor, so that the mean square of their reconstruction is ``variance``."""
-    drawn = float(squared_norm(graph, cores)) / graph.dense_parameters
-    return [(core * (variance / drawn) ** (0.5 / len(cores))).float() for core in cores]
+Init = Callable[[Graph, Tensor], list[Tensor]]
+INITS: dict[str, Init] = {"variance": variance_law, "orthogonal": orthogonal, "spectral": spectral}
+"""From a graph and the dense weight that it stands for to initial cores, single precision."""
+
+
+def _scaled(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+    """Cores times one factor, so that their reconstruction has the norm of ``weight``."""
+    drawn, wanted = float(squared_norm(graph, cores)), float(weight.double().square().sum())
+    factor = (wanted / drawn) ** (0.5 / len(cores)) if wanted else 0.0
+    return [(core * factor).float() for core in cores]
 
 
 def _to_root(graph: Graph) -> dict[str, tuple[str, ...]]:
