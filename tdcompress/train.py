@@ -137,7 +137,7 @@ class _Loop:
 
     def until_ended(self, train_data: Batches, test_data: Batches) -> dict[str, Any]:
         self._write()
-        while self._status() == "running":
+        while self.summary["status"] == "running":
             row = self._epoch(train_data, test_data)
             if row is not None:
                 self.learner.close_epoch(row)
@@ -145,7 +145,7 @@ class _Loop:
             if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
                 checkpoint.save(self.run.directory, {"config": plain(self.config), **self.learner.state()})
             self._write()
-        if self._status() == "finished":
+        if self.summary["status"] == "finished":
             checkpoint.forget_previous(self.run.directory)
         if self.stop.number is not None:
             raise self.stop.interrupted(f"{self.run.directory}: {_outcome(self.summary)}")

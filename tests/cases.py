@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tdcompress.compression import build_graph, compress, with_rank
 from tdcompress.config import KERNELS, LAYOUTS, MethodConfig
@@ -82,6 +83,19 @@ def random_cores(graph: Graph, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = [graph.shape(core) for core in graph.cores]
     return [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+
+
+class Largest(TorchDispatchMode):
+    """While it is entered, notes the entries of the largest tensor that any operation puts out."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(value, Tensor):
+                self.entries = max(self.entries, value.numel())
+        return out
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 import tensorly
 import torch
-from cases import ALL, CASES, Case, einsum_dense, random_cores
+from cases import ALL, CASES, Case, Largest, einsum_dense, random_cores
 from tensorly.decomposition import parafac, tensor_ring, tensor_train, tucker
 from torch import Tensor
 
@@ -149,6 +149,15 @@ def test_a_long_unfolding_is_sampled_without_loss():
     torch.testing.assert_close(basis.T @ basis, torch.eye(20, dtype=torch.float64))
     lost = (matrix - basis @ (basis.T @ matrix)).norm()
     assert lost == pytest.approx(float(values[20:].norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.kind == "conv"], ids=str)
+def test_nothing_much_larger_than_the_weight_is_formed(case: Case):
+    graph = case.graph("reference", (64, 64, 3, 3), factors=3)
+    weight = normal(64, 64, 3, 3)
+    with Largest() as seen:
+        decompose(graph, weight, sweeps=2)
+    assert seen.entries <= 3 * max(weight.numel(), *(math.prod(graph.shape(core)) for core in graph.cores))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from cases import ALL, CASES, SHAPES, Case, assert_close, einsum_dense, random_cores
+from cases import ALL, CASES, SHAPES, Case, Largest, assert_close, einsum_dense, random_cores
 from exhaustive import Symmetric, cheapest
 
 from tdcompress.config import ConfigError
@@ -208,6 +208,15 @@ def test_the_norm_and_its_gradient_are_the_dense_ones(case: Case):
     assert_close(norm, dense)
     for found, expected in zip(torch.autograd.grad(norm, cores), torch.autograd.grad(dense, twins), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-8)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.kind == "conv"], ids=str)
+def test_the_norm_of_a_large_kernel_forms_no_dense_weight(case: Case):
+    graph = case.graph("reference", (512, 512, 3, 3), factors=3)
+    cores = [torch.empty(graph.shape(core), device="meta", requires_grad=True) for core in graph.cores]
+    with Largest() as seen:
+        squared_norm(graph, cores).backward()
+    assert seen.entries < max(graph.dense_parameters, 2 * max(core.numel() for core in cores))
 
 
 @pytest.mark.parametrize("init", INITS)

@@ -102,12 +102,16 @@ def hand_chain(layer: nn.Module) -> HandChain | None:
 
 
 def hand_network(model: nn.Module) -> nn.Module | None:
-    """A copy of ``model`` with every factorised layer as its hand-written chain; None unless each of them has one."""
+    """A copy of ``model`` with every factorised convolution as its hand-written chain; None unless each has one.
+
+    So are the linear layers that have one; the others stay as they are.
+    """
     twin = copy.deepcopy(model)
     layers = {name: layer for name, layer in twin.named_modules() if isinstance(layer, Factorised)}
     for name, layer in layers.items():
         chain = hand_chain(layer)
-        if chain is None:
+        if chain is not None:
+            twin.set_submodule(name, chain)
+        elif isinstance(layer, FactorisedConv2d):
             return None
-        twin.set_submodule(name, chain)
-    return twin if layers else None
+    return twin if any(isinstance(layer, HandChain) for layer in twin.modules()) else None

@@ -282,14 +282,17 @@ def merge_tree(graph: Graph) -> Tree:
     return _merge_tree(graph, tuple(sorted(graph.sizes.items())))
 
 
-def greedy_tree(graph: Graph) -> Tree:
+def greedy_tree(graph: Graph, by_macs: bool = False) -> Tree:
     """An order in which to merge all cores, for graphs too large to search: always the pair whose product is smallest
-    compared with the two it replaces (Gray and Kourtis 2021, section 3.1)."""
+    compared with the two it replaces (Gray and Kourtis 2021, section 3.1), or that which takes the fewest MACs."""
     terms: list[tuple[Tree, frozenset[str]]] = [(k, frozenset(core.indices)) for k, core in enumerate(graph.cores)]
 
     def merged(a: int, b: int) -> frozenset[str]:
         others = frozenset().union(*(term[1] for k, term in enumerate(terms) if k not in (a, b)), graph.modes)
         return (terms[a][1] | terms[b][1]) & others
+
+    def macs(pair: tuple[int, int]) -> int:
+        return math.prod(graph.sizes[i] for i in terms[pair[0]][1] | terms[pair[1]][1])
 
     def growth(pair: tuple[int, int]) -> int:
         sizes = [math.prod(graph.sizes[i] for i in t) for t in (merged(*pair), terms[pair[0]][1], terms[pair[1]][1])]
@@ -297,7 +300,7 @@ def greedy_tree(graph: Graph) -> Tree:
 
     while len(terms) > 1:
         pairs = itertools.combinations(range(len(terms)), 2)
-        a, b = min((pair for pair in pairs if terms[pair[0]][1] & terms[pair[1]][1]), key=growth)
+        a, b = min((pair for pair in pairs if terms[pair[0]][1] & terms[pair[1]][1]), key=macs if by_macs else growth)
         joined = ((terms[a][0], terms[b][0]), merged(a, b))
         terms = [term for k, term in enumerate(terms) if k not in (a, b)] + [joined]
     return terms[0][0]

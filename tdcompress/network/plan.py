@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .cost import Rates
 from .graph import Graph
 from .path import KERNEL, Path, Term, Tree, arranged, convolves, merge_tree, parts, result
 
@@ -333,6 +334,15 @@ class Contraction:
         for merge in self.merges:
             slots.append(merge(slots))
         return slots[-1].permute(self.order)
+
+    def seconds(self, rates: Rates) -> float:
+        """The cost model's estimate, forward and backward."""
+        total = 0.0
+        for merge in self.merges:
+            *group, kept, summed = merge.left_shape
+            sizes = (math.prod(merge.left_shape), math.prod(merge.right_shape), math.prod(merge.shape))
+            total += rates.contraction(kept, math.prod(group), summed, merge.right_shape[-1], 1, sizes)
+        return total
 
 
 @lru_cache(maxsize=4096)
