@@ -96,15 +96,17 @@ def test_a_hand_chain_makes_no_copies():
         assert kernel.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_network_is_written_by_hand_only_as_a_whole():
+def test_every_convolution_of_a_network_is_written_by_hand_or_none():
     def network():
         return nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 6))
 
     images = torch.randn(2, 4, 8, 8)
     model = compress(network(), "tucker", 3, (4, 8, 8), keep=[])
     torch.testing.assert_close(hand_network(model)(images), model(images), rtol=1e-4, atol=1e-5)
-    ring = {"4": {"format": "tr", "allow_larger": True}}
-    assert hand_network(compress(network(), "tucker", 3, (4, 8, 8), keep=[], layers=ring)) is None
+    ring = {"format": "tr", "allow_larger": True}
+    assert hand_network(compress(network(), "tucker", 3, (4, 8, 8), keep=[], layers={"2": ring})) is None
+    mixed = compress(network(), "tucker", 3, (4, 8, 8), keep=[], layers={"4": ring})
+    torch.testing.assert_close(hand_network(mixed)(images), mixed(images), rtol=1e-4, atol=1e-5)
     assert hand_network(network()) is None
 
 

@@ -72,7 +72,7 @@ def test_parameter_counts_of_a_whole_network(format: str, target: int):
     assert parameters(compress(lenet(), format, f"params:{target}", (1, 28, 28))) == pytest.approx(target, rel=0.02)
 
 
-@pytest.mark.parametrize("target", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("target", [0.06, 0.1, 0.2])
 @pytest.mark.parametrize("format", FACTORISED)
 def test_macs_of_a_whole_network(format: str, target: float):
     # One core at a time: MACs then grow with the ranks in small steps, whatever the plan would be.
