@@ -60,8 +60,8 @@ def test_the_penalty_is_the_weights_own_decay(case: Case):
 def test_the_penalty_of_a_model_counts_every_layer():
     model = lenet("tr", 3, None)
     layers = [layer for layer in model.modules() if isinstance(layer, Factorised)]
-    expected = sum(float(layer.to_dense().double().square().sum()) for layer in layers)
-    assert float(frobenius_penalty(model, 2.0)) == pytest.approx(expected, rel=1e-5)
+    expected = sum(layer.to_dense().detach().square().sum().item() for layer in layers)
+    assert frobenius_penalty(model, 2.0).item() == pytest.approx(expected, rel=1e-5)
     assert frobenius_penalty(nn.Sequential(nn.Linear(3, 3)), 2.0) == 0.0
 
 
