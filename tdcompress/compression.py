@@ -83,15 +83,18 @@ def compress(
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
     that no ranks meet, with the smallest and the largest that can be reached.
     """
-    if isinstance(method, str):
-        known = {f.name for f in fields(MethodConfig)}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
-        method = MethodConfig(format=method, **settings)
+    known = {f.name for f in fields(MethodConfig)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
+    method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
     rank = parse_rank(rank)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     shapes = input_shapes(model, input_shape)
+    for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers)):
+        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in shapes)]
+        if lost:
+            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(shapes)}")
     kept = kept_layers(list(shapes), model, keep)
     swaps = []
     for name, shape in shapes.items():
@@ -312,14 +315,18 @@ def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[Method
     """The method and rank of one layer, after the overrides whose pattern it matches."""
     for pattern, changes in method.layers.items():
         if fnmatch(name, pattern):
+            if not isinstance(changes, dict):
+                raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
             changes = dict(changes)
             if "rank" in changes:
                 rank = parse_rank(changes.pop("rank"))
                 if parse_budget(str(rank)) is not None:
                     raise ConfigError(f"rank={rank} is a budget of the whole network, a layer's own is a whole number")
-            known = {f.name for f in fields(MethodConfig)} - {"layers"}
+            known = {f.name for f in fields(MethodConfig)} - {"layers", "conv", "linear", "decay"}
             unknown = sorted(set(changes) - known)
             if unknown:
                 raise ConfigError(f"unknown key {', '.join(unknown)} in method.layers, known: rank, {', '.join(known)}")
+            if "format" in changes:
+                changes |= {"conv": None, "linear": None}
             method = replace(method, **changes)
     return method, rank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .layers import Factorised
@@ -29,10 +30,11 @@ def parameter_groups(model: nn.Module, decay: str, weight_decay: float) -> list[
     return [{"params": params, "weight_decay": value} for value, params in groups.items() if params]
 
 
-def frobenius_penalty(model: nn.Module, weight_decay: float) -> Tensor | float:
+def frobenius_penalty(model: nn.Module, weight_decay: float) -> Tensor:
     """``weight_decay / 2`` times the sum of ||W||^2 over the factorised layers, W never formed.
 
     Its gradient with respect to W is what weight decay adds to that of a dense layer (Khodak et al. 2021, section 3).
     """
     layers = [module for module in model.modules() if isinstance(module, Factorised)]
-    return sum((squared_norm(layer.graph, layer.tensors()) for layer in layers), 0.0) * (weight_decay / 2)
+    norms = [squared_norm(layer.graph, layer.tensors()) for layer in layers]
+    return torch.stack(norms).sum() * (weight_decay / 2)

@@ -87,7 +87,7 @@ class Comparison:
         common = set.intersection(*(set(setting.split()) for _, setting in settings))
         self.name = f"{first['dataset']}_{first['arch']}_{first['epochs']:.0f}-epochs"
         if len(settings) > 1:
-            text = f"{first['batch_size']} {first['setting']}"
+            text = f"{first['batch_size']:g} {first['setting']}"
             self.name += "_" + hashlib.sha256(text.encode()).hexdigest()[:6]
         # The optimizer has many words, worth telling only where it is what differs.
         told = [word for word in first["setting"].split() if word not in common or not word.startswith("optim.")]

@@ -24,18 +24,22 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 def identity(values: dict[str, Any]) -> dict[str, Any]:
     """The part of a ``plain`` configuration that decides a run's results.
 
-    Where results go, where the data lie, how they are read, which device computes, whether that is profiled and beside
-    how many other runs do not decide; neither does a rank that no layer has (everything dense). A field that ``values``
-    lacks was not there yet when it was saved: it has its default.
+    Where results go, where the data of a known set lie, how they are read, which device computes, whether that is
+    profiled and beside how many other runs do not decide; neither do a rank and a method that no layer has (everything
+    dense). A field that ``values`` lacks was not there yet when it was saved: it has its default.
     """
     whole = plain(TrainConfig())
     for key, value in values.items():
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     for key in ("results_dir", "device", "launcher", "profile"):
         del whole[key]
-    for key in ("root", "stream", "workers"):
+    for key in ("stream", "workers"):
         del whole["dataset"][key]
-    whole["rank"] = None if _all_dense(whole["method"]) else str(whole["rank"])
+    if whole["dataset"]["name"] != "image_folder":  # there the folder is the data set
+        del whole["dataset"]["root"]
+    whole["rank"] = str(whole["rank"])
+    if _all_dense(whole["method"]):
+        whole["rank"], whole["method"] = None, plain(TrainConfig(method=MethodConfig("dense")))["method"]
     return whole
 
 

@@ -18,6 +18,7 @@ from .compression import plans, use_plans
 from .config import TrainConfig
 from .decay import frobenius_penalty, parameter_groups
 from .interrupt import StopSignals
+from .layers import Factorised
 from .optim import build_optimizer, build_scheduler, weight_decay
 from .precision import autocast, effective_precision
 from .progress import bar
@@ -84,7 +85,8 @@ class Learner:
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
         clip, parameters = config.optim.clip, list(model.parameters())
-        frobenius = config.method.decay == "frobenius" and self.decay > 0
+        factorised = any(isinstance(module, Factorised) for module in model.modules())
+        frobenius = config.method.decay == "frobenius" and self.decay > 0 and factorised
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
@@ -96,9 +98,11 @@ class Learner:
                 outputs = self.forward(images)
             loss = F.cross_entropy(outputs.float(), labels)
             optimizer.zero_grad(set_to_none=True)
-            (loss + frobenius_penalty(model, self.decay) if frobenius else loss).backward()
+            loss.backward()
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
+            if frobenius:  # beyond the clipping, as the optimizer's own decay is
+                frobenius_penalty(model, self.decay).backward()
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()

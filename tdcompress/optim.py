@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .config import ConfigError, TrainConfig
 from .targets import find_target
@@ -17,8 +17,13 @@ _FUSED_ON = ("cpu", "cuda")
 
 
 def weight_decay(config: TrainConfig) -> float:
-    """The optimizer's, 0 where it has none of its own choosing."""
-    return float(config.optim.optimizer.get("weight_decay") or 0.0)
+    """The optimizer's: as chosen, its default, or 0 where it has none."""
+    target, options = _split(config.optim.optimizer, "optim.optimizer", "torch.optim.SGD")
+    usual = inspect.signature(target).parameters.get("weight_decay")
+    value = options.get("weight_decay", usual.default if usual is not None else 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"optim.optimizer.weight_decay={value} is not a number")
+    return float(value)
 
 
 def build_optimizer(config: TrainConfig, parameters: Iterable[Any], device: torch.device) -> Optimizer:
@@ -48,6 +53,8 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: 
     words = {"epochs": config.epochs, "steps": config.epochs * steps_per_epoch, "lr": config.lr}
     options = {key: words.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
     scheduler = _call(target, "optim.scheduler", optimizer, **options)
+    if isinstance(scheduler, ReduceLROnPlateau) and config.optim.interval == "step":
+        raise ConfigError("optim.interval=step: ReduceLROnPlateau looks at an epoch's loss, use optim.interval=epoch")
     if not isinstance(scheduler, LRScheduler):
         raise ConfigError(f"optim.scheduler._target_ gives a {type(scheduler).__name__}, not a torch scheduler")
     return scheduler

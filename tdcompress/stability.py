@@ -14,15 +14,16 @@ from .network.norm import component_norms, squared_norm
 def degeneracy(model: nn.Module) -> float:
     """The largest norm of one component over ||W||, of all layers whose weight is a sum along a hyperedge, else NaN.
 
-    At most about 1 while components add up; a degenerate sum, whose components cancel, has no bound (Lim and Comon
-    2009, section 1; Phan et al. 2020, section 3).
+    At most about 1 while components add up; a degenerate sum, whose components cancel, has no bound (Phan et al.
+    2020, *Stable low-rank tensor decomposition for compression of CNNs*, section 3).
     """
-    largest = math.nan
+    found = []
     with torch.no_grad():
         for layer in (module for module in model.modules() if isinstance(module, Factorised)):
-            whole = squared_norm(layer.graph, layer.tensors())
+            cores = [core.double() for core in layer.tensors()]  # what cancels must not cancel to rounding
+            whole = squared_norm(layer.graph, cores).item()
             for bond, carriers in layer.graph.carriers.items():
                 if len(carriers) > 2:
-                    share = component_norms(layer.graph, layer.tensors(), bond).max() / whole
-                    largest = max(share.sqrt().item(), 0.0 if math.isnan(largest) else largest)
-    return largest
+                    largest = component_norms(layer.graph, cores, bond).max().item()
+                    found.append(math.sqrt(largest / whole) if whole > 0 else math.inf)
+    return max(found, default=math.nan)

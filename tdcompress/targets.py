@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ def find_target(path: Any, key: str) -> Callable[..., Any]:
     module, _, name = str(path or "").rpartition(".")
     if not module:
         raise ConfigError(f"{key} needs a _target_ such as package.module.name")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where the user's own code lies: an installed command does not look there
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -164,7 +164,7 @@ class _Loop:
         """The rest of an epoch and its row of metrics.csv, or None if stopped before its end."""
         learner, device = self.learner, self.learner.device
         watched = None
-        if self.config.profile and not self.profiled:
+        if self.config.profile and not self.profiled and learner.batch < learner.batches:
             left, trace = learner.batches - learner.batch, self.run.directory / "trace.json"
             watched = partial(profiled, total=left, device=device, trace=trace, log=self.log)
             self.profiled = True

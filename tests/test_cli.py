@@ -80,7 +80,7 @@ def test_an_experiment_is_a_sweep_that_compares_methods(name):
 
 
 BAD = {
-    "train method=tq": "unknown method 'tq', known: cp, dense, ht, tr, tt, tucker",
+    "train method=tq": f"unknown method 'tq', known: {', '.join(sorted(FORMATS))}",
     "train arch=resnet": "unknown arch 'resnet', known: lenet, lenet5, vgg11, vgg13, vgg16, vgg19",
     "train dataset=svhn": "unknown dataset 'svhn', known: cifar10, cifar100, digits, fashion_mnist, image_folder",
     "train optim=adam": "unknown optim 'adam', known: cosine, reference",

@@ -62,7 +62,6 @@ def test_the_penalty_of_a_model_counts_every_layer():
     layers = [layer for layer in model.modules() if isinstance(layer, Factorised)]
     expected = sum(layer.to_dense().detach().square().sum().item() for layer in layers)
     assert frobenius_penalty(model, 2.0).item() == pytest.approx(expected, rel=1e-5)
-    assert frobenius_penalty(nn.Sequential(nn.Linear(3, 3)), 2.0) == 0.0
 
 
 def test_degeneracy_by_hand():

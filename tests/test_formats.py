@@ -27,7 +27,7 @@ HEIGHT, WIDTH = TAPS
 
 def test_a_file_a_format():
     assert set(FORMATS) == {module.name for module in pkgutil.iter_modules(formats.__path__)}
-    assert set(FORMATS) == {"cp", "dense", "ht", "tr", "tt", "tucker"}
+    assert set(FORMATS) >= {"cp", "dense", "ht", "tr", "tt", "tucker"}
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)

@@ -1,4 +1,4 @@
-"""HT, hierarchical Tucker (Hackbusch and Kuehn 2009; networks: Cohen et al. 2017, Yin et al. 2020)."""
+"""HT, hierarchical Tucker (Hackbusch and Kuehn 2009; networks: Cohen et al. 2016, Yin et al. 2020)."""
 
 from ..network.graph import Core
 from ..network.layout import Layout, Site

@@ -47,7 +47,15 @@ def device_name(device: torch.device) -> str:
     """What to say of a device beside a time measured on it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return f"{platform.processor() or platform.machine()} CPU"
 
 
 def measured(device: torch.device, dtype: torch.dtype) -> Rates:
