@@ -137,8 +137,8 @@ def test_the_weight_starts_as_large_as_its_dense_twin(case: Case, rank: int):
 def test_the_cores_share_the_scale(case: Case):
     torch.manual_seed(0)
     twin = nn.Conv2d(48, 48, 3) if case.kind == "conv" else nn.Linear(48, 48)
-    sizes = [core.detach().square().mean().sqrt() for core in case.layer(6, twin=twin).tensors() if core.numel() > 30]
-    assert max(sizes) < 2 * min(sizes)
+    norms = [core.detach().norm().item() for core in case.layer(6, twin=twin).tensors()]
+    assert norms == pytest.approx([norms[0]] * len(norms), rel=1e-5)
 
 
 def last_convolution_std(model: nn.Module, x: torch.Tensor) -> float:
@@ -157,16 +157,15 @@ def last_convolution_std(model: nn.Module, x: torch.Tensor) -> float:
 @pytest.mark.parametrize("format", sorted({case.format for case in CASES}))
 def test_activations_keep_their_scale_through_vgg16(format: str, layout: str | None, init: str):
     # Before training, batch norm in evaluation mode passes its input on: nothing but the weights holds the scale.
-    fitted = init == "spectral"  # which takes its time
-    logarithm, seeds, width, rank = 0.0, *((1, 0.25, 16) if fitted else (4, 0.5, 32))
+    logarithm, seeds = 0.0, 1 if init == "spectral" else 4
     for seed in range(seeds):
         torch.manual_seed(seed)
-        x, model = torch.randn(2, 3, 32, 32), archs.build(ArchConfig(name="vgg16", width=width), 3, 10, 32).eval()
+        x, model = torch.randn(2, 3, 32, 32), archs.build(ArchConfig(name="vgg16", width=0.5), 3, 10, 32).eval()
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         before = last_convolution_std(model, x)
-        compress(model, format, rank, (3, 32, 32), layout=layout, plan="dense", init=init)
+        compress(model, format, 32, (3, 32, 32), layout=layout, plan="dense", init=init)
         logarithm += math.log(last_convolution_std(model, x) / before) / seeds
     assert 0.5 < math.exp(logarithm) < 2  # the geometric mean over the seeds
 

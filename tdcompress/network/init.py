@@ -17,7 +17,7 @@ def variance_law(graph: Graph, weight: Tensor, generator: torch.Generator | None
     """Gaussian cores whose reconstruction W has the mean square of the dense ``weight``.
 
     Entries of W are sums of products of independent zero-mean entries, so Var(W) = prod(bond sizes) * prod(core
-    variances); every core gets the same share. What a single draw misses of it (much, at low rank) is corrected
+    variances); every core gets the same norm. What a single draw misses of it (much, at low rank) is corrected
     exactly by one factor on all cores, from the norm of the network.
     """
     cores = [torch.randn(graph.shape(core), generator=generator, dtype=torch.float64) for core in graph.cores]
@@ -25,11 +25,10 @@ def variance_law(graph: Graph, weight: Tensor, generator: torch.Generator | None
 
 
 def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
-    """Cores of the same variance, each a semi-orthogonal matrix towards the next core on the way to the root.
+    """Cores of the same norm, each a semi-orthogonal matrix towards the next core on the way to the root.
 
     Products of Gaussian matrices are badly conditioned, the more so the more cores there are; products of
-    semi-orthogonal ones are not (Saxe et al. 2014, section 4), and each core's entries keep the mean square that
-    ``variance_law`` gives them. The root, the core with the most bonds, is unfolded along its longest index.
+    semi-orthogonal ones are not (Saxe et al. 2014, section 4). The root, the core with the most bonds, is unfolded along its longest index.
     """
     towards = _to_root(graph)
     cores = []
@@ -62,7 +61,12 @@ INITS: dict[str, Init] = {"variance": variance_law, "orthogonal": orthogonal, "s
 
 
 def _scaled(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
-    """Cores times one factor, so that their reconstruction has the norm of ``weight``."""
+    """Cores of one norm, so that their reconstruction has the norm of ``weight``.
+
+    A core's gradient is as large as the others are, so a core of smaller norm would learn faster than the rest; cores
+    of one norm keep it under gradient flow (Du et al. 2018, theorem 2.1).
+    """
+    cores = [core / norm if (norm := core.norm()) else core for core in cores]
     drawn, wanted = float(squared_norm(graph, cores)), float(weight.double().square().sum())
     factor = (wanted / drawn) ** (0.5 / len(cores)) if wanted else 0.0
     return [(core * factor).float() for core in cores]
