@@ -28,7 +28,8 @@ def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None =
     """Cores of the same norm, each a semi-orthogonal matrix towards the next core on the way to the root.
 
     Products of Gaussian matrices are badly conditioned, the more so the more cores there are; products of
-    semi-orthogonal ones are not (Saxe et al. 2014, section 4). The root, the core with the most bonds, is unfolded along its longest index.
+    semi-orthogonal ones are not (Saxe et al. 2014, section 4). The root, the core with the most bonds, is unfolded
+    along its longest index.
     """
     towards = _to_root(graph)
     cores = []
