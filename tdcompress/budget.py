@@ -36,7 +36,7 @@ def fit(
 
     A layer has one rank for all its bonds, each as far as its own cap allows: the same power of ``even_rank`` in every
     layer, 0 for rank one and 1 for full ranks. In proportion to the caps, a small layer beside a large one would be
-    left with next to nothing (results/README.md has the comparison).
+    left with next to nothing.
 
     ``planned``: how to count, as things are planned for graphs of these ranks; asked again at the ranks found, until
     they are those that were planned for, because MACs depend on the plan and the plan on the ranks. Raises
