@@ -7,12 +7,14 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import plots
 from .config import ConfigError
 from .results import read_results
+from .runs import write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -46,8 +48,8 @@ def plot_all(results_dir: str | Path, extensions: Sequence[str] = ("png", "svg")
         _footnote(drawing)
         for extension in extensions:
             path = Path(results_dir) / "figures" / f"{drawing.name}.{extension}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            drawing.figure.savefig(path, dpi=300, metadata={"Date": None} if extension == "svg" else None)
+            options = {"format": extension, "dpi": 300, "metadata": {"Date": None} if extension == "svg" else None}
+            write_whole(path, partial(drawing.figure.savefig, **options))
             written.append(path)
     if not written:
         like = " like that" if filters else ""

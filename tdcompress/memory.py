@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -36,8 +37,23 @@ def free_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MB (2**20 bytes): what tensors held at most on a CUDA device since the run began, or the process in all."""
+    """MB (2**20 bytes) held at most since ``forget_peak``: by tensors on a CUDA device, by the whole process on a CPU.
+
+    Where there is no /proc it is the process's peak since it began.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let ``peak_memory`` begin anew at what is held now (on Linux: proc(5), clear_refs)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")

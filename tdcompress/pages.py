@@ -121,7 +121,8 @@ def _markdown(part: dict[str, Any]) -> str:
     ruler = ["---" if title in TEXT else "---:" for title in part["columns"]]
     table = [part["columns"], ruler, *part["rows"]]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-    return "\n".join([f"### {part['title']}", "", *lines, "", *(f"`{line}`" for line in part["commands"]), ""])
+    made = [*part["commands"], *(["with", part["setting"]] if part["setting"] else [])]
+    return "\n".join([f"### {part['title']}", "", *lines, "", "```", *made, "```", ""])
 
 
 def _svg(figure: Figure) -> str:

@@ -104,7 +104,7 @@ class Run:
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """All of metrics.csv, one row an epoch: never appended to, so it can hold no torn and no double row."""
         text = io.StringIO()
-        table = csv.DictWriter(text, METRICS, lineterminator="\n")
+        table = csv.DictWriter(text, METRICS, restval="nan", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         self.write_text("metrics.csv", text.getvalue())

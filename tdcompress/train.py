@@ -22,7 +22,7 @@ from .data import datasets
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
 from .learner import Learner
-from .memory import keep_freed_memory, peak_memory
+from .memory import forget_peak, keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
 from .precision import autocast, compute_dtype, effective_precision
 from .profiler import profiled
@@ -94,9 +94,9 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it by default
-        torch.cuda.reset_peak_memory_stats(device)
     else:
         keep_freed_memory()
+    forget_peak(device)
     learner = Learner(config, model, train_data.batches(config.batch_size), device)
     with run.locked(), StopSignals() as stop:
         ended = run.ended(config)  # by another process, while this one read the data

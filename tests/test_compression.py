@@ -114,6 +114,18 @@ def test_reference_ranks():
     assert model.body[1][0].graph.ranks == {"r_i": 6, "r_o": 11}
 
 
+def test_a_layers_own_format_goes_before_its_kinds():
+    model = compress(Net(), "tt", 4, SHAPE, linear="ht", conv="cp", layers={"hidden": {"format": "tucker"}})
+    assert swapped(model) == {"body.0.conv": "cp", "body.1.0": "cp", "hidden": "tucker"}
+
+
+def test_settings_go_on_top_of_a_whole_configuration():
+    model = compress(Net(), MethodConfig("tt", layout="matrix"), 4, SHAPE, layout="split")
+    assert len(model.hidden.graph.cores) == 6
+    with pytest.raises(ConfigError, match="colour"):
+        compress(Net(), MethodConfig("tt"), 4, SHAPE, colour="red")
+
+
 def test_a_layer_that_would_grow_stays_dense():
     # TT of 288 -> 64 at rank 60: 60 * (288 + 64) entries against 18,432; at rank 52 it still shrinks.
     assert "hidden" not in swapped(compress(Net(), "tt", 60, SHAPE, layout="matrix"))
@@ -197,6 +209,10 @@ REFUSED = [
     ("tt", 4, {"layout": "split", "factors": 0}, "factors"),
     ("tt", 4, {"layout": "split", "in_modes": [-4, -4]}, "in_modes"),
     ("tt", 4, {"layers": {"hidden": {"size": 3}}}, "layer hidden.*size.*rank"),
+    ("tt", 4, {"layers": {"hidden": {"decay": "scaled"}}}, "layer hidden.*decay.*rank"),
+    ("tt", 4, {"layers": {"hidden": 4}}, "method.layers.hidden=4.*rank: 4"),
+    ("tt", 4, {"layers": {"hiden": {"rank": 4}}}, "method.layers: no layer is named hiden; there are .*hidden"),
+    ("tt", 4, {"keep": ["stem", "fc*"]}, r"arch.keep: no layer is named fc\*; there are stem"),
     ("tt", 4, {"layers": {"hidden": {"format": "nonsense"}}}, "layer hidden.*nonsense.*tucker"),
     ("tt", "many", {}, "many.*reference"),
     ("tt", 2.5, {}, "2.5"),

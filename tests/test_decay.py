@@ -11,9 +11,10 @@ from torch import nn
 
 from tdcompress.archs import build
 from tdcompress.compression import compress
-from tdcompress.config import ArchConfig
+from tdcompress.config import ArchConfig, ConfigError, OptimConfig, TrainConfig
 from tdcompress.decay import frobenius_penalty, parameter_groups
 from tdcompress.layers import Factorised
+from tdcompress.optim import build_scheduler, weight_decay
 from tdcompress.stability import degeneracy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,6 +45,29 @@ def test_what_each_decay_does_to_which_parameter():
     assert scaled["fc1.cores.core2"] == pytest.approx(0.01 * 4 * 9344 / 1_179_648)
     for decay in ("factors", "scaled", "frobenius"):
         assert set(decays(model, decay, 0.0).values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"_target_": "torch.optim.SGD", "weight_decay": 5e-4}, 5e-4),
+        ({"_target_": "torch.optim.SGD"}, 0.0),
+        ({"_target_": "torch.optim.AdamW"}, 0.01),  # its default
+        ({"_target_": "torch.optim.Rprop"}, 0.0),  # has none
+    ],
+)
+def test_the_decay_that_there_is(options: dict, expected: float):
+    assert weight_decay(TrainConfig(optim=OptimConfig(options))) == expected
+
+
+def test_what_no_optimizer_or_schedule_can_use_is_told():
+    optimizer = {"_target_": "torch.optim.SGD", "weight_decay": "much"}
+    with pytest.raises(ConfigError, match="weight_decay=much is not a number"):
+        weight_decay(TrainConfig(optim=OptimConfig(optimizer)))
+    plateau = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
+    config = TrainConfig(optim=OptimConfig({"_target_": "torch.optim.SGD"}, plateau, interval="step"))
+    with pytest.raises(ConfigError, match="interval=epoch"):
+        build_scheduler(config, torch.optim.SGD([nn.Parameter(torch.zeros(1))]), 3)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

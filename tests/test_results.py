@@ -63,7 +63,7 @@ def test_the_tables_say_mean_and_spread_over_seeds(results):
     assert f"| tt | 10x | 0.05 | 1,000 | 10.0x | 3,000 | 91.50 ± {spread:.2f} (2) | 93.00 | 2.50 | a CPU |" in text
     assert "| cp | 10x | 0.05 | 1,000 | 10.0x | 3,000 | - (2 diverged) | - | - | a CPU |" in text
     assert "| dense | - | 0.05 | 10,000 | 1.0x |" in text
-    assert "`tdc train -m dataset=mnist arch=lenet method=cp,dense,ht,tt rank=10x lr=0.05 epochs=4" in text
+    assert "tdc train -m dataset=mnist arch=lenet method=cp,dense,ht,tt rank=10x lr=0.05 epochs=4" in text
     assert "method=tt method.conv=cp method.layout=split rank=10x" in text
 
 

@@ -91,6 +91,19 @@ def test_names_that_need_replacing_stay_apart():
     assert len(paths) == 5
 
 
+def test_a_folder_of_images_is_its_own_data_set():
+    one, other = (replace(BASELINE, dataset=DatasetConfig("image_folder", root=root)) for root in ("cats", "dogs"))
+    assert differences(identity(plain(one)), identity(plain(other))) == {"dataset.root": ("cats", "dogs")}
+
+
+def test_a_dense_run_is_one_whatever_its_method_says():
+    dense = replace(BASELINE, method=MethodConfig("dense"))
+    other = replace(dense, rank="10x", method=MethodConfig("dense", init="variance", decay="scaled", layout="split"))
+    assert identity(plain(other)) == identity(plain(dense))
+    partly = replace(dense, method=MethodConfig("dense", conv="tt", decay="scaled"))
+    assert identity(plain(partly))["method"]["decay"] == "scaled"
+
+
 def test_identity_ignores_where_and_fills_in_fields_of_later_versions():
     dataset = replace(BASELINE.dataset, root="/data", stream=True, workers=3)
     config = replace(BASELINE, results_dir="elsewhere", device="cpu", rank="8", dataset=dataset, profile=True)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from ..config import ConfigError
-from ..memory import peak_memory
+from ..memory import forget_peak, peak_memory
 from .training import Network, TrainingStep
 
 _STEPS = 2  # the first one makes the optimizer's buffers, the second works with them
@@ -52,30 +50,11 @@ def main(text: str) -> None:
     torch.set_num_threads(asked["threads"])
     device = torch.device(asked["device"])
     step = TrainingStep(Network(**asked["network"]), device, asked["paths"])
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        level = 0.0
-    else:
-        _forget_peak()
-        level = peak_resident()
+    forget_peak(device)
+    level = 0.0 if device.type == "cuda" else peak_memory(device)
     for _ in range(_STEPS):
         step()
-    print(peak_memory(device) if device.type == "cuda" else peak_resident() - level)
-
-
-def peak_resident() -> float:
-    """MB of this process's resident set, at most since ``_forget_peak``, or where there is no /proc since it began."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _forget_peak() -> None:
-    """Set Linux's high-water mark back to what the process holds (proc(5), clear_refs)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+    print(peak_memory(device) - level)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ..runs import write_whole
 
 Row = Mapping[str, Any]
 
 
 def write(rows: Sequence[Row], results_dir: str | Path, name: str) -> Path:
     """Write ``<results_dir>/bench/<name>.csv``, whole or not at all; a value that a row lacks stays empty."""
-    path = Path(results_dir) / "bench" / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows([{key: _written(value) for key, value in row.items()} for row in rows])
-    return part.replace(path)
+    path, text = Path(results_dir) / "bench" / f"{name}.csv", io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows([{key: _written(value) for key, value in row.items()} for row in rows])
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    return path
 
 
 def show(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
