@@ -56,10 +56,15 @@ def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
             taps = tuple(i for i in indices if i in KERNEL)
             if set(order) & set(indices):
                 seconds, need = price(order, indices, taps, done, done | cores)
-                wanted = arranged(order, need, bool(taps), bool(space))
-                seconds += 0.0 if wanted == order else rates.copy(size(order, done))
-                for new in itertools.permutations(need.new):
-                    found.append(seconds + best(result(wanted, need, new), done | cores, weights - {cores}))
+                others = [i for i in need.kept if i not in ("b", "y", "x")]
+                for spread in (False, True) if taps and others else (False,):
+                    wanted = arranged(order, need, bool(taps), bool(space), spread)
+                    total = seconds if wanted == order else seconds + rates.copy(size(order, done))
+                    if spread:  # the kernel is read and written as often as it is repeated
+                        more = size(others, done) - 1
+                        total += more * size((*need.group, *need.summed, *need.new, *taps), done) / rates.memory
+                    for new in itertools.permutations(need.new):
+                        found.append(total + best(result(wanted, need, new), done | cores, weights - {cores}))
         return min(found)
 
     start, end = (("b", *space, *(m for m in graph.modes if m[0] == kind)) for kind in "io")

@@ -76,6 +76,19 @@ def test_every_candidate_path_computes_the_same(case: Case):
     assert len(seen) > 1
 
 
+def test_a_kernel_repeated_in_groups_where_moving_the_activation_costs_more():
+    case = Case("tr", "channels", "merged", "conv")
+    twin = case.twin(padding=1)
+    layer = case.layer(twin=twin)
+    geometry = layer_geometry(layer, tuple(example(case).shape), 100)
+    (path,) = paths(layer.graph, geometry, Rates(memory=1e9), "chain")
+    assert [term.spread for term in path.terms].count(True) == 1
+    layer.use(path)
+    assert "core2:3x2/3" in layer.plan.text
+    assert all(step.order is None for step in layer.plan.steps)
+    assert_same(layer, twin, example(case))
+
+
 SETTINGS = [
     {"stride": 2},
     {"stride": (1, 2), "padding": (2, 1), "bias": False},

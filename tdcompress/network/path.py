@@ -29,10 +29,15 @@ KERNEL = {"kh": "y", "kw": "x"}
 
 @dataclass(frozen=True)
 class Term:
-    """One contraction of the activation: with the merged ``tree``, whose indices new to it come out as ``new``."""
+    """One contraction of the activation: with the merged ``tree``, whose indices new to it come out as ``new``.
+
+    ``spread``: a convolution that leaves the activation's other indices among the channels, its kernel repeated in as
+    many groups, instead of moving them into the batch: no copy of the activation.
+    """
 
     tree: Tree
     new: tuple[str, ...]
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,14 @@ class Path:
 
     def plain(self) -> dict[str, Any]:
         """Lists and numbers only, for a file."""
-        return {"terms": [[_listed(term.tree), list(term.new)] for term in self.terms], "seconds": self.seconds}
+        terms = [[_listed(term.tree), list(term.new), term.spread] for term in self.terms]
+        return {"terms": terms, "seconds": self.seconds}
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> Path:
         """The path that ``plain`` wrote down."""
-        return Path(tuple(Term(_paired(tree), tuple(new)) for tree, new in values["terms"]), values["seconds"])
+        terms = (Term(_paired(tree), tuple(new), spread) for tree, new, spread in values["terms"])
+        return Path(tuple(terms), values["seconds"])
 
 
 def _listed(tree: Tree) -> Any:
@@ -94,13 +101,15 @@ def parts(left: Sequence[str], right: Sequence[str], needed: frozenset[str]) -> 
     )
 
 
-def arranged(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> tuple[str, ...]:
+def arranged(order: Sequence[str], need: Parts, kernel: bool, space: bool, spread: bool = False) -> tuple[str, ...]:
     """The order in which the activation must lie for a contraction, as near to ``order`` as it allows.
 
-    A convolution wants ``(.., y, x, group, summed)``, a matrix product ``(.., summed)``, a batched one
-    ``(group, .., summed)``, an elementwise product any order.
+    A convolution wants ``(.., y, x, group, summed)``, or ``(b, y, x, .., group, summed)`` if it is ``spread``, a matrix
+    product ``(.., summed)``, a batched one ``(group, .., summed)``, an elementwise product any order.
     """
     ends = need.group + need.summed
+    if spread:
+        return ("b", "y", "x", *others(need), *ends)
     if kernel or (need.group and space and (need.summed or need.new)):
         lead = tuple(i for i in order if i not in ends and i not in KERNEL.values())
         return (*lead, "y", "x", *ends)
@@ -108,6 +117,11 @@ def arranged(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> tu
         return tuple(order)
     lead = tuple(i for i in order if i not in ends)
     return (*need.group, *lead, *(i for i in order if i in need.summed))
+
+
+def others(need: Parts) -> tuple[str, ...]:
+    """The indices of an activation of images that a contraction leaves alone, beside batch and pixels."""
+    return tuple(index for index in need.kept if index not in ("b", "y", "x"))
 
 
 def convolves(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> bool:
@@ -233,19 +247,27 @@ class _Search:
         need = parts(order, weight, self.needed(done | subset))
         if not (need.group or need.summed):
             return
-        wanted = arranged(order, need, bool(axes), bool(self.space))
-        copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
-        group, summed, new = (self.size(part) for part in (need.group, need.summed, need.new))
-        taps = self.size(axes)
-        rows = self.size(need.kept, done | subset)
-        sizes = (self.size(order, done), group * summed * new * taps, rows * group * new)
-        image = convolves(wanted, need, bool(axes), bool(self.space))
-        seconds = merge + copy + self.rates.contraction(rows, group, summed, new, taps, sizes, image)
         modes = tuple(index for index in self.outputs if index in need.new)
         bonds = tuple(index for index in need.new if index not in modes)
-        for last in bonds or (None,):
-            arrangement = (*modes, *(b for b in bonds if b != last), *((last,) if last else ()))
-            yield result(wanted, need, arrangement), seconds, Term(tree, arrangement)
+        for spread in (False, True) if axes and others(need) else (False,):
+            wanted = arranged(order, need, bool(axes), bool(self.space), spread)
+            copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
+            seconds = merge + copy + self._apply_seconds(order, wanted, done, subset, need, axes, spread)
+            for last in bonds or (None,):
+                arrangement = (*modes, *(b for b in bonds if b != last), *((last,) if last else ()))
+                yield result(wanted, need, arrangement), seconds, Term(tree, arrangement, spread)
+
+    def _apply_seconds(
+        self, order: tuple[str, ...], wanted: tuple[str, ...], done: int, subset: int, need: Parts,
+        axes: tuple[str, ...], spread: bool,
+    ) -> float:  # fmt: skip
+        rows, group, summed, new, taps = (
+            self.size(part, done | subset) for part in (need.kept, need.group, need.summed, need.new, axes)
+        )
+        copies = self.size(others(need)) if spread else 1
+        sizes = (self.size(order, done), copies * group * summed * new * taps, rows * group * new)
+        image = convolves(wanted, need, bool(axes), bool(self.space))
+        return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, image)
 
     def subset(self, tree: Tree) -> int:
         """The cores of a tree, as a bit mask."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .cost import Rates
 from .graph import Graph
-from .path import KERNEL, Path, Term, Tree, arranged, convolves, merge_tree, parts, result
+from .path import KERNEL, Path, Term, Tree, arranged, convolves, merge_tree, others, parts, result
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,19 @@ class Merge:
 class Weight:
     """How a slot is laid out for the call that uses it: permuted, then reshaped.
 
-    ``memory`` is the order of the slot's indices, slowest first, in which neither step copies.
+    ``memory`` is the order of the slot's indices, slowest first, in which neither step copies. ``copies``: how often it
+    is repeated along the first index.
     """
 
     slot: int
     order: tuple[int, ...]
     shape: tuple[int, ...]
     memory: tuple[int, ...]
+    copies: int = 1
 
     def __call__(self, slots: list[Tensor]) -> Tensor:
-        return slots[self.slot].permute(self.order).reshape(self.shape)
+        weight = slots[self.slot].permute(self.order).reshape(self.shape)
+        return weight if self.copies == 1 else weight.expand(self.copies, *self.shape).flatten(0, 1)
 
     def kernel(self, slots: list[Tensor]) -> Tensor:
         """The same as conv2d wants it, copied where it does not lie so; in double precision that is plainly."""
@@ -250,16 +253,19 @@ class _Compiler:
         done = done | self.members[slot]
         axes = tuple(axis for axis in KERNEL if axis in indices)
         need = parts(order, tuple(i for i in indices if i not in KERNEL), self.needed(done))
-        wanted = arranged(order, need, bool(axes), self.spatial)
+        wanted = arranged(order, need, bool(axes), self.spatial, term.spread)
         permute = None if wanted == order else tuple(order.index(i) for i in wanted)
         after = result(wanted, need, term.new)
         summed, new = self.size(need.summed), self.sizes(term.new)
         group = tuple(i for i in wanted if i in need.group)
         tail = tuple(i for i in wanted if i in need.summed)
 
+        spread = others(need) if term.spread else ()
+        copies = self.size(spread)
+
         def weight(*arrangement: str, shape: tuple[int, ...], memory: tuple[str, ...] = ()) -> Weight:
             order, stored = (tuple(indices.index(i) for i in part) for part in (arrangement, memory or arrangement))
-            return Weight(slot, order, shape, stored)
+            return Weight(slot, order, shape, stored, copies)
 
         step: Linear | Batched | Scale | Conv
         if convolves(wanted, need, bool(axes), self.spatial):
@@ -272,14 +278,14 @@ class _Compiler:
                 matrix,
                 permute,
                 before,
-                self.size(group) * summed,
-                self.size(group),
-                (*self.sizes(group), *new),
+                copies * self.size(group) * summed,
+                copies * self.size(group),
+                (*self.sizes(spread), *self.sizes(group), *new),
                 stride,
                 padding,
                 dilation,
             )
-            text = f"{taps[0]}x{taps[1]}" + (f"/{self.size(group)}" if group else "")
+            text = f"{taps[0]}x{taps[1]}" + (f"/{copies * self.size(group)}" if group or spread else "")
         elif group and not tail and not term.new:
             broadcast = tuple(self.graph.sizes[i] if i in group else 1 for i in wanted)
             step, text = Scale(weight(*group, shape=broadcast)), "*"
