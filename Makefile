@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/installed  ## a TT and a dense LeNet on the UCI digits: a table and a figure
 	$(BIN)/tdc train -m method=tt,dense epochs=8
-	$(BIN)/tdc plot
+	$(BIN)/tdc plot dataset=digits
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check tdcompress scripts tests
