@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
@@ -140,30 +140,38 @@ def kept_layers(names: Sequence[str], model: nn.Module, keep: Sequence[str] | No
 
 def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """The input shape, for one image, of each convolution and linear layer that a forward pass reaches, in order."""
-    found: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        found.setdefault(name, tuple(args[0].shape))
-
-    hooks = [
-        layer.register_forward_pre_hook(partial(note, name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear | Factorised)
-    ]
-    modes = {layer: layer.training for layer in model.modules()}
+    kinds = nn.Conv2d | nn.Linear | Factorised
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     some = next(model.parameters())
     try:
-        model.eval()
-        with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype))
+        found = layer_inputs(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
+    return {name: tuple(x.shape) for name, x in found.items()}
+
+
+def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached.
+
+    Neither the model's statistics nor random states change.
+    """
+    found: dict[str, torch.Tensor] = {}
+
+    def note(name: str, layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        found.setdefault(name, args[0].detach().clone())
+
+    hooks = [layer.register_forward_pre_hook(partial(note, name)) for name, layer in layers.items()]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, training in modes.items():
-            layer.training = training
+        for module, training in modes.items():
+            module.training = training
     return found
 
 

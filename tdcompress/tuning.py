@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from .compression import layer_inputs
 from .layers import Factorised
 from .network.path import Path
 
@@ -17,9 +18,10 @@ ROUNDS = 5
 _MARGIN = 0.97  # another path must be this much faster than the model's choice: less is noise
 
 
-def tunable(model: nn.Module) -> list[Factorised]:
-    """The layers with a choice of paths: those made with ``plan="measure"``."""
-    return [layer for layer in model.modules() if isinstance(layer, Factorised) and len(layer.candidates) > 1]
+def tunable(model: nn.Module) -> dict[str, Factorised]:
+    """The layers with a choice of paths, by name: those made with ``plan="measure"``."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+    return {name: layer for name, layer in layers.items() if len(layer.candidates) > 1}
 
 
 def tune(model: nn.Module, batch: Tensor, context: AbstractContextManager[object] | None = None) -> None:
@@ -28,29 +30,9 @@ def tune(model: nn.Module, batch: Tensor, context: AbstractContextManager[object
     ``batch``: inputs of the model as in training; ``context``: under which it runs, such as autocast.
     """
     with context or nullcontext():
-        for layer, x in _inputs(model, batch, tunable(model)).items():
-            layer.use(_fastest(layer, x))
-
-
-def _inputs(model: nn.Module, batch: Tensor, layers: list[Factorised]) -> dict[Factorised, Tensor]:
-    """What each layer is given when ``model`` sees ``batch``; neither statistics nor random states change."""
-    found: dict[Factorised, Tensor] = {}
-
-    def note(layer: Factorised, args: tuple[Tensor, ...]) -> None:
-        found[layer] = args[0].detach().clone()
-
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    return found
+        layers = tunable(model)
+        for name, x in layer_inputs(model, layers, batch).items():
+            layers[name].use(_fastest(layers[name], x))
 
 
 def _fastest(layer: Factorised, x: Tensor) -> Path:
