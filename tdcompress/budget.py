@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .network.graph import Graph
-from .network.ranks import capped, caps, even_rank
+from .network.ranks import capped, caps, shares
 
 TOLERANCE = 0.02
+NEAR = 0.005  # no more bonds leave the common scale once the total is as near as this
 HALVINGS = 40
 PLANNINGS = 8
 HELD = 3  # how far below its share a single bond is tried
@@ -34,9 +35,9 @@ def fit(
 ) -> list[Graph]:
     """The graphs with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
 
-    A layer has one rank for all its bonds, each as far as its own cap allows: the same power of ``even_rank`` in every
-    layer, 0 for rank one and 1 for full ranks. In proportion to the caps, a small layer beside a large one would be
-    left with next to nothing.
+    Every bond has the same power of its share (``network.ranks.shares``), as far as its own cap allows: 0 for rank one
+    and 1 for full ranks. In proportion to the caps, a small layer beside a large one would be left with next to
+    nothing.
 
     ``planned``: how to count, as things are planned for graphs of these ranks; asked again at the ranks found, until
     they are those that were planned for, because MACs depend on the plan and the plan on the ranks. Raises
@@ -74,20 +75,23 @@ class _Search:
     def __init__(self, graphs: Sequence[Graph]) -> None:
         self.graphs = graphs
         self.caps = [caps(graph) for graph in graphs]
-        self.even = [even_rank(graph) for graph in graphs]
+        self.shares = [shares(graph) for graph in graphs]
         # Beyond 1 only where single bonds of a cycle can use more than an even share.
         powers = [
-            math.log(max(limits.values())) / math.log(even)
-            for limits, even in zip(self.caps, self.even, strict=True)
-            if even > 1
+            math.log(limits[bond]) / math.log(share)
+            for limits, parts in zip(self.caps, self.shares, strict=True)
+            for bond, share in parts.items()
+            if share > 1
         ]
         self.top = max(powers, default=1.0)
 
     def wanted(self, power: float) -> dict[Bond, float]:
         """The size of every bond, not yet whole."""
-        layers = zip(self.caps, self.even, strict=True)
+        layers = zip(self.caps, self.shares, strict=True)
         return {
-            (k, bond): min(even**power, cap) for k, (limits, even) in enumerate(layers) for bond, cap in limits.items()
+            (k, bond): min(share**power, limits[bond])
+            for k, (limits, parts) in enumerate(layers)
+            for bond, share in parts.items()
         }
 
     def whole(self, k: int, sizes: Mapping[Bond, float]) -> Graph:
@@ -126,8 +130,9 @@ class _Search:
     ) -> tuple[list[Graph], float]:
         """Graphs of these sizes, single bonds raised by one, and what is then missing from the target.
 
-        Once round in the given order, where there is room. Then, while more is missing than the tolerance, always the
-        bond that brings the total to within it or, where none does, the dearest that there is room for.
+        Once round in the given order, where there is room, until the total is near. Then, while more is missing than
+        the tolerance, always the bond that brings the total to within it or, where none does, the dearest that there
+        is room for.
         """
         sizes = dict(sizes)
         graphs = [self.whole(k, sizes) for k in range(len(self.graphs))]
@@ -147,7 +152,7 @@ class _Search:
             sizes[bond], graphs[k], counts[k], room = sizes[bond] + 1, graph, counts[k] + cost, room - cost
 
         for step in raisable(order):
-            if step[0] <= room:
+            if NEAR * target < room >= step[0]:
                 take(*step)
         while room > tolerance:
             steps = list(raisable(order))

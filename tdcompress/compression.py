@@ -221,7 +221,7 @@ def _swap(
     format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
     if not format.factorised:
         return None
-    if method.init not in INITS:
+    if method.init is not None and method.init not in INITS:
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
@@ -283,7 +283,7 @@ def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
 
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     weight = swap.layer.weight.detach()
-    cores = [core.to(weight) for core in INITS[swap.method.init](swap.graph, weight)]
+    cores = [core.to(weight) for core in INITS[swap.method.init or swap.format.init](swap.graph, weight)]
     new = _module(swap, cores)
     rates = rates or device_rates(weight.device, weight.dtype)
     new.candidates = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), rates, swap.method.plan)

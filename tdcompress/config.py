@@ -59,7 +59,7 @@ class MethodConfig:
     factors: int = 3  # how many factors a channel count is split into (split, paired)
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
     out_modes: Optional[list[int]] = None
-    init: str = "orthogonal"  # "variance": Gaussian cores; "spectral": fitted to the dense twin's initial weight
+    init: Optional[str] = None  # orthogonal, variance (Gaussian) or spectral (the dense weight's fit); the format's own
     decay: str = "factors"  # of each core; "scaled": times parameters / dense ones; "frobenius": of the weight itself
     plan: str = "model"  # the contraction order: by the cost model, by "measure" on the first batch, "chain" or "dense"
     checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again

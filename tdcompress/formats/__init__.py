@@ -31,6 +31,7 @@ class Format:
     ``layout`` and ``kernel``: its default grouping of modes (see ``network.layout.arrange``), ``linear_layout`` that of
     linear layers where it differs. ``open_kernel``: it has
     a central core on which kh and kw may stay. ``reference_rank``: what ``rank=reference`` means for a bond.
+    ``init``: its initial cores, those that trained best.
     ``factorised`` is false for the baseline, whose layers are left as they are.
     """
 
@@ -41,6 +42,7 @@ class Format:
     kernel: str = "merged"
     open_kernel: bool = False
     reference_rank: ReferenceRank = widest_third
+    init: str = "orthogonal"
     factorised: bool = True
 
 

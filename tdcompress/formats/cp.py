@@ -5,7 +5,7 @@ from ..network.layout import Layout
 from . import register
 
 
-@register("cp", kernel="merged")
+@register("cp", kernel="merged", init="spectral")
 def cp(layout: Layout) -> list[Core]:
     """A factor ``(site, r)`` per site and one hyperedge ``r`` through all of them."""
     return [Core(f"factor{k}", (*site, "r")) for k, site in enumerate(layout.sites, 1)]

@@ -41,21 +41,23 @@ def _cycle_cap(graph: Graph, bond: str) -> int:
     return math.ceil(round(smaller ** (1 / parallel), 9))
 
 
-def even_rank(graph: Graph) -> int:
-    """The smallest size that, given to every bond, lets every cut through a single bond or a cycle pass all it can.
+def shares(graph: Graph) -> dict[str, int]:
+    """The smallest sizes of the bonds that let every cut through a single bond or a cycle pass all it can.
 
-    On a cycle a cut of k bonds passes the product of k ranks, so the k-th root of its smaller side's mode product.
+    Bonds that separate the network all have one size, that of the largest cut. A cut of a cycle at k bonds passes the
+    product of k ranks: each of them takes the k-th root of the smaller side's mode product, the largest over its cuts.
     """
     limits, everything = caps(graph), frozenset(range(len(graph.cores)))
-    best = 1
-    for bond, limit in limits.items():
-        if len(graph.branches(bond)) == len(graph.carriers[bond]):
-            best = max(best, limit)
-        else:
-            for inside, count in cuts(graph, bond):
-                smaller = min(graph.mode_size(inside), graph.mode_size(everything - inside))
-                best = max(best, math.ceil(round(smaller ** (1 / count), 9)))
-    return best
+    found = {}
+    for bond in graph.bonds:
+        if len(graph.branches(bond)) < len(graph.carriers[bond]):
+            roots = (
+                min(graph.mode_size(inside), graph.mode_size(everything - inside)) ** (1 / count)
+                for inside, count in cuts(graph, bond)
+            )
+            found[bond] = math.ceil(round(max(roots), 9))
+    single = max((limit for bond, limit in limits.items() if bond not in found), default=1)
+    return {bond: found.get(bond, single) for bond in graph.bonds}
 
 
 def cuts(graph: Graph, bond: str) -> Iterator[tuple[frozenset[int], int]]:
