@@ -34,6 +34,7 @@ class StepOptions(Options):
     rank: tuple[str, ...] = ("reference",)
     parameters: str = ""
     plan: str = "model"
+    checkpoint: bool = False
 
 
 def run(words: Sequence[str]) -> None:
@@ -76,7 +77,7 @@ class _Bench:
         self.dense_memory = step_memory(self.dense)
 
     def measure(self, method: str, rank: int | str) -> dict[str, Any]:
-        network = replace(self.network, method=method, rank=rank)
+        network = replace(self.network, method=method, rank=rank, checkpoint=self.options.checkpoint)
         ours = TrainingStep(network, self.device)
         rivals = {"dense": self.dense}
         if ours.has_hand_chain():

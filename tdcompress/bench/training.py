@@ -32,6 +32,7 @@ class Network:
     rank: int | str
     plan: str
     by_hand: bool = False
+    checkpoint: bool = False
 
 
 class TrainingStep:
@@ -46,8 +47,10 @@ class TrainingStep:
         self.network, self.device = network, device
         model = build(ArchConfig(name=network.arch, width=network.width), channels, classes, size).to(device)
         image = (channels, size, size)
-        planned = {"batch_size": network.batch_size, "rates": rates(device, network.precision), "plan": network.plan}
-        compress(model, network.method, network.rank, image, **planned)
+        # No time depends on the values of the cores, and orthogonal ones are made at once.
+        method = {"plan": network.plan, "checkpoint": network.checkpoint, "init": "orthogonal"}
+        planned = {"batch_size": network.batch_size, "rates": rates(device, network.precision)}
+        compress(model, network.method, network.rank, image, **planned, **method)
         images = torch.randn(network.batch_size, *image, device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(classes, (network.batch_size,), device=device)
