@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .distributed import World
 from .folder import FolderImages
 
 
@@ -37,8 +38,8 @@ class Batches(ABC):
         self.shift = (-mean / std).repeat(self.image_size).to(device)
 
     @abstractmethod
-    def stored(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each batch of ``order``: padded uint8 images on the device, and which of them are the batch's."""
+    def stored(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch of positions: padded uint8 images on the device, and which of them are the batch's."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,12 +49,14 @@ class Batches(ABC):
         return -(-len(self) // batch_size)
 
     def epoch(
-        self, batch_size: int, seed: int, epoch: int, shuffle: bool, start: int = 0
+        self, batch_size: int, seed: int, epoch: int, shuffle: bool, start: int = 0, world: World | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of float32 images ``(b, c, y, x)``, channels last, and labels, from batch ``start`` on.
 
-        Order, crops and flips are a function of ``(seed, epoch)`` alone, whatever ``start`` is.
+        Order, crops and flips are a function of ``(seed, epoch)`` alone, whatever ``start`` is. ``world``: only its
+        share of each batch.
         """
+        share = (world or World()).share
         # Seeding reads only 32 bits. The golden ratio keeps the epochs of neighbouring seeds millions apart there.
         generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + epoch) % 2**32)
         count = len(self)
@@ -63,9 +66,9 @@ class Batches(ABC):
         first = start * batch_size
         if first >= count:
             return
-        stored = self.stored(order[first:], batch_size)
-        order, offsets, flips = (draws[..., first:].to(self.device) for draws in (order, offsets, flips))
-        parts = zip(order.split(batch_size), offsets.split(batch_size, 1), flips.split(batch_size), strict=True)
+        stored = self.stored([share(batch) for batch in order[first:].split(batch_size)])
+        draws = (part[first:].to(self.device).split(batch_size) for part in (order, offsets.T, flips))
+        parts = zip(*([share(batch) for batch in batches] for batches in draws), strict=True)
         size, channels = self.image_size, self.in_channels
         for (images, index), (chosen, offset, flip) in zip(stored, parts, strict=True):
             if self.padding or self.flip:
@@ -80,8 +83,8 @@ class Batches(ABC):
         size = self.image_size
         # Every line of a crop is one contiguous window of the flattened images: a gather of lines, not of pixels.
         windows = images.view(-1).as_strided((images.numel() // channels - size + 1, size * channels), (channels, 1))
-        lines = torch.arange(size, device=self.device) + offsets[0][:, None]
-        starts = (index[:, None] * height + lines) * width + offsets[1][:, None]
+        lines = torch.arange(size, device=self.device) + offsets[:, :1]
+        starts = (index[:, None] * height + lines) * width + offsets[:, 1:]
         batch = windows.index_select(0, starts.view(-1)).view(-1, size, size, channels)
         if not self.flip:
             return batch

@@ -44,6 +44,8 @@ tdc trains networks with their weights in a tensor format, and compares the form
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit with its code: 0, 1 if runs of a sweep failed, 2 for bad input, 130 or 143 upon a signal."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if int(os.environ.get("RANK", "0")) > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (of the processes that torchrun starts, the first one speaks)
     if words[:1] == ["-sc"] or words[:1] == ["--shell-completion"]:
         words = ["train", *words]
     if not words or words[0] in ("-h", "--help", "help"):

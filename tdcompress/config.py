@@ -105,6 +105,7 @@ class TrainConfig:
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the device computes it natively
     compile: bool = False  # torch.compile the network; other kernels and other dropout masks, so another run
     profile: bool = False  # torch's profiler over a few steps of the first epoch: a table in the log, trace.json
+    tensorboard: bool = False  # event files in the run's folder, beside metrics.csv
     results_dir: str = "results"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,8 +27,9 @@ class DeviceDataset(Batches):
         super().__init__(images, *args, **options)
         self.images = self._padded(images).to(self.device)
 
-    def stored(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for index in order.to(self.device).split(batch_size):
+    def stored(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        # One copy to the device for all of them.
+        for index in torch.cat(list(batches)).to(self.device).split([len(batch) for batch in batches]):
             yield self.images, index
 
 

@@ -17,6 +17,7 @@ from .checkpoint import random_states, restore_random_states
 from .compression import plans, use_plans
 from .config import TrainConfig
 from .decay import frobenius_penalty, parameter_groups
+from .distributed import World
 from .interrupt import StopSignals
 from .layers import Factorised
 from .optim import build_optimizer, build_scheduler, weight_decay
@@ -29,13 +30,18 @@ Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
 class Learner:
     """A network in training, at step ``batch`` of epoch ``epoch`` (both from 0), after the epochs in ``rows``.
 
-    Nothing in its loops waits for the device: sums stay there and are read once a loop has ended.
+    Nothing in its loops waits for the device: sums stay there and are read once a loop has ended. With the other
+    processes of ``world`` it learns as one alone would from their batches together.
     """
 
-    def __init__(self, config: TrainConfig, model: nn.Module, batches: int, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, model: nn.Module, batches: int, device: torch.device, world: World | None = None
+    ) -> None:
         self.config, self.model, self.batches, self.device = config, model, batches, device
+        self.world = world or World()
         self.precision = effective_precision(config.precision, device)
-        self.forward = _compiled(config, model, device) if config.compile else model
+        forward = self.world.parallel(model)
+        self.forward = _compiled(config, forward, device) if config.compile else forward
         self.decay = weight_decay(config)
         groups = parameter_groups(model, config.method.decay, self.decay)
         self.optimizer = build_optimizer(config, groups, device)
@@ -52,27 +58,29 @@ class Learner:
             "batch": self.batch,
             "lr": self.lr,
             "seconds": self.seconds,
-            "loss_sum": self.loss_sum.cpu(),
-            "correct": self.correct.cpu(),
+            "loss_sum": self.world.total(self.loss_sum).cpu(),
+            "correct": self.world.total(self.correct).cpu(),
             "plans": plans(self.model),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "random": random_states(self.device),
+            "random": self.world.gathered(random_states(self.device)),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.lr, self.seconds = state["lr"], state["seconds"]
-        self.loss_sum = state["loss_sum"].to(self.device)
-        self.correct = state["correct"].to(self.device)
+        if self.world.first:  # the sums so far are counted once
+            self.loss_sum = state["loss_sum"].to(self.device)
+            self.correct = state["correct"].to(self.device)
         use_plans(self.model, state["plans"])  # numbers are the same bit for bit only along the same paths
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
-        restore_random_states(state["random"], self.device)
+        states = state["random"]
+        restore_random_states(states[self.world.rank % len(states)], self.device)
 
     def train(
         self, data: Batches, stop: StopSignals, watched: Callable[[Steps], Steps] | None = None
@@ -90,15 +98,17 @@ class Learner:
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
-        steps: Steps = data.epoch(config.batch_size, config.seed, self.epoch, shuffle=True, start=self.batch)
+        world, size, count = self.world, config.batch_size, len(data)
+        steps: Steps = data.epoch(size, config.seed, self.epoch, shuffle=True, start=self.batch, world=world)
         if watched is not None:
             steps = watched(steps)
         for images, labels in bar(steps, title, self.batch, self.batches):
             with autocast(self.device, self.precision):
                 outputs = self.forward(images)
-            loss = F.cross_entropy(outputs.float(), labels)
+            loss = F.cross_entropy(outputs.float(), labels, reduction="sum")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            # The mean over the whole batch, of which other processes have their parts.
+            (loss * (world.size / min(size, count - self.batch * size))).backward()
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             if frobenius:  # beyond the clipping, as the optimizer's own decay is
@@ -106,28 +116,31 @@ class Learner:
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
-            loss_sum.add_(loss.detach(), alpha=len(labels))
+            loss_sum.add_(loss.detach())
             correct.add_((outputs.detach().argmax(1) == labels).sum())
             self.batch += 1
+            stop.number = world.agreed(stop.number)
             if stop.number is not None:
                 break
-        total, right = loss_sum.item(), correct.item()  # waits for the device, so that the clock below is right
+        # Waits for the device, so that the clock below is right.
+        total, right = world.total(loss_sum).item(), world.total(correct).item()
         self.seconds += time.perf_counter() - began
-        return (total / len(data), right / len(data)) if self.batch == self.batches else None
+        return (total / count, right / count) if self.batch == self.batches else None
 
     def evaluate(self, data: Batches, batch_size: int, stop: StopSignals) -> tuple[float, float] | None:
         """Mean loss and accuracy over ``data``, or None if stopped before the end. Changes no state."""
         loss_sum, correct = self._zeros()
         self.model.eval()
         with torch.inference_mode():
-            for images, labels in data.epoch(batch_size, self.config.seed, 0, shuffle=False):
+            for images, labels in data.epoch(batch_size, self.config.seed, 0, shuffle=False, world=self.world):
                 with autocast(self.device, self.precision):
                     outputs = self.forward(images)
                 loss_sum.add_(F.cross_entropy(outputs.float(), labels, reduction="sum"))
                 correct.add_((outputs.argmax(1) == labels).sum())
+                stop.number = self.world.agreed(stop.number)
                 if stop.number is not None:
                     return None
-        return loss_sum.item() / len(data), correct.item() / len(data)
+        return self.world.total(loss_sum).item() / len(data), self.world.total(correct).item() / len(data)
 
     def close_epoch(self, row: dict[str, Any]) -> None:
         """Record the epoch that has ended and move on to the next."""

@@ -21,8 +21,8 @@ class StreamedDataset(Batches):
         super().__init__(images, *args, **options)
         self.images, self.workers = images, workers
 
-    def stored(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        fetched = read(self.images, order.split(batch_size), self.workers, self.device.type == "cuda")
+    def stored(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        fetched = read(self.images, batches, self.workers, self.device.type == "cuda")
         for images in _copied(fetched, self.device):
             yield self._padded(images), torch.arange(len(images), device=self.device)
 

@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,9 +17,10 @@ import torch
 from . import __version__, checkpoint
 from .archs import build
 from .batches import Batches
-from .compression import compress
+from .compression import compress, plans, use_plans
 from .config import PRECISIONS, ConfigError, TrainConfig, validate
 from .data import datasets
+from .distributed import World, joined
 from .identity import arch_name, dataset_name, identity, method_name, plain
 from .interrupt import StopSignals
 from .learner import Learner
@@ -28,30 +30,39 @@ from .precision import autocast, compute_dtype, effective_precision
 from .profiler import profiled
 from .report import layer_report
 from .runs import Run, RunError
+from .scalars import Scalars
 from .stability import degeneracy
 from .tuning import tunable, tune
 
 Log = Callable[[str], Any]
+_APART = 1_000_003  # between the random numbers of one process and the next
 _TEST_BATCH = {"cpu": 250, "cuda": 1000}  # images; larger ones gain nothing there and cost memory
 
 
 def train(config: TrainConfig, run: Run, log: Log = print) -> dict[str, Any]:
     """Train the network of ``config`` in ``run``'s directory and return its summary; ``log`` takes lines.
 
-    A run that has ended is not repeated; a broken one goes on from its checkpoint. Raises ConfigError for values that
-    cannot be used (before anything is written), RunError for a directory that cannot be or a device that is too
-    small, and Interrupted upon SIGINT or SIGTERM, with everything so far on disk.
+    A run that has ended is not repeated; a broken one goes on from its checkpoint. Several processes that ``torchrun``
+    started share each batch, and the first one writes. Raises ConfigError for values that cannot be used (before
+    anything is written), RunError for a directory that cannot be or a device that is too small, and Interrupted upon
+    SIGINT or SIGTERM, with everything so far on disk.
     """
+    with joined() as world:
+        return _prepared(config, run, world, log)
+
+
+def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> dict[str, Any]:
     device = choose_device(validate(config).device)
     config = replace(config, precision=_precision(config.precision, run, device))
-    ended = run.ended(config)
+    ended = world.told(run.ended(config))
     if ended is not None:
         log(f"{run.directory}: {_outcome(ended)}; not run again")
         return ended
     effective_precision(config.precision, device)  # refuses what the device cannot do, before any data are read
-    run.refuse_busy()
+    if world.first:
+        run.refuse_busy()
     try:
-        return _train(config, run, device, log)
+        return _train(config, run, device, world, log)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -83,7 +94,7 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
     return begun if begun in PRECISIONS else effective_precision(name, device)
 
 
-def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dict[str, Any]:
+def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> dict[str, Any]:
     train_data, test_data, classes = datasets(config.dataset, device, log)
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
     planned = {"batch_size": config.batch_size, "rates": device_rates(device, compute_dtype(config.precision))}
@@ -97,22 +108,26 @@ def _train(config: TrainConfig, run: Run, device: torch.device, log: Log) -> dic
     else:
         keep_freed_memory()
     forget_peak(device)
-    learner = Learner(config, model, train_data.batches(config.batch_size), device)
-    with run.locked(), StopSignals() as stop:
-        ended = run.ended(config)  # by another process, while this one read the data
+    learner = Learner(config, model, train_data.batches(config.batch_size), device, world)
+    if not world.first:
+        torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
+    with run.locked() if world.first else nullcontext(), StopSignals() as stop:
+        ended = world.told(run.ended(config))  # by another process, while this one read the data
         if ended is not None:
             return ended
         if not _resume(config, run, learner, log) and tunable(model):
-            images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True))
+            images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
             tune(model, images, autocast(device, config.precision))
+            use_plans(model, world.told(plans(model)))
         summary = _first_summary(config, layer_report(model, shape), device)
+        summary["processes"] = world.size
         log(_title(summary))
         return _Loop(config, run, learner, summary, stop, log).until_ended(train_data, test_data)
 
 
 def _resume(config: TrainConfig, run: Run, learner: Learner, log: Log) -> bool:
     """Whether there was a checkpoint to go on from."""
-    state = checkpoint.load(run.directory, log)
+    state = learner.world.told(checkpoint.load(run.directory, log) if learner.world.first else None)
     if state is None:
         return False
     run.refuse_other(config, state.get("config"))
@@ -134,6 +149,8 @@ class _Loop:
         self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
         self.summary = summary
         self.profiled = False
+        watched = config.tensorboard and learner.world.first
+        self.scalars = Scalars(run.directory, learner.epoch + 1) if watched else None
 
     def until_ended(self, train_data: Batches, test_data: Batches) -> dict[str, Any]:
         self._write()
@@ -142,10 +159,14 @@ class _Loop:
             if row is not None:
                 self.learner.close_epoch(row)
                 self.log(_line(row, self.config.epochs))
+                if self.scalars is not None:
+                    self.scalars.add(row)
             if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
-                checkpoint.save(self.run.directory, {"config": plain(self.config), **self.learner.state()})
+                state = {"config": plain(self.config), **self.learner.state()}
+                if self.learner.world.first:
+                    checkpoint.save(self.run.directory, state)
             self._write()
-        if self.summary["status"] == "finished":
+        if self.summary["status"] == "finished" and self.learner.world.first:
             checkpoint.forget_previous(self.run.directory)
         if self.stop.number is not None:
             raise self.stop.interrupted(f"{self.run.directory}: {_outcome(self.summary)}")
@@ -195,7 +216,6 @@ class _Loop:
         """metrics.csv, then summary.json, of the rows that the checkpoint has."""
         rows = self.learner.rows
         accuracies = [row["test_accuracy"] for row in rows if math.isfinite(row["test_accuracy"])]
-        self.run.write_metrics(rows)
         self.summary |= {
             "status": self._status(),
             "epochs_done": len(rows),
@@ -203,7 +223,9 @@ class _Loop:
             "best_test_accuracy": max(accuracies, default=None),
             "train_seconds_per_epoch": statistics.median(row["train_seconds"] for row in rows) if rows else None,
         }
-        self.run.write_summary(self.summary)
+        if self.learner.world.first:
+            self.run.write_metrics(rows)
+            self.run.write_summary(self.summary)
 
 
 def _first_summary(config: TrainConfig, report: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def stop_at(monkeypatch, step, shuffle=True, number=signal.SIGTERM):
     count = 0
     whole = DeviceDataset.epoch
 
-    def epoch(self, batch_size, seed, epoch, shuffle, start=0):
+    def epoch(self, batch_size, seed, epoch, shuffle, start=0, world=None):
         nonlocal count
         for batch in whole(self, batch_size, seed, epoch, shuffle=shuffle, start=start):
             count += shuffle == wanted
@@ -393,7 +393,7 @@ def test_cuda_where_there_is_none(tmp_path):
 
 
 def test_out_of_memory_is_one_line(tmp_path, monkeypatch):
-    def forward(*args):
+    def forward(*args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 9")
 
     config = config_in(tmp_path)
@@ -465,3 +465,15 @@ def test_the_schedule_knows_the_length_of_the_run():
     assert optimizer.param_groups[0]["lr"] == 0.2
     assert build_scheduler(config, optimizer, steps_per_epoch=11).T_max == 77
     assert build_scheduler(replace(config, optim=OptimConfig(SGD)), optimizer, 11) is None
+
+
+def test_tensorboard_shows_what_metrics_csv_holds(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = config_in(tmp_path, tensorboard=True)
+    run = run_of(config)
+    train(config, run, log=lambda line: None)
+    events = EventAccumulator(str(run.directory / "tensorboard")).Reload()
+    seen = [(event.step, event.value) for event in events.Scalars("test_accuracy")]
+    assert [step for step, _ in seen] == [1, 2]
+    assert [value for _, value in seen] == pytest.approx(metrics(run).test_accuracy.tolist(), rel=1e-6)

@@ -1,0 +1,95 @@
+"""One run on several processes, as ``torchrun`` starts them: each takes its share of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+_PATIENCE = timedelta(minutes=30)  # how long processes wait for one that reads data or measures plans
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: this is ``rank`` of ``size``. Of one alone every method gives back what it is given."""
+
+    rank: int = 0
+    size: int = 1
+    control: Any = None  # a group for decisions, which no device has to wait for
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what the run leaves on disk."""
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of a batch's entries (first axis)."""
+        return batch[self.rank :: self.size] if self.size > 1 else batch
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """The model to call: the mean of all processes' gradients arrives at each of them.
+
+        Batch normalisation sees a process's own share of a batch; on CUDA it is synchronised.
+        """
+        if self.size == 1:
+            return model
+        if next(model.parameters()).is_cuda:
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return DistributedDataParallel(model)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def agreed(self, number: int | None) -> int | None:
+        """The largest number that any process has, None if none has one."""
+        if self.size == 1:
+            return number
+        value = torch.tensor(-1 if number is None else number)
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
+        return None if value < 0 else int(value)
+
+    def told(self, value: T) -> T:
+        """What the first process has."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0, group=self.control)
+        return values[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The world that the environment describes; NCCL between GPUs, gloo between CPUs."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    try:
+        yield World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=_PATIENCE))
+    finally:
+        dist.destroy_process_group()
