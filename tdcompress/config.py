@@ -85,6 +85,13 @@ class LauncherConfig:
 
     name: str = "basic"
     jobs: int = 1  # runs at once
+    # Of each run, for a cluster:
+    partition: Optional[str] = None
+    account: Optional[str] = None
+    cpus: int = 1
+    gpus: int = 0
+    minutes: int = 1440
+    requeues: int = 10  # how often a run that reached the time limit is queued again
 
 
 @dataclass

@@ -92,7 +92,18 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
         raise stop.interrupted("sweep interrupted; the same command goes on")
 
 
-LAUNCHERS: dict[str, Callable[[Sequence[Job], LauncherConfig, Log, Ended], None]] = {"basic": basic, "local": local}
+def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+    """As jobs of a Slurm cluster, see ``cluster.slurm``."""
+    from .cluster import slurm
+
+    slurm(jobs, settings, log, ended)
+
+
+LAUNCHERS: dict[str, Callable[[Sequence[Job], LauncherConfig, Log, Ended], None]] = {
+    "basic": basic,
+    "local": local,
+    "slurm": slurm,
+}
 
 
 def launch(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
