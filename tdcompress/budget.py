@@ -12,6 +12,7 @@ from .network.ranks import capped, caps, shares
 TOLERANCE = 0.02
 NEAR = 0.005  # no more bonds leave the common scale once the total is as near as this
 HALVINGS = 40
+FINEST = 1e-6  # of a power
 PLANNINGS = 8
 HELD = 3  # how far below its share a single bond is tried
 
@@ -30,22 +31,25 @@ class Unreachable(ValueError):
 def fit(
     graphs: Sequence[Graph],
     planned: Callable[[Sequence[Graph]], Count],
+    dense: Sequence[float],
     fixed: int,
     target: float,
 ) -> list[Graph]:
     """The graphs with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
 
-    Every bond has the same power of its share (``network.ranks.shares``), as far as its own cap allows: 0 for rank one
-    and 1 for full ranks. In proportion to the caps, a small layer beside a large one would be left with next to
-    nothing.
+    Each weight may cost in proportion to the square root of its ``dense`` cost, as far as its full ranks use it: of all
+    ways to divide a budget the one with the least sum of compression ratios (by Lagrange: of dense / p over p of a
+    given sum), and the same one for every format. In proportion to ``dense`` itself, the small layers beside a large
+    one would be left with next to nothing. Within a weight every bond has the same power of its share
+    (``network.ranks.shares``), as far as its own cap allows: 0 for rank one and 1 for full ranks.
 
     ``planned``: how to count, as things are planned for graphs of these ranks; asked again at the ranks found, until
     they are those that were planned for, because MACs depend on the plan and the plan on the ranks. Raises
     ``Unreachable``.
     """
-    search = _Search(graphs)
+    search = _Search(graphs, [math.sqrt(cost) for cost in dense])
     room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
-    found = search.at(0.25)
+    found = search.at([0.25] * len(graphs))
     count = planned(found)
     nearest = math.inf
     for _ in range(PLANNINGS):
@@ -58,8 +62,8 @@ def fit(
             return found
         nearest = min(nearest, total, key=lambda reached: abs(reached - target))
     ends = []
-    for scale in (0, 1):
-        found = search.at(scale)
+    for powers in ([0.0] * len(graphs), search.tops):
+        found = search.at(powers)
         count = planned(found)
         ends.append(fixed + sum(count(k, graph) for k, graph in enumerate(found)))
     raise Unreachable(*ends, int(nearest))
@@ -70,51 +74,70 @@ Bond = tuple[int, str]
 
 
 class _Search:
-    """The ranks that a scale gives, and those that come near a target."""
+    """The ranks that come near a target. ``weights``: what each graph may cost, in proportion."""
 
-    def __init__(self, graphs: Sequence[Graph]) -> None:
-        self.graphs = graphs
+    def __init__(self, graphs: Sequence[Graph], weights: Sequence[float]) -> None:
+        self.graphs, self.weights = graphs, weights
         self.caps = [caps(graph) for graph in graphs]
         self.shares = [shares(graph) for graph in graphs]
         # Beyond 1 only where single bonds of a cycle can use more than an even share.
-        powers = [
-            math.log(limits[bond]) / math.log(share)
+        self.tops = [
+            max([1.0, *(math.log(limits[bond]) / math.log(share) for bond, share in parts.items() if share > 1)])
             for limits, parts in zip(self.caps, self.shares, strict=True)
-            for bond, share in parts.items()
-            if share > 1
         ]
-        self.top = max(powers, default=1.0)
 
-    def wanted(self, power: float) -> dict[Bond, float]:
-        """The size of every bond, not yet whole."""
-        layers = zip(self.caps, self.shares, strict=True)
-        return {
-            (k, bond): min(share**power, limits[bond])
-            for k, (limits, parts) in enumerate(layers)
-            for bond, share in parts.items()
-        }
+    def wanted(self, k: int, power: float) -> dict[Bond, float]:
+        """The size of every bond of a graph, not yet whole."""
+        return {(k, bond): min(share**power, self.caps[k][bond]) for bond, share in self.shares[k].items()}
 
     def whole(self, k: int, sizes: Mapping[Bond, float]) -> Graph:
         """A graph with these sizes, rounded down and capped."""
         return capped(self.graphs[k], {bond: _floor(sizes[k, bond]) for bond in self.caps[k]})
 
-    def at(self, power: float) -> list[Graph]:
-        """The graphs that a power gives."""
-        sizes = self.wanted(power)
-        return [self.whole(k, sizes) for k in range(len(self.graphs))]
+    def at(self, powers: Sequence[float]) -> list[Graph]:
+        """The graphs that a power each gives."""
+        return [self.whole(k, self.wanted(k, power)) for k, power in enumerate(powers)]
+
+    def powers(self, scale: float, cost: Callable[[int, float], int]) -> list[float]:
+        """The largest power of each graph at which it costs no more than ``scale`` times its weight, at least 0."""
+        found = []
+        for k, weight in enumerate(self.weights):
+            low, high = 0.0, self.tops[k]
+            if cost(k, high) <= scale * weight:
+                low = high
+            while high - low > FINEST:
+                middle = (low + high) / 2
+                low, high = (middle, high) if cost(k, middle) <= scale * weight else (low, middle)
+            found.append(low)
+        return found
 
     def run(self, count: Count, target: float, tolerance: float) -> list[Graph]:
-        """The ranks of the largest power that keeps to the target, then single bonds raised as far as it allows."""
-        low, high = 0.0, self.top
+        """The ranks of the largest scale that keeps to the target, then single bonds raised as far as it allows."""
+        known: dict[tuple[int, ...], int] = {}
+
+        def cost(k: int, power: float) -> int:
+            sizes = self.wanted(k, power)
+            key = (k, *(_floor(size) for size in sizes.values()))
+            if key not in known:
+                known[key] = count(k, self.whole(k, sizes))
+            return known[key]
+
+        def total(powers: Sequence[float]) -> int:
+            return sum(cost(k, power) for k, power in enumerate(powers))
+
+        low, high = 0.0, max((cost(k, self.tops[k]) / weight for k, weight in enumerate(self.weights)), default=0.0)
+        if total(self.powers(high, cost)) <= target:
+            low = high
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            total = sum(count(k, graph) for k, graph in enumerate(self.at(middle)))
-            low, high = (middle, high) if total <= target else (low, middle)
-        wanted = self.wanted(low)
+            low, high = (middle, high) if total(self.powers(middle, cost)) <= target else (low, middle)
+        powers = self.powers(low, cost)
+        wanted = {bond: size for k, power in enumerate(powers) for bond, size in self.wanted(k, power).items()}
         sizes = {bond: _floor(size) for bond, size in wanted.items()}
-        order = sorted(wanted, key=lambda bond: sizes[bond] - wanted[bond])
+        short = [1 - cost(k, power) / (low * self.weights[k] or 1) for k, power in enumerate(powers)]
+        order = sorted(wanted, key=lambda bond: (-short[bond[0]], sizes[bond] - wanted[bond]))
         found, missing = self.raised(sizes, order, count, target, tolerance)
-        if sum(count(k, graph) for k, graph in enumerate(self.at(self.top))) < target - tolerance:
+        if total(self.tops) < target - tolerance:
             return found
         # Bonds of nearly one size have few products: 31 is none, but 32 = 4 * 8 is, found by holding a bond lower.
         for held, less in itertools.product(order, range(1, HELD + 1)):

@@ -240,12 +240,12 @@ def _meet(
     free = [swap for swap in swaps if parse_budget(str(swap.rank)) is not None]
     own = [swap for swap in swaps if swap not in free]
     if budget.kind == "macs":
-        dense = {name: dense_macs(model.get_submodule(name), shape) for name, shape in shapes.items()}
-        whole, replaced = sum(dense.values()), sum(dense[swap.name] for swap in swaps)
+        all_macs = {name: dense_macs(model.get_submodule(name), shape) for name, shape in shapes.items()}
+        whole, dense = sum(all_macs.values()), {swap.name: all_macs[swap.name] for swap in swaps}
         kept = sum(_macs(swap, batch_size)(swap.graph) for swap in own)
     else:
         whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        replaced = sum(swap.layer.weight.numel() for swap in swaps)
+        dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
     targets = {"ratio": whole / budget.value, "params": budget.value, "macs": whole * budget.value}
 
@@ -256,7 +256,13 @@ def _meet(
         return lambda k, graph: along[k](graph)
 
     try:
-        graphs = fit([swap.graph for swap in free], planned, whole - replaced + kept, targets[budget.kind])
+        graphs = fit(
+            [swap.graph for swap in free],
+            planned,
+            [dense[swap.name] for swap in free],
+            whole - sum(dense.values()) + kept,
+            targets[budget.kind],
+        )
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
         smallest, largest, nearest = (budget.said(total, whole) for total in totals)
@@ -264,7 +270,7 @@ def _meet(
         raise ConfigError(
             f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
             f"the nearest found {nearest}"
-            + (faster if budget.kind == "macs" and error.nearest not in totals[:2] else "")
+            + (faster if budget.kind == "macs" and error.smallest < targets["macs"] < error.largest else "")
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph
