@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import adaptive
 from .budget import Count, Unreachable, fit
 from .config import KERNELS, Budget, ConfigError, MethodConfig, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
@@ -26,6 +27,7 @@ from .network.ranks import capped
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
 
+_SHUNNED = 10
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
 
@@ -76,7 +78,8 @@ def compress(
 
     ``rank``: the bond dimension or ``"reference"``. Or what the whole network may cost, met to within 2 %: ``"10x"``
     (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs / dense MACs, along the plans for the
-    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. Or what the present
+    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. ``"adaptive:10x"``: the
+    larger network that such a training starts with, see ``adaptive``. Or what the present
     weights need, which says something of trained ones only: ``"energy:0.9"``, the smallest ranks that keep this share
     of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016).
 
@@ -247,9 +250,13 @@ def _meet(
         whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
         dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
-    targets = {"ratio": whole / budget.value, "params": budget.value, "macs": whole * budget.value}
+    target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
+    if budget.adaptive:
+        target = adaptive.start(target, whole)
 
     def planned(graphs: Sequence[Graph]) -> Count:
+        if budget.adaptive:  # a layer that starts dense stays dense, so that none is let be before all others are
+            return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
         if budget.kind != "macs":
             return lambda k, graph: free[k].parameters(graph)
         along = [_macs(replace(swap, graph=graph), batch_size) for swap, graph in zip(free, graphs, strict=True)]
@@ -261,7 +268,7 @@ def _meet(
             planned,
             [dense[swap.name] for swap in free],
             whole - sum(dense.values()) + kept,
-            targets[budget.kind],
+            target,
         )
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
@@ -270,7 +277,7 @@ def _meet(
         raise ConfigError(
             f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
             f"the nearest found {nearest}"
-            + (faster if budget.kind == "macs" and error.smallest < targets["macs"] < error.largest else "")
+            + (faster if budget.kind == "macs" and error.smallest < target < error.largest else "")
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph
@@ -292,8 +299,8 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     cores = [core.to(weight) for core in INITS[swap.method.init or swap.format.init](swap.graph, weight)]
     new = _module(swap, cores)
     rates = rates or device_rates(weight.device, weight.dtype)
-    new.candidates = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), rates, swap.method.plan)
-    new.use(new.candidates[0])
+    geometry = layer_geometry(new, swap.shape, batch_size)
+    new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))
     new.checkpoint = swap.method.checkpoint
     return new.train(swap.layer.training)
 
@@ -323,6 +330,19 @@ def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
     """Contract along the paths that ``plans`` gave for an equal model."""
     for name, path in saved.items():
         model.get_submodule(name).use(Path.from_plain(path))
+
+
+def ranks(model: nn.Module) -> dict[str, dict[str, int]]:
+    """The size of every bond of each factorised layer, by the layer's name."""
+    return {name: layer.graph.ranks for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+def use_ranks(model: nn.Module, saved: dict[str, dict[str, int]]) -> None:
+    """Give the layers the sizes that ``ranks`` gave for an equal model; the cores' values are lost."""
+    for name, sizes in saved.items():
+        layer = model.get_submodule(name)
+        graph = layer.graph.with_ranks(sizes)
+        layer.resize(graph, [layer.tensors()[0].new_empty(graph.shape(core)) for core in graph.cores])
 
 
 def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:

@@ -53,9 +53,28 @@ class Factorised(nn.Module):
         self.graph = graph
         self.weight_shape = tuple(weight_shape)
         self.format = format
+        self.planned: Callable[[Graph], list[Path]] | None = None
         self.candidates: list[Path] = []
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def use_best(self, planned: Callable[[Graph], list[Path]]) -> None:
+        """Contract along the first of the paths that ``planned`` gives, here and whenever the ranks change."""
+        self.planned = planned
+        self.candidates = planned(self.graph)
+        self.use(self.candidates[0])
+
+    def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
+        """Give the layer other ranks: the same parameters, holding other values of another size."""
+        self.graph = graph
+        for core, value in zip(self.tensors(), cores, strict=True):
+            core.data = value
+        assert self.planned is not None
+        self.use_best(self.planned)
+
+    def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
+        raise NotImplementedError
 
     def _lay_out(self) -> None:
         """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
