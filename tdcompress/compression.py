@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,8 @@ from .network.path import PLANS, Geometry, Path, macs, paths
 from .network.ranks import capped
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
+
+M = TypeVar("M", bound=nn.Module)
 
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
@@ -54,7 +56,7 @@ class Swap:
 
 
 def compress(
-    model: nn.Module,
+    model: M,
     method: str | MethodConfig = "tt",
     rank: int | str = 8,
     input_shape: Sequence[int] = (3, 32, 32),
@@ -63,7 +65,7 @@ def compress(
     batch_size: int = PLANNING_BATCH,
     rates: Rates | None = None,
     **settings: Any,
-) -> nn.Module:
+) -> M:
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
@@ -322,7 +324,7 @@ def plans(model: nn.Module) -> dict[str, Any]:
 def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
     """Contract along the paths that ``plans`` gave for an equal model."""
     for name, path in saved.items():
-        model.get_submodule(name).use(Path.from_plain(path))
+        cast(Factorised, model.get_submodule(name)).use(Path.from_plain(path))
 
 
 def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:
