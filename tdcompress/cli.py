@@ -184,8 +184,7 @@ def _report(config: TrainConfig) -> dict[str, Any]:
     image = (channels, size, size)
     device = choose_device(config.device)
     rates = device_rates(device, compute_dtype(effective_precision(config.precision, device)))
-    planned = {"batch_size": config.batch_size, "rates": rates}
-    compress(model, config.method, config.rank, image, keep=config.arch.keep, **planned)
+    compress(model, config.method, config.rank, image, keep=config.arch.keep, batch_size=config.batch_size, rates=rates)
     return layer_report(model, image)
 
 
@@ -313,7 +312,7 @@ def _print_runs(table: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = {
+    shown: dict[str, Callable[[Any], str]] = {
         "dataset": str, "arch": str, "method": str, "rank": str, "seed": "{:.0f}".format, "status": str,
         "epochs_done": "{:.0f}".format, "parameters": "{:,.0f}".format, "compression_ratio": "{:.1f}x".format,
         "test_accuracy": "{:.2%}".format, "train_seconds_per_epoch": "{:.2f}".format,

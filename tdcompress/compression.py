@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -26,6 +26,8 @@ from .network.path import PLANS, Geometry, Path, macs, paths
 from .network.ranks import capped
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
+
+M = TypeVar("M", bound=nn.Module)
 
 _SHUNNED = 10
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
@@ -56,7 +58,7 @@ class Swap:
 
 
 def compress(
-    model: nn.Module,
+    model: M,
     method: str | MethodConfig = "tt",
     rank: int | str = 8,
     input_shape: Sequence[int] = (3, 32, 32),
@@ -65,7 +67,7 @@ def compress(
     batch_size: int = PLANNING_BATCH,
     rates: Rates | None = None,
     **settings: Any,
-) -> nn.Module:
+) -> M:
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
@@ -329,7 +331,7 @@ def plans(model: nn.Module) -> dict[str, Any]:
 def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
     """Contract along the paths that ``plans`` gave for an equal model."""
     for name, path in saved.items():
-        model.get_submodule(name).use(Path.from_plain(path))
+        cast(Factorised, model.get_submodule(name)).use(Path.from_plain(path))
 
 
 def ranks(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -340,7 +342,7 @@ def ranks(model: nn.Module) -> dict[str, dict[str, int]]:
 def use_ranks(model: nn.Module, saved: dict[str, dict[str, int]]) -> None:
     """Give the layers the sizes that ``ranks`` gave for an equal model; the cores' values are lost."""
     for name, sizes in saved.items():
-        layer = model.get_submodule(name)
+        layer = cast(Factorised, model.get_submodule(name))
         graph = layer.graph.with_ranks(sizes)
         layer.resize(graph, [layer.tensors()[0].new_empty(graph.shape(core)) for core in graph.cores])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,6 @@ def dense_macs(layer: nn.Module, input_shape: Sequence[int]) -> int:
 
     ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``input_shape``: one image's, with the batch dimension.
     """
-    weight_shape = layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape
     if isinstance(layer, FactorisedConv2d):
         positions = math.prod(layer.out_size(*input_shape[-2:]))
     elif isinstance(layer, nn.Conv2d):
@@ -31,7 +31,15 @@ def dense_macs(layer: nn.Module, input_shape: Sequence[int]) -> int:
         positions = math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
     else:
         positions = math.prod(input_shape[1:-1])
-    return positions * math.prod(weight_shape)
+    return positions * math.prod(weight_shape(layer))
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of the dense weight, ``(out, in)`` or ``(out, in / groups, kh, kw)``, of such a layer."""
+    if isinstance(layer, Factorised):
+        return layer.weight_shape
+    assert isinstance(layer.weight, Tensor)
+    return tuple(layer.weight.shape)
 
 
 class Factorised(nn.Module):
@@ -72,10 +80,6 @@ class Factorised(nn.Module):
         assert self.planned is not None
         self.use_best(self.planned)
 
-    def use(self, path: Path) -> None:
-        """Contract along ``path`` from now on."""
-        raise NotImplementedError
-
     def _lay_out(self) -> None:
         """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
         for position, core in enumerate(self.tensors()):
@@ -88,15 +92,19 @@ class Factorised(nn.Module):
             self._lay_out()  # a memory format, meant for activations and dense kernels, was applied to the cores too
         return self
 
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[nn.Parameter]:
         """The cores in the graph's order."""
         return [self.cores[core.name] for core in self.graph.cores]
+
+    def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
+        raise NotImplementedError
 
     def contract(self, x: Tensor) -> Tensor:
         """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, and the bias."""
         if self.checkpoint and torch.is_grad_enabled():
-            again = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in a plan is random
-            return checkpoint(self.plan, x, self.tensors(), self.bias, **again)
+            # Nothing in a plan is random.
+            return checkpoint(self.plan, x, self.tensors(), self.bias, use_reentrant=False, preserve_rng_state=False)
         return self.plan(x, self.tensors(), self.bias)
 
     def to_dense(self) -> Tensor:
@@ -136,7 +144,9 @@ class FactorisedConv2d(Factorised):
 
     def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: nn.Conv2d) -> None:
         super().__init__(format, graph, twin.weight.shape, cores, twin.bias)
-        self.stride, self.dilation, self.groups = twin.stride, twin.dilation, twin.groups
+        self.stride = cast(tuple[int, int], twin.stride)
+        self.dilation = cast(tuple[int, int], twin.dilation)
+        self.groups = twin.groups
         self.padding_mode = twin.padding_mode
         before_after = twin._reversed_padding_repeated_twice  # (left, right, top, bottom)
         left, right, top, bottom = before_after

@@ -99,10 +99,10 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
 def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> dict[str, Any]:
     train_data, test_data, classes = datasets(config.dataset, device, log)
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
-    planned = {"batch_size": config.batch_size, "rates": device_rates(device, compute_dtype(config.precision))}
+    rates = device_rates(device, compute_dtype(config.precision))
     torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
     model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
-    model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, **planned)
+    compress(model, config.method, config.rank, shape, keep=config.arch.keep, batch_size=config.batch_size, rates=rates)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
