@@ -105,6 +105,8 @@ def _decoded(path: Path, size: int | None) -> Tensor:
     broken: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError)
     try:
         with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+                raise ValueError(f"its pixels have more than 8 bits ({file.mode})")
             image = file.convert("RGB")
     except broken as error:
         reason = " ".join(str(error).split()) or type(error).__name__

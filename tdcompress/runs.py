@@ -54,6 +54,7 @@ class Run:
             handle = open(self.directory / "lock", "a+")  # noqa: SIM115 (closed below, which also releases it)
         except OSError as error:
             raise _cannot("make", self.directory, error) from None
+        os.register_at_fork(after_in_child=handle.close)  # or readers of images would own it seconds after a kill
         with handle:
             # Readers of the results touch the lock for an instant, so one refusal is not yet an owner.
             for attempt in range(5):

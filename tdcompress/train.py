@@ -65,14 +65,15 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> dict[str
         run.refuse_busy()
     try:
         return _train(config, run, device, world, log)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        asked = str(error).splitlines()[0].split(". GPU")[0]
-        raise RunError(
-            f"out of memory on {device_name(device)} ({asked}), peak so far {peak_memory(device):.0f} MB; "
-            f"use a smaller batch_size (now {config.batch_size}), rank or arch.width"
-        ) from None
+        asked = (str(error).splitlines() or ["of the machine"])[0].split(". GPU")[0]
+    # Raised out here, where the error before it is gone: its traceback would keep the network of a sweep's failed run.
+    raise RunError(
+        f"out of memory on {device_name(device)} ({asked}), peak so far {peak_memory(device):.0f} MB; "
+        f"use a smaller batch_size (now {config.batch_size}), rank or arch.width"
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -185,8 +186,6 @@ class _Loop:
                 if self.learner.world.first:
                     checkpoint.save(self.run.directory, state)
             self._write()
-        if self.summary["status"] == "finished" and self.learner.world.first:
-            checkpoint.forget_previous(self.run.directory)
         if self.stop.number is not None:
             raise self.stop.interrupted(f"{self.run.directory}: {_outcome(self.summary)}")
         self.log(f"{self.run.directory}: {_outcome(self.summary)}")
@@ -243,6 +242,8 @@ class _Loop:
             "train_seconds_per_epoch": statistics.median(row["train_seconds"] for row in rows) if rows else None,
         }
         if self.learner.world.first:
+            if self.summary["status"] == "finished":  # before the summary says so: nobody comes back after that
+                checkpoint.forget_previous(self.run.directory)
             self.run.write_metrics(rows)
             self.run.write_summary(self.summary)
 
@@ -300,5 +301,5 @@ def _outcome(summary: dict[str, Any]) -> str:
     return f"finished, test accuracy {summary['test_accuracy']:.2%}"
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
