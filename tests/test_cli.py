@@ -114,6 +114,8 @@ BAD = {
     "train device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
     "train precision=fp16": "unknown precision 'fp16', known: auto, fp32, bf16",
     "train dataset=image_folder": "dataset=image_folder needs dataset.root=DIR",
+    "train dataset=video_folder arch=lstm": "dataset=video_folder needs dataset.root=DIR",
+    "train dataset.frames=0": "dataset.frames=0 must be at least 1",
     "train arch=vgg16 dataset.image_size=8": "arch=vgg16",
     "train method=tt method.layout=split method.in_modes=[3,3]": "layer conv2: in_modes=[3, 3] has product 9",
     "train optim.optimizer._target_=torch.optim.Nothing": "torch.optim.Nothing cannot be imported",
