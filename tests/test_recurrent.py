@@ -10,8 +10,8 @@ from cases import assert_close
 from torch import Tensor, nn
 
 from tdcompress.archs import RECURRENT, build
-from tdcompress.compression import compress
-from tdcompress.config import ArchConfig, ConfigError
+from tdcompress.compression import build_graph, compress, with_rank
+from tdcompress.config import ArchConfig, ConfigError, MethodConfig
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
 from tdcompress.recurrent import GRU, LSTM, Steps
@@ -194,3 +194,47 @@ def test_a_budget_of_macs_counts_every_time_step():
     report = layer_report(model, (1, 28, 28))
     assert report["dense_macs"] == 28 * 28 * 128 + 28 * 32 * 128 + 320
     assert report["macs"] == pytest.approx(0.4 * report["dense_macs"], rel=0.02)
+
+
+# The published sizes of an LSTM of 256 units over frames of 160 x 120 x 3 = 57,600 numbers
+
+FRAME, UNITS = 57_600, 256
+
+
+def test_the_published_tt_lstm():
+    rnn = LSTM(FRAME, UNITS)
+    modes = {"layout": "paired", "in_modes": [8, 20, 20, 18], "out_modes": [16, 4, 4, 4]}  # 4 4 4 4, gates on the first
+    compress(rnn, "tt", 4, (1, FRAME), keep=["hidden"], init="variance", plan="chain", **modes)
+    (layer, _) = layer_report(rnn, (1, FRAME))["layers"]
+    assert layer["dense_parameters"] == FRAME * 4 * UNITS == 58_982_400
+    # 8*16*4 + 4*20*4*4 + 4*20*4*4 + 4*18*4 (Yang et al. 2017, table 1)
+    assert layer["parameters"] == 512 + 1_280 + 1_280 + 288 == 3_360
+    assert layer["dense_parameters"] // layer["parameters"] == 17_554
+    assert rnn(torch.zeros(2, 3, FRAME)).shape == (2, 3, UNITS)
+
+
+@pytest.mark.parametrize(
+    ("format", "layout", "in_modes", "out_modes", "rank", "wide", "even", "published"),
+    [
+        # 25 * (4+2+5+8+6+5+3+2 + 16+4+2+4+2), and with r0 = 10 the first and last core twice: + 25 * (4 + 2)
+        ("tr", "split", [4, 2, 5, 8, 6, 5, 3, 2], [16, 4, 2, 4, 2], 5, {"r0": 10}, 1_575, 1_725),
+        # leaves 4 * (8*16 + 10*4 + 10*2 + 9*4 + 8*2) = 960, and 3 * 4*4*4 + 4*4 above them; or with inner bonds of 5
+        # 4*4*5 + 5*4*5 + 4*4*5 + 5*5
+        (
+            "ht",
+            "paired",
+            [8, 10, 10, 9, 8],
+            [16, 4, 2, 4, 2],
+            4,
+            dict.fromkeys(("r_l", "r_r", "r_ll"), 5),
+            1_168,
+            1_245,
+        ),
+    ],
+)
+def test_the_published_counts_of_other_formats(format, layout, in_modes, out_modes, rank, wide, even, published):
+    shape = (4 * UNITS, FRAME)
+    method = MethodConfig(format, layout=layout, in_modes=in_modes, out_modes=out_modes)
+    graph = with_rank(build_graph(shape, FORMATS[format], method), FORMATS[format], rank, shape)
+    assert graph.parameters == even
+    assert graph.with_ranks({**graph.ranks, **wide}).parameters == published
