@@ -92,7 +92,8 @@ def main() -> None:
 def killed(place: Path, kills: int, draw: random.Random) -> list[Line]:
     """Each victim in turn, killed one to three times and then left alone, until there were ``kills``."""
     wholes = {name: whole(place / f"whole {name}", words) for name, words in VICTIMS.items()}
-    tried, right, seconds = (dict.fromkeys(VICTIMS, 0) for _ in range(3))
+    tried, right = (dict.fromkeys(VICTIMS, 0) for _ in range(2))
+    seconds = dict.fromkeys(VICTIMS, 0.0)
     for trial, (name, words) in enumerate(itertools.cycle(VICTIMS.items())):
         left = kills - sum(tried.values())
         if not left:

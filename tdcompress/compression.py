@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -32,17 +33,21 @@ M = TypeVar("M", bound=nn.Module)
 _SHUNNED = 10
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
+Inputs = Counter[tuple[int, ...]]
+"""The shapes of what a layer is given for one image, with the batch dimension, and how often: a recurrent layer calls
+its hidden-to-hidden weight once a time step. A plan is made for the first."""
+
 
 @dataclass
 class Swap:
     """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
 
-    ``shape``: its input's for one image, with the batch dimension; ``graph``: of rank one until the ranks are set.
+    ``graph``: of rank one until the ranks are set.
     """
 
     name: str
     layer: nn.Conv2d | nn.Linear
-    shape: tuple[int, ...]
+    inputs: Inputs
     method: MethodConfig
     format: Format
     rank: int | str
@@ -95,25 +100,25 @@ def compress(
     method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
     rank = parse_rank(rank)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
-    shapes = input_shapes(model, input_shape)
+    inputs = input_shapes(model, input_shape)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers)):
-        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in shapes)]
+        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in inputs)]
         if lost:
-            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(shapes)}")
-    kept = kept_layers(list(shapes), model, keep)
+            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(inputs)}")
+    kept = kept_layers(list(inputs), model, keep)
     swaps = []
-    for name, shape in shapes.items():
+    for name, given in inputs.items():
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
             with _naming(name):
-                swap = _swap(name, layer, shape, method, rank)
+                swap = _swap(name, layer, given, method, rank)
             if swap is not None:
                 swaps.append(swap)
     budget = parse_budget(str(rank))
     if budget is not None and (swaps or any(format.factorised for format in formats)):
         if budget.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        _meet(budget, model, swaps, shapes, batch_size)
+        _meet(budget, model, swaps, inputs, batch_size)
     swapped: dict[str, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
@@ -143,30 +148,47 @@ def kept_layers(names: Sequence[str], model: nn.Module, keep: Sequence[str] | No
     return {*convolutions[:1], *linears[-1:]}
 
 
-def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """The input shape, for one image, of each convolution and linear layer that a forward pass reaches, in order."""
+def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Inputs]:
+    """The inputs, for one image, of each convolution and linear layer that a forward pass reaches, in order."""
     kinds = nn.Conv2d | nn.Linear | Factorised
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     some = next(model.parameters())
+    found: dict[str, Inputs] = {}
+
+    def note(name: str, x: torch.Tensor) -> None:
+        found.setdefault(name, Counter())[tuple(x.shape)] += 1
+
     try:
-        found = layer_inputs(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype))
+        _watched(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
-    return {name: tuple(x.shape) for name, x in found.items()}
+    return found
 
 
 def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached.
+    """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached."""
+    found: dict[str, torch.Tensor] = {}
+
+    def note(name: str, x: torch.Tensor) -> None:
+        if name not in found:
+            found[name] = x.detach().clone()
+
+    _watched(model, layers, batch, note)
+    return found
+
+
+def _watched(
+    model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor, note: Callable[[str, torch.Tensor], None]
+) -> None:
+    """Show ``batch`` to ``model``, and ``note`` what each of ``layers`` is given, call by call.
 
     Neither the model's statistics nor random states change.
     """
-    found: dict[str, torch.Tensor] = {}
-
-    def note(name: str, layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        found.setdefault(name, args[0].detach().clone())
-
-    hooks = [layer.register_forward_pre_hook(partial(note, name)) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, args, name=name: note(name, args[0]))
+        for name, layer in layers.items()
+    ]
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -177,7 +199,6 @@ def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: torch
             hook.remove()
         for module, training in modes.items():
             module.training = training
-    return found
 
 
 def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> Graph:
@@ -219,7 +240,7 @@ def with_rank(
 
 
 def _swap(
-    name: str, layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...], method: MethodConfig, rank: int | str
+    name: str, layer: nn.Conv2d | nn.Linear, inputs: Inputs, method: MethodConfig, rank: int | str
 ) -> Swap | None:
     """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense."""
     method, rank = _for_layer(name, method, rank)
@@ -233,11 +254,11 @@ def _swap(
     graph = build_graph(layer.weight.shape, format, method)
     if parse_budget(str(rank)) is None:
         graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
-    return Swap(name, layer, shape, method, format, rank, graph)
+    return Swap(name, layer, inputs, method, format, rank, graph)
 
 
 def _meet(
-    budget: Budget, model: nn.Module, swaps: Sequence[Swap], shapes: dict[str, tuple[int, ...]], batch_size: int
+    budget: Budget, model: nn.Module, swaps: Sequence[Swap], inputs: Mapping[str, Inputs], batch_size: int
 ) -> None:
     """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget."""
     if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
@@ -245,7 +266,7 @@ def _meet(
     free = [swap for swap in swaps if parse_budget(str(swap.rank)) is not None]
     own = [swap for swap in swaps if swap not in free]
     if budget.kind == "macs":
-        all_macs = {name: dense_macs(model.get_submodule(name), shape) for name, shape in shapes.items()}
+        all_macs = {name: dense_macs(model.get_submodule(name), given) for name, given in inputs.items()}
         whole, dense = sum(all_macs.values()), {swap.name: all_macs[swap.name] for swap in swaps}
         kept = sum(_macs(swap, batch_size)(swap.graph) for swap in own)
     else:
@@ -287,13 +308,12 @@ def _meet(
 
 def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
     """Counts the MACs per image of a layer along the path that is planned for its present ranks."""
-    dense = dense_macs(swap.layer, swap.shape)
+    dense = dense_macs(swap.layer, swap.inputs)
     if isinstance(swap.layer, nn.Conv2d) and swap.layer.groups > 1:  # the weight is reconstructed
         return lambda graph: dense
     new = _module(swap, [torch.empty(swap.graph.shape(core), device="meta") for core in swap.graph.cores])
-    one = layer_geometry(new, swap.shape, 1)
-    path = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), Rates(), swap.method.plan)[0]
-    return lambda graph: dense if swap.stays_dense(graph) else macs(graph, path, one)
+    path = paths(swap.graph, layer_geometry(new, next(iter(swap.inputs)), batch_size), Rates(), swap.method.plan)[0]
+    return lambda graph: dense if swap.stays_dense(graph) else path_macs(graph, path, new, swap.inputs)
 
 
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
@@ -301,7 +321,7 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     cores = [core.to(weight) for core in INITS[swap.method.init or swap.format.init](swap.graph, weight)]
     new = _module(swap, cores)
     rates = rates or device_rates(weight.device, weight.dtype)
-    geometry = layer_geometry(new, swap.shape, batch_size)
+    geometry = layer_geometry(new, next(iter(swap.inputs)), batch_size)
     new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))
     new.checkpoint = swap.method.checkpoint
     return new.train(swap.layer.training)
@@ -321,6 +341,11 @@ def layer_geometry(layer: Factorised, input_shape: tuple[int, ...], batch_size: 
     for size in input_shape[1:-1]:
         rows *= size
     return Geometry(batch_size * rows)
+
+
+def path_macs(graph: Graph, path: Path, layer: Factorised, inputs: Inputs) -> int:
+    """Multiply-accumulates per image of a layer's weight, held as ``graph`` and contracted along ``path``."""
+    return sum(calls * macs(graph, path, layer_geometry(layer, shape, 1)) for shape, calls in inputs.items())
 
 
 def plans(model: nn.Module) -> dict[str, Any]:

@@ -24,10 +24,11 @@ class DatasetConfig:
     """What is learned. ``name`` is a key of ``tdcompress.sources.DATASETS``; ``_target_`` names a user's own loader."""
 
     name: str = "digits"
-    root: Optional[str] = None  # folder of the files; None: ./data (image_folder requires one)
+    root: Optional[str] = None  # folder of the files; None: ./data (image_folder and video_folder require one)
     image_size: Optional[int] = None  # pixels, square; None: as stored (digits: 28)
     padding: int = 0  # random crop after zero padding by this many pixels, 0: none
     flip: bool = False  # random horizontal flip
+    frames: Optional[int] = None  # of each clip, evenly spaced, stacked as channels (video_folder)
     limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
@@ -41,6 +42,8 @@ class ArchConfig:
     name: str = "lenet"
     width: float = 1.0  # multiplies every hidden channel count
     batch_norm: bool = True  # VGG only
+    hidden: int = 256  # units of lstm and gru, times width
+    frames: Optional[int] = None  # lstm and gru: a time step each, stacked as channels; None: a row of pixels is a step
     keep: Optional[list[str]] = None  # layer-name patterns that stay dense; None: first convolution, last linear
     target: Optional[dict[str, Any]] = (
         None  # {_target_: package.Class, ...}: called with in_channels, classes, image_size
@@ -200,9 +203,11 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("epochs", config.epochs),
         ("batch_size", config.batch_size),
         ("factors", config.method.factors),
+        ("arch.hidden", config.arch.hidden),
+        ("arch.frames", config.arch.frames),
         ("launcher.jobs", config.launcher.jobs),
     ):
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{key}={value} must be at least 1")
     for key, number in (("lr", config.lr), ("arch.width", config.arch.width), ("optim.clip", config.optim.clip)):
         if number is not None and not (number > 0 and math.isfinite(number)):

@@ -36,7 +36,7 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
         del whole[key]
     for key in ("stream", "workers"):
         del whole["dataset"][key]
-    if whole["dataset"]["name"] != "image_folder":  # there the folder is the data set
+    if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"]
     whole["rank"] = str(whole["rank"])
     if _all_dense(whole["method"]):

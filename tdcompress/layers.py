@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -16,22 +16,26 @@ from .network.path import Geometry, Path
 from .network.plan import Convolution, Plan, compile_path, merge_all
 
 
-def dense_macs(layer: nn.Module, input_shape: Sequence[int]) -> int:
+def dense_macs(layer: nn.Module, inputs: Mapping[tuple[int, ...], int]) -> int:
     """Multiply-accumulates per image of a convolution or linear layer whose weight is dense.
 
-    ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``input_shape``: one image's, with the batch dimension.
+    ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``inputs``: the shapes of what it is given for one image,
+    with the batch dimension, and how often.
     """
+    return math.prod(weight_shape(layer)) * sum(calls * _positions(layer, shape) for shape, calls in inputs.items())
+
+
+def _positions(layer: nn.Module, input_shape: Sequence[int]) -> int:
+    """How often a layer applies its whole weight to an input of this shape."""
     if isinstance(layer, FactorisedConv2d):
-        positions = math.prod(layer.out_size(*input_shape[-2:]))
-    elif isinstance(layer, nn.Conv2d):
+        return math.prod(layer.out_size(*input_shape[-2:]))
+    if isinstance(layer, nn.Conv2d):
         left, right, top, bottom = layer._reversed_padding_repeated_twice
         padded = zip(
             input_shape[-2:], (top + bottom, left + right), layer.dilation, layer.kernel_size, layer.stride, strict=True
         )
-        positions = math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
-    else:
-        positions = math.prod(input_shape[1:-1])
-    return positions * math.prod(weight_shape(layer))
+        return math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
+    return math.prod(input_shape[1:-1])
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, ...]:

@@ -8,20 +8,19 @@ from typing import Any
 
 from torch import nn
 
-from .compression import input_shapes, layer_geometry
+from .compression import Inputs, input_shapes, path_macs
 from .config import parse_budget
 from .layers import Factorised, FactorisedConv2d, dense_macs, weight_shape
-from .network.path import macs
 
 
 def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
     """Counts of a whole network and of each convolution and linear layer, for one input of ``input_shape``.
 
     ``parameters`` and ``dense_parameters`` count everything trainable (biases and norms too), ``macs`` and
-    ``dense_macs`` are multiply-accumulates per image of the convolution and linear layers.
+    ``dense_macs`` are multiply-accumulates per image of the convolution and linear layers, of every call of them.
     """
     layers = [
-        _layer(name, model.get_submodule(name), shape) for name, shape in input_shapes(model, input_shape).items()
+        _layer(name, model.get_submodule(name), inputs) for name, inputs in input_shapes(model, input_shape).items()
     ]
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     dense = parameters + sum(layer["dense_parameters"] - layer["parameters"] for layer in layers)
@@ -35,9 +34,9 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]
     }
 
 
-def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+def _layer(name: str, layer: nn.Module, inputs: Inputs) -> dict[str, Any]:
     dense_shape = weight_shape(layer)
-    dense = dense_macs(layer, shape)
+    dense = dense_macs(layer, inputs)
     entry: dict[str, Any] = {
         "name": name,
         "kind": "convolution" if len(dense_shape) > 2 else "linear",
@@ -59,7 +58,7 @@ def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any
             "cores": {core.name: list(graph.shape(core)) for core in graph.cores},
             "ranks": graph.ranks,
             "parameters": graph.parameters,
-            "macs": dense if reconstructs else macs(graph, layer.plan.path, layer_geometry(layer, shape, 1)),
+            "macs": dense if reconstructs else path_macs(graph, layer.plan.path, layer, inputs),
             "plan": "reconstruct" if reconstructs else layer.plan.text,
         }
     return entry

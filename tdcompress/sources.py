@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, torchvision's data sets, a folder, or a user's own function."""
+"""Where images come from: scikit-learn's digits, torchvision's data sets, folders, or a user's own function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import ConfigError, DatasetConfig
-from .folder import UNREADABLE, FolderImages, split_folders
+from .folder import UNREADABLE, FolderImages, listed, split_folders
 from .targets import call_target
+from .video import FolderClips
 
 DIGITS_SIZE = 28  # pixels; the 8x8 originals are enlarged, so that every arch for MNIST takes them
 
@@ -82,7 +84,7 @@ def find(config: DatasetConfig) -> Arrays:
 
 
 def _check_ranges(config: DatasetConfig) -> None:
-    for key, low in (("image_size", 1), ("limit", 1), ("padding", 0), ("workers", 0)):
+    for key, low in (("image_size", 1), ("frames", 1), ("limit", 1), ("padding", 0), ("workers", 0)):
         value = getattr(config, key)
         if value is not None and value < low:
             raise ConfigError(f"dataset.{key}={value} must be at least {low}")
@@ -187,9 +189,21 @@ def _tensors(split: Any) -> tuple[Tensor, Tensor]:
 
 def image_folder(config: DatasetConfig) -> Arrays:
     """Images under ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), any format that Pillow reads."""
-    train, test, classes = split_folders(config.root)
-    splits = [FolderImages.listed(folder, classes, config.image_size) for folder in (train, test)]
-    return Arrays(*splits[0], *splits[1], len(classes))
+    return _folders(config, FolderImages)
+
+
+def video_folder(config: DatasetConfig) -> Arrays:
+    """Clips in such folders, any format that FFmpeg reads: ``frames`` of each, evenly spaced, stacked as channels."""
+    if config.frames is None:
+        raise ConfigError("dataset=video_folder needs dataset.frames, for example dataset.frames=6")
+    return _folders(config, partial(FolderClips, frames=config.frames))
+
+
+def _folders(config: DatasetConfig, kind: Callable[[Path, list[Path], int | None], FolderImages]) -> Arrays:
+    *folders, classes = split_folders(config)
+    (train, train_labels), (test, test_labels) = (listed(folder, classes) for folder in folders)
+    images = [kind(folder, files, config.image_size) for folder, files in zip(folders, (train, test), strict=True)]
+    return Arrays(images[0], train_labels, images[1], test_labels, len(classes))
 
 
 def shape(config: DatasetConfig) -> tuple[int, int, int]:
@@ -213,6 +227,7 @@ DATASETS: dict[str, Callable[[DatasetConfig], Arrays]] = {
     ),
     "cifar100": _from_torchvision("CIFAR100", "cifar-100-python", "train, test and meta"),
     "image_folder": image_folder,
+    "video_folder": video_folder,
 }
 
 SHAPES = {

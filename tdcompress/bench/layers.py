@@ -75,7 +75,7 @@ def layer_shapes(patterns: Sequence[str] = ("*",)) -> list[LayerShape]:
             model = build(ArchConfig(name=arch), channels, classes, size)
             inputs = input_shapes(model, (channels, size, size))
             for name in [name for name in inputs if name not in kept_layers(list(inputs), model, None)]:
-                layer, shape = model.get_submodule(name), inputs[name][1:]
+                layer, shape = model.get_submodule(name), next(iter(inputs[name]))[1:]
                 assert isinstance(layer, nn.Conv2d | nn.Linear)
                 found.setdefault((repr(layer), shape), LayerShape(f"{arch}.{name.split('.')[-1]}", layer, shape))
         shapes = [*found.values(), LayerShape("linear4096", nn.Linear(4096, 4096), (4096,))]
