@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -22,11 +22,14 @@ from .network.measure import device_rates
 from .network.path import KERNEL, Path, Tree, parts, paths
 from .network.plan import Convolution
 
-T = TypeVar("T", nn.Conv1d, nn.Conv2d, nn.Linear)
 PLANS = ("model", "chain", "dense")
+T = TypeVar("T", nn.Conv1d, nn.Conv2d, nn.Linear)
 _PADS = {
-    "zeros": nn.ZeroPad2d, "circular": nn.CircularPad2d, "reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d,
-}  # fmt: skip
+    "zeros": nn.ZeroPad2d,
+    "circular": nn.CircularPad2d,
+    "reflect": nn.ReflectionPad2d,
+    "replicate": nn.ReplicationPad2d,
+}
 
 
 def fold(
@@ -40,12 +43,13 @@ def fold(
     """A copy of ``model`` in which plain torch modules stand for the factorised layers and compute the same.
 
     ``input_shape``: one input without the batch dimension. ``plan``: ``model`` gives each layer what is fastest at
-    ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own), with cores merged where
-    that helps, even all of them; ``chain`` a module for each core, the fewest parameters; ``dense`` one ``Conv2d`` or
-    ``Linear``, named as in the network that was compressed. A layer that a forward pass does not reach becomes dense.
+    ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
+    that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
+    ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, and a layer that a
+    forward pass does not reach, become dense.
 
-    Convolutions take images of any size and linear layers as many dimensions as in this pass; both need a batch
-    dimension. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
+    Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
@@ -54,25 +58,21 @@ def fold(
     found: dict[nn.Module, nn.Module] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
-            weight = layer.tensors()[0]
-            path = _path(layer, shapes.get(name), plan, batch_size, rates or device_rates(weight.device, weight.dtype))
-            found[layer] = (_dense(layer) if path is None else _chain(layer, path, shapes[name])).train(layer.training)
+            path = None
+            if name in shapes and plan != "dense" and not (isinstance(layer, FactorisedConv2d) and layer.groups > 1):
+                weight = layer.tensors()[0]
+                rates = rates or device_rates(weight.device, weight.dtype)
+                geometry = replace(layer_geometry(layer, shapes[name], batch_size), constant=True)
+                path = paths(layer.graph, geometry, rates, plan)[0]
+            found[layer] = _chain(layer, path, shapes[name]) if path and len(path.terms) > 1 else _dense(layer)
         elif isinstance(layer, Dropout):
-            found[layer] = nn.Dropout(layer.p).train(layer.training)
+            found[layer] = nn.Dropout(layer.p)
         if layer in found:
+            new = found[layer].train(layer.training)
             if not name:
-                return found[layer]
-            model.set_submodule(name, found[layer])
+                return new
+            model.set_submodule(name, new)
     return model
-
-
-def _path(layer: Factorised, shape: tuple[int, ...] | None, plan: str, batch_size: int, rates: Rates) -> Path | None:
-    """The path to contract along, None where the dense weight is to be used."""
-    if shape is None or plan == "dense" or (isinstance(layer, FactorisedConv2d) and layer.groups > 1):
-        return None
-    geometry = replace(layer_geometry(layer, shape, batch_size), constant=True)
-    path = paths(layer.graph, geometry, rates, plan)[0]
-    return path if len(path.terms) > 1 else None
 
 
 def _dense(layer: Factorised) -> nn.Conv2d | nn.Linear:
@@ -94,20 +94,15 @@ def _dense(layer: Factorised) -> nn.Conv2d | nn.Linear:
 
 
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
-    """The calls of ``path`` one after the other; ``shape``: the layer's input for one image, batch dimension included."""
+    """The calls of ``path``, one after the other; ``shape``: the layer's input for one image, batch dimension and all."""
     graph, applied = layer.graph, set[int]()
-    outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
-    convolution = None
-    if isinstance(layer, FactorisedConv2d):
-        convolution = Convolution(layer.stride, layer.padding, layer.dilation)
-    chain = _Chain(graph.sizes, tuple(mode for mode in graph.modes if mode[0] == "i"), convolution)
+    chain = _Chain(graph, layer.bias, layer if isinstance(layer, FactorisedConv2d) else None)
     for term in path.terms:
         members = _members(term.tree)
         applied |= members
         needed = frozenset(bond for bond in graph.bonds if not applied.issuperset(graph.carriers[bond]))
-        last = len(applied) == len(graph.cores)
-        chain.apply(_merged(layer, graph, members), needed, term.new, outputs if last else None, layer.bias)
-    chain.finish(outputs, layer.bias)
+        chain.apply(_merged(layer, members), term.new, needed)
+    chain.finish()
     modules = chain.modules
     if isinstance(layer, FactorisedConv2d):
         if layer.pad_first is not None:
@@ -121,8 +116,9 @@ def _members(tree: Tree) -> set[int]:
     return {tree} if isinstance(tree, int) else _members(tree[0]) | _members(tree[1])
 
 
-def _merged(layer: Factorised, graph: Graph, members: set[int]) -> contraction.Term:
+def _merged(layer: Factorised, members: set[int]) -> contraction.Term:
     """The product of some cores, over their modes and the bonds that reach beyond them."""
+    graph = layer.graph
     cores = [contraction.Term(graph.cores[k].indices, layer.tensors()[k].detach()) for k in sorted(members)]
     indices = dict.fromkeys(index for core in cores for index in core.indices)
     keep = [i for i in indices if i in graph.modes or not members.issuperset(graph.carriers[i])]
@@ -130,44 +126,42 @@ def _merged(layer: Factorised, graph: Graph, members: set[int]) -> contraction.T
     return merged
 
 
-@dataclass
 class _Chain:
     """Modules, and the indices of the activation that they put out: ``(b, order [, y, x])``, flat in one dimension.
 
-    ``convolution``: of a layer of images, None for rows.
+    ``images``: the layer where it is a convolution, None where it takes rows.
     """
 
-    sizes: Mapping[str, int]
-    order: tuple[str, ...]
-    convolution: Convolution | None
-    modules: list[nn.Module] = field(default_factory=list)
-    biased: bool = False
+    def __init__(self, graph: Graph, bias: Tensor | None, images: FactorisedConv2d | None) -> None:
+        self.sizes, self.bias = graph.sizes, bias
+        self.convolution = images and Convolution(images.stride, images.padding, images.dilation)
+        self.order = tuple(mode for mode in graph.modes if mode[0] == "i")
+        self.outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
+        self.modules: list[nn.Module] = []
 
     def size(self, indices: Sequence[str]) -> int:
         return math.prod(self.sizes[index] for index in indices)
 
-    def apply(
-        self, weight: contraction.Term, needed: frozenset[str], new: tuple[str, ...],
-        outputs: tuple[str, ...] | None, bias: Tensor | None,
-    ) -> None:  # fmt: skip
-        """Contract with ``weight``, whose own indices come out as ``new``; the ``bias`` too if these are ``outputs``."""
+    def apply(self, weight: contraction.Term, new: tuple[str, ...], needed: frozenset[str]) -> None:
+        """Contract with ``weight``, whose own indices come out as ``new``; ``needed``: the bonds used afterwards."""
         axes = tuple(index for index in weight.indices if index in KERNEL)
         need = parts(self.order, [index for index in weight.indices if index not in KERNEL], needed)
         self.arrange((*need.kept, *need.group, *need.summed))
-        groups, summed = self.size(need.group), self.size(need.summed)
-        order = tuple(weight.indices.index(index) for index in (*need.group, *new, *need.summed, *axes))
-        value = weight.value.permute(order).reshape(groups * self.size(new), summed, *self._taps(axes))
-        self.biased = bias is not None and new == outputs and not need.kept + need.group
-        call = self._call(value, groups, axes, bias if self.biased else None)
-        self.modules += _apart(self.size(need.kept), call)
         self.order = (*need.kept, *need.group, *new)
+        order = tuple(weight.indices.index(index) for index in (*need.group, *new, *need.summed, *axes))
+        shape = (self.size((*need.group, *new)), self.size(need.summed), *self._taps(axes))
+        bias = None
+        if new == self.order == self.outputs:
+            bias, self.bias = self.bias, None
+        call = self._call(weight.value.permute(order).reshape(shape), self.size(need.group), axes, bias)
+        self.modules += _apart(self.size(need.kept), call)
 
-    def finish(self, outputs: tuple[str, ...], bias: Tensor | None) -> None:
-        """Bring the outputs into their order, and add the bias where no call has done so."""
-        self.arrange(outputs)
-        if bias is not None and not self.biased:  # a kernel of ones for each channel: torch has no module that only adds
-            ones = bias.new_ones(len(bias), 1, *self._taps(()))
-            self.modules += self._call(ones, len(bias), (), bias)
+    def finish(self) -> None:
+        """Bring the outputs into their order, and add the bias where no call could."""
+        self.arrange(self.outputs)
+        if self.bias is not None:  # a kernel of ones for each channel: torch has no module that only adds
+            channels = len(self.bias)
+            self.modules += self._call(self.bias.new_ones(channels, 1, *self._taps(())), channels, (), self.bias)
 
     def arrange(self, wanted: tuple[str, ...]) -> None:
         """Permute the indices of the activation: neighbouring runs of them change places, as channels are shuffled."""
@@ -207,6 +201,7 @@ def _apart(lead: int, call: list[nn.Module]) -> list[nn.Module]:
 
 
 def _holding(module: T, weight: Tensor, bias: Tensor | None) -> T:
-    module.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
+    lies = torch.channels_last if isinstance(module, nn.Conv2d) else torch.contiguous_format
+    module.weight = nn.Parameter(weight.detach().clone(memory_format=lies))
     module.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     return module

@@ -58,6 +58,6 @@ def test_every_path(case: Case):
     x = example(case)
     for path in paths(layer.graph, layer_geometry(layer, tuple(x.shape), 3), RATES, "measure"):
         print(path)
-        f= _chain(layer, path, tuple(x.shape))
+        f = _chain(layer, path, tuple(x.shape))
         print(f)
         assert_close(f(x), plain(layer, twin, x))
