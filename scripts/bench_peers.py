@@ -43,6 +43,7 @@ class PeerOptions(Options):
 
     layers: tuple[str, ...] = ("vgg16.conv1_2", "vgg16.conv3_2", "vgg16.conv4_2", "lenet.fc1", "linear4096")
     rank: tuple[str, ...] = ("8", "reference")
+    batch_size: int = 100
     small_batch: int = 8
     precision: str = "fp32"
     plan: str = "model"

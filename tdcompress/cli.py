@@ -35,7 +35,8 @@ tdc trains networks with their weights in a tensor format, and compares the form
   tdc runs method=tt status=finished         the runs there are
   tdc plot results_dir=results               draw the comparison figures
   tdc report results_dir=results             tables and figures as one page, and the tables that a repository keeps
-  tdc bench layers method=cp threads=2       time layers, or a step, or the loop (tdc bench step, tdc bench loop)
+  tdc export run=DIR format=onnx             a trained network as ONNX, as a torch program, or its dense weights
+  tdc bench layers method=cp threads=2       time layers, or a step, inference, the loop (tdc bench step, infer, loop)
 
 `tdc train --help` lists every key; `tdc train --cfg job` prints the configuration.
 """
@@ -175,21 +176,11 @@ def _show(words: list[str]) -> None:
 
 
 def _report(config: TrainConfig) -> dict[str, Any]:
-    from .archs import build
-    from .compression import compress
-    from .network.measure import device_rates
-    from .precision import compute_dtype, effective_precision
+    from .model import initial
     from .report import layer_report
-    from .sources import shape
     from .train import choose_device
 
-    channels, size, classes = shape(config.dataset)
-    model = build(config.arch, channels, classes, size)
-    image = (channels, size, size)
-    device = choose_device(config.device)
-    rates = device_rates(device, compute_dtype(effective_precision(config.precision, device)))
-    compress(model, config.method, config.rank, image, keep=config.arch.keep, batch_size=config.batch_size, rates=rates)
-    return layer_report(model, image)
+    return layer_report(*initial(config, choose_device(config.device)))
 
 
 def _typed(raw: DictConfig) -> TrainConfig:
@@ -348,6 +339,12 @@ def _bench(words: list[str]) -> None:
     run(words)
 
 
+def _export(words: list[str]) -> None:
+    from .export import run
+
+    run(_pairs(words))
+
+
 def _write_report(words: list[str]) -> None:
     options = _pairs(words)
     results_dir = options.pop("results_dir", "results")
@@ -369,5 +366,5 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": _train, "show": _show, "runs": _runs, "plot": _plot, "report": _write_report,
-    "bench": _bench,
+    "export": _export, "bench": _bench,
 }  # fmt: skip

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError, MethodConfig, TrainConfig
+from .config import ConfigError, MethodConfig, TrainConfig, validate
 
 # Said by the path itself, so the hash of "what else differs" leaves them out.
 _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "method.format", "method.conv", "method.linear")
@@ -20,6 +21,23 @@ def plain(config: TrainConfig) -> dict[str, Any]:
     """A configuration as plain JSON values, as summary.json and checkpoints hold it."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     return values
+
+
+def typed(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that ``plain`` gave, checked; a field that ``values`` lacks has its default.
+
+    Raises ``ConfigError`` for a field that there is not: a later version may have written it.
+    """
+    config = TrainConfig()
+    for key, value in values.items():
+        default: Any = getattr(config, key, None)
+        changed: dict[str, Any] = {}
+        try:
+            changed[key] = replace(default, **value) if is_dataclass(type(default)) else value
+            config = replace(config, **changed)
+        except TypeError as error:
+            raise ConfigError(f"the configuration's {key} is of another version of tdcompress ({error})") from None
+    return validate(config)
 
 
 def identity(values: dict[str, Any]) -> dict[str, Any]:

@@ -162,8 +162,8 @@ def test_a_csv_has_every_column_of_every_row(tmp_path):
 
 
 BAD = {
-    "": "tdc bench needs a benchmark, known: layers, step, loop",
-    "layer": "unknown benchmark 'layer', known: layers, step, loop",
+    "": "tdc bench needs a benchmark, known: layers, step, infer, loop",
+    "layer": "unknown benchmark 'layer', known: layers, step, infer, loop",
     "layers rnak=3": "unknown key 'rnak', known: allow_larger, batch_size, device, layers,",
     "layers rank": "'rank' is not of the form key=value",
     "layers rank=": "rank has no value",

@@ -10,6 +10,7 @@ from ..config import ConfigError
 VERBS = {
     "layers": "single layers against their dense twins and against a hand-written chain of convolutions",
     "step": "a network's training step, every format against dense",
+    "infer": "a network's forward pass, every format and what it is folded to against dense",
     "loop": "an epoch of this package's loop against an ordinary PyTorch loop",
 }
 

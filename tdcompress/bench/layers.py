@@ -44,6 +44,7 @@ class LayerOptions(Options):
 
     layers: tuple[str, ...] = ("*",)
     rank: tuple[str, ...] = ("8", "32", "reference", "half", "full")
+    batch_size: int = 100
     plan: str = "model"
     allow_larger: bool = False
 

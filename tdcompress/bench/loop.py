@@ -39,6 +39,7 @@ class LoopOptions(Options):
     rank: tuple[str, ...] = ("reference",)
     limit: int | None = None
     root: str | None = None
+    batch_size: int = 100
     repeats: int = 5
 
 

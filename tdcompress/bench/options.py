@@ -17,7 +17,6 @@ class Options:
     """What every benchmark takes. ``threads``: of torch on a CPU, None: as many as torch chooses."""
 
     method: tuple[str, ...] = ()
-    batch_size: int = 100
     repeats: int = 11
     threads: int | None = None
     precision: str = "auto"
@@ -37,8 +36,15 @@ def read(words: Sequence[str], kind: type[T]) -> T:
             raise ConfigError(f"unknown key '{key}', known: {', '.join(sorted(known))}")
         if not value:
             raise ConfigError(f"{key} has no value")
-        values[key] = (_BY_KEY.get(key) or _BY_TYPE[type(known[key])])(key, value)
+        values[key] = _reader(key, known[key])(key, value)
     return kind(**values)
+
+
+def _reader(key: str, default: Any) -> Callable[[str, str], Any]:
+    """What reads the values of ``key``, by the type of its default unless it has a reader of its own."""
+    if isinstance(default, tuple) and default and isinstance(default[0], int):
+        return _wholes
+    return _BY_KEY.get(key) or _BY_TYPE[type(default)]
 
 
 def _text(key: str, value: str) -> str:
@@ -53,6 +59,10 @@ def _whole(key: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ConfigError(f"{key}={value} is not a whole number of at least 1")
     return int(value)
+
+
+def _wholes(key: str, value: str) -> tuple[int, ...]:
+    return tuple(_whole(key, part) for part in value.split(","))
 
 
 def _positive(key: str, value: str) -> float:

@@ -32,6 +32,7 @@ class StepOptions(Options):
     width: float = 1.0
     dataset: str = "cifar10"
     rank: tuple[str, ...] = ("reference",)
+    batch_size: int = 100
     parameters: str = ""
     plan: str = "model"
     checkpoint: bool = False

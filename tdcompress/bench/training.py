@@ -1,4 +1,4 @@
-"""A training step of a whole network on random images: forward, loss, backward, fused SGD."""
+"""Whole networks on random images, and a training step of them: forward, loss, backward, fused SGD."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..archs import build
 from ..compression import compress, plans, use_plans
@@ -21,7 +22,7 @@ from .machine import rates
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained, as plain values from which another process builds the same."""
+    """What is timed, as plain values from which another process builds the same."""
 
     arch: str
     width: float
@@ -34,6 +35,34 @@ class Network:
     by_hand: bool = False
     checkpoint: bool = False
 
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The shape of an image."""
+        channels, size, _ = shape(DatasetConfig(name=self.dataset))
+        return channels, size, size
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The network, channels last."""
+        channels, size, classes = shape(DatasetConfig(name=self.dataset))
+        model = build(ArchConfig(name=self.arch, width=self.width), channels, classes, size).to(device)
+        compress(
+            model,
+            self.method,
+            self.rank,
+            self.image,
+            batch_size=self.batch_size,
+            rates=rates(device, self.precision),
+            plan=self.plan,
+            checkpoint=self.checkpoint,
+            init="orthogonal",  # no time depends on the values of the cores, and these are made at once
+        )
+        return model.to(memory_format=torch.channels_last)
+
+    def images(self, device: torch.device) -> Tensor:
+        """A random batch, channels last."""
+        images = torch.randn(self.batch_size, *self.image, device=device)
+        return images.contiguous(memory_format=torch.channels_last)
+
 
 class TrainingStep:
     """Calling it trains for one step. ``parameters`` and ``macs`` (per image) count the whole network.
@@ -43,31 +72,16 @@ class TrainingStep:
     """
 
     def __init__(self, network: Network, device: torch.device, paths: dict[str, Any] | None = None) -> None:
-        channels, size, classes = shape(DatasetConfig(name=network.dataset))
         self.network, self.device = network, device
-        model = build(ArchConfig(name=network.arch, width=network.width), channels, classes, size).to(device)
-        image = (channels, size, size)
-        compress(
-            model,
-            network.method,
-            network.rank,
-            image,
-            batch_size=network.batch_size,
-            rates=rates(device, network.precision),
-            plan=network.plan,
-            checkpoint=network.checkpoint,
-            init="orthogonal",  # no time depends on the values of the cores, and these are made at once
-        )
-        images = torch.randn(network.batch_size, *image, device=device)
-        self.images = images.contiguous(memory_format=torch.channels_last)
+        model, self.images = network.build(device), network.images(device)
+        classes = shape(DatasetConfig(name=network.dataset))[-1]
         self.labels = torch.randint(classes, (network.batch_size,), device=device)
-        model = model.to(memory_format=torch.channels_last)
         if paths is not None:
             use_plans(model, paths)
         elif not network.by_hand and tunable(model):
             tune(model, self.images, autocast(device, network.precision))
         self.paths = plans(model)
-        report = layer_report(model, image)
+        report = layer_report(model, network.image)
         self.parameters, self.macs = report["parameters"], report["macs"]
         by_hand = hand_network(model) if network.by_hand else model
         if by_hand is None:

@@ -70,10 +70,12 @@ def _paired(tree: Any) -> Tree:
 @dataclass(frozen=True)
 class Geometry:
     """The input as the planner sees it: images in a batch; ``space`` maps y and x to (size before, size after) the
-    convolution along that axis, and is empty for a linear layer."""
+    convolution along that axis, and is empty for a linear layer. ``constant``: the cores no longer change, as in a
+    network that only infers, so merging them costs nothing."""
 
     batch: int
     space: tuple[tuple[str, tuple[int, int]], ...] = ()
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ class _Search:
     def _apply(self, order: tuple[str, ...], done: int, subset: int) -> Iterator[tuple[tuple[str, ...], float, Term]]:
         """Every way of applying the merged cores of ``subset``: order afterwards, seconds, term."""
         merge, tree, indices = self.trees[subset]
+        merge = 0.0 if self.geometry.constant else merge
         axes = tuple(index for index in indices if index in KERNEL)
         weight = tuple(index for index in indices if index not in KERNEL)
         need = parts(order, weight, self.needed(done | subset))

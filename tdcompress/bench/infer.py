@@ -1,0 +1,95 @@
+"""``tdc bench infer``: the forward pass of a whole network, every format and its folded network against dense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import parse_rank
+from ..folding import fold
+from ..precision import compute_dtype
+from ..progress import bar
+from .clock import compare, finished
+from .machine import columns, methods, rates, start
+from .options import Options, read
+from .table import show, write
+from .training import Network
+
+_COLUMNS = (
+    *("arch", "method", "rank", "parameters", "batch_size", "ms", "dense_ms", "speedup"),
+    *("folded_parameters", "folded_ms", "folded_speedup"),
+)
+
+
+@dataclass(frozen=True)
+class InferOptions(Options):
+    """``batch_size``: several; each network is planned, and folded, for the one that is timed. ``plan``: of folding."""
+
+    arch: str = "vgg16"
+    width: float = 1.0
+    dataset: str = "cifar10"
+    rank: tuple[str, ...] = ("reference",)
+    batch_size: tuple[int, ...] = (1, 128)
+    plan: str = "model"
+
+
+class Inference:
+    """One forward pass in ``torch.inference_mode``."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.model, self.images = model.eval(), images
+
+    def __call__(self) -> None:
+        with torch.inference_mode():
+            self.model(self.images)
+
+
+def run(words: Sequence[str]) -> None:
+    """Time every method, rank and batch size asked for; a row each."""
+    options = read(words, InferOptions)
+    chosen, ranks = methods(options), [parse_rank(rank) for rank in options.rank]
+    options, device = start(options)
+    networks = [
+        Network(options.arch, options.width, options.dataset, batch, options.precision, method, rank, "model")
+        for batch in options.batch_size
+        for method in chosen
+        for rank in ranks
+    ]
+    rows: list[dict[str, Any]] = []
+    for network in bar(networks, "infer", 0, len(networks)):
+        rows.append({**measure(network, options, device), **columns(options, device)})
+        path = write(rows, options.results_dir, "infer")
+    show(rows, _COLUMNS, "forward pass; speedup: dense / ours, in pairs")
+    print(path)
+
+
+def measure(network: Network, options: InferOptions, device: torch.device) -> dict[str, Any]:
+    """One network at one batch size: parameters, milliseconds, and how many times faster than dense."""
+    dtype = compute_dtype(network.precision)  # of the weights too: nothing is cast on the way
+    dense = replace(network, method="dense").build(device).to(dtype)
+    model, images = network.build(device).to(dtype), network.images(device).to(dtype)
+    along = rates(device, network.precision)
+    folded = fold(model, network.image, plan=options.plan, batch_size=network.batch_size, rates=along)
+    networks = {"dense": dense, "folded": folded, "factorised": model}
+    parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
+    calls = {name: finished(Inference(one, images), device) for name, one in networks.items()}
+    times = compare(calls.pop("dense"), calls, options.repeats)
+    ours, plain = times["factorised"], times["folded"]
+    return {
+        "arch": network.arch,
+        "method": network.method,
+        "rank": network.rank,
+        "parameters": parameters["factorised"],
+        "dense_parameters": parameters["dense"],
+        "batch_size": network.batch_size,
+        "ms": ours.rival_ms,
+        "dense_ms": ours.ours_ms,
+        "speedup": ours.ratio,
+        "folded_parameters": parameters["folded"],
+        "folded_ms": plain.rival_ms,
+        "folded_speedup": plain.ratio,
+    }
