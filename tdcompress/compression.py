@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
+from . import adaptive
 from .budget import Count, Unreachable, fit
 from .config import KERNELS, Budget, ConfigError, MethodConfig, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
@@ -26,6 +28,9 @@ from .network.ranks import capped
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
 
+M = TypeVar("M", bound=nn.Module)
+
+_SHUNNED = 10
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
 Inputs = Counter[tuple[int, ...]]
@@ -58,7 +63,7 @@ class Swap:
 
 
 def compress(
-    model: nn.Module,
+    model: M,
     method: str | MethodConfig = "tt",
     rank: int | str = 8,
     input_shape: Sequence[int] = (3, 32, 32),
@@ -67,7 +72,7 @@ def compress(
     batch_size: int = PLANNING_BATCH,
     rates: Rates | None = None,
     **settings: Any,
-) -> nn.Module:
+) -> M:
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
@@ -80,7 +85,8 @@ def compress(
 
     ``rank``: the bond dimension or ``"reference"``. Or what the whole network may cost, met to within 2 %: ``"10x"``
     (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs / dense MACs, along the plans for the
-    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. Or what the present
+    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. ``"adaptive:10x"``: the
+    larger network that such a training starts with, see ``adaptive``. Or what the present
     weights need, which says something of trained ones only: ``"energy:0.9"``, the smallest ranks that keep this share
     of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016).
 
@@ -267,9 +273,13 @@ def _meet(
         whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
         dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
-    targets = {"ratio": whole / budget.value, "params": budget.value, "macs": whole * budget.value}
+    target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
+    if budget.adaptive:
+        target = adaptive.start(target, whole)
 
     def planned(graphs: Sequence[Graph]) -> Count:
+        if budget.adaptive:  # a layer that starts dense stays dense, so that none is let be before all others are
+            return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
         if budget.kind != "macs":
             return lambda k, graph: free[k].parameters(graph)
         along = [_macs(replace(swap, graph=graph), batch_size) for swap, graph in zip(free, graphs, strict=True)]
@@ -281,7 +291,7 @@ def _meet(
             planned,
             [dense[swap.name] for swap in free],
             whole - sum(dense.values()) + kept,
-            targets[budget.kind],
+            target,
         )
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
@@ -290,7 +300,7 @@ def _meet(
         raise ConfigError(
             f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
             f"the nearest found {nearest}"
-            + (faster if budget.kind == "macs" and error.smallest < targets["macs"] < error.largest else "")
+            + (faster if budget.kind == "macs" and error.smallest < target < error.largest else "")
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph
@@ -312,8 +322,7 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     new = _module(swap, cores)
     rates = rates or device_rates(weight.device, weight.dtype)
     geometry = layer_geometry(new, next(iter(swap.inputs)), batch_size)
-    new.candidates = paths(swap.graph, geometry, rates, swap.method.plan)
-    new.use(new.candidates[0])
+    new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))
     new.checkpoint = swap.method.checkpoint
     return new.train(swap.layer.training)
 
@@ -347,7 +356,20 @@ def plans(model: nn.Module) -> dict[str, Any]:
 def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
     """Contract along the paths that ``plans`` gave for an equal model."""
     for name, path in saved.items():
-        model.get_submodule(name).use(Path.from_plain(path))
+        cast(Factorised, model.get_submodule(name)).use(Path.from_plain(path))
+
+
+def ranks(model: nn.Module) -> dict[str, dict[str, int]]:
+    """The size of every bond of each factorised layer, by the layer's name."""
+    return {name: layer.graph.ranks for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+def use_ranks(model: nn.Module, saved: dict[str, dict[str, int]]) -> None:
+    """Give the layers the sizes that ``ranks`` gave for an equal model; the cores' values are lost."""
+    for name, sizes in saved.items():
+        layer = cast(Factorised, model.get_submodule(name))
+        graph = layer.graph.with_ranks(sizes)
+        layer.resize(graph, [layer.tensors()[0].new_empty(graph.shape(core)) for core in graph.cores])
 
 
 def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:

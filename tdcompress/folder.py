@@ -66,6 +66,8 @@ class FolderImages:
         broken: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError)
         try:
             with Image.open(path) as file:
+                if file.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+                    raise ValueError(f"its pixels have more than 8 bits ({file.mode})")
                 image = file.convert("RGB")
         except broken as error:
             raise self.unreadable(path, error) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,7 @@ def dense_macs(layer: nn.Module, inputs: Mapping[tuple[int, ...], int]) -> int:
     ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``inputs``: the shapes of what it is given for one image,
     with the batch dimension, and how often.
     """
-    weight_shape = layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape
-    return math.prod(weight_shape) * sum(calls * _positions(layer, shape) for shape, calls in inputs.items())
+    return math.prod(weight_shape(layer)) * sum(calls * _positions(layer, shape) for shape, calls in inputs.items())
 
 
 def _positions(layer: nn.Module, input_shape: Sequence[int]) -> int:
@@ -36,6 +36,14 @@ def _positions(layer: nn.Module, input_shape: Sequence[int]) -> int:
         )
         return math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
     return math.prod(input_shape[1:-1])
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of the dense weight, ``(out, in)`` or ``(out, in / groups, kh, kw)``, of such a layer."""
+    if isinstance(layer, Factorised):
+        return layer.weight_shape
+    assert isinstance(layer.weight, Tensor)
+    return tuple(layer.weight.shape)
 
 
 class Factorised(nn.Module):
@@ -57,9 +65,24 @@ class Factorised(nn.Module):
         self.graph = graph
         self.weight_shape = tuple(weight_shape)
         self.format = format
+        self.planned: Callable[[Graph], list[Path]] | None = None
         self.candidates: list[Path] = []
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def use_best(self, planned: Callable[[Graph], list[Path]]) -> None:
+        """Contract along the first of the paths that ``planned`` gives, here and whenever the ranks change."""
+        self.planned = planned
+        self.candidates = planned(self.graph)
+        self.use(self.candidates[0])
+
+    def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
+        """Give the layer other ranks: the same parameters, holding other values of another size."""
+        self.graph = graph
+        for core, value in zip(self.tensors(), cores, strict=True):
+            core.data = value
+        assert self.planned is not None
+        self.use_best(self.planned)
 
     def _lay_out(self) -> None:
         """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
@@ -73,15 +96,19 @@ class Factorised(nn.Module):
             self._lay_out()  # a memory format, meant for activations and dense kernels, was applied to the cores too
         return self
 
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[nn.Parameter]:
         """The cores in the graph's order."""
         return [self.cores[core.name] for core in self.graph.cores]
+
+    def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
+        raise NotImplementedError
 
     def contract(self, x: Tensor) -> Tensor:
         """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, and the bias."""
         if self.checkpoint and torch.is_grad_enabled():
-            again = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in a plan is random
-            return checkpoint(self.plan, x, self.tensors(), self.bias, **again)
+            # Nothing in a plan is random.
+            return checkpoint(self.plan, x, self.tensors(), self.bias, use_reentrant=False, preserve_rng_state=False)
         return self.plan(x, self.tensors(), self.bias)
 
     def to_dense(self) -> Tensor:
@@ -121,7 +148,9 @@ class FactorisedConv2d(Factorised):
 
     def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: nn.Conv2d) -> None:
         super().__init__(format, graph, twin.weight.shape, cores, twin.bias)
-        self.stride, self.dilation, self.groups = twin.stride, twin.dilation, twin.groups
+        self.stride = cast(tuple[int, int], twin.stride)
+        self.dilation = cast(tuple[int, int], twin.dilation)
+        self.groups = twin.groups
         self.padding_mode = twin.padding_mode
         before_after = twin._reversed_padding_repeated_twice  # (left, right, top, bottom)
         left, right, top, bottom = before_after

@@ -10,7 +10,7 @@ from torch import nn
 
 from .compression import Inputs, input_shapes, path_macs
 from .config import parse_budget
-from .layers import Factorised, FactorisedConv2d, dense_macs
+from .layers import Factorised, FactorisedConv2d, dense_macs, weight_shape
 
 
 def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
@@ -35,17 +35,17 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]
 
 
 def _layer(name: str, layer: nn.Module, inputs: Inputs) -> dict[str, Any]:
-    weight_shape = tuple(layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape)
+    dense_shape = weight_shape(layer)
     dense = dense_macs(layer, inputs)
-    entry = {
+    entry: dict[str, Any] = {
         "name": name,
-        "kind": "convolution" if len(weight_shape) > 2 else "linear",
-        "shape": list(weight_shape),
+        "kind": "convolution" if len(dense_shape) > 2 else "linear",
+        "shape": list(dense_shape),
         "format": "dense",
-        "cores": {"weight": list(weight_shape)},
+        "cores": {"weight": list(dense_shape)},
         "ranks": {},
-        "parameters": math.prod(weight_shape),
-        "dense_parameters": math.prod(weight_shape),
+        "parameters": math.prod(dense_shape),
+        "dense_parameters": math.prod(dense_shape),
         "macs": dense,
         "dense_macs": dense,
         "plan": "dense",

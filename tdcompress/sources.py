@@ -59,7 +59,7 @@ def find(config: DatasetConfig) -> Arrays:
     _check_ranges(config)
     if config.target:
         arrays = call_target(config.target, "dataset.target")
-        _check_arrays(arrays)
+        _check_arrays(arrays, "dataset.target")
     elif config.name in DATASETS:
         arrays = DATASETS[config.name](config)
     else:
@@ -90,21 +90,21 @@ def _check_ranges(config: DatasetConfig) -> None:
             raise ConfigError(f"dataset.{key}={value} must be at least {low}")
 
 
-def _check_arrays(arrays: Any) -> None:
+def _check_arrays(arrays: Any, source: str) -> None:
     if not isinstance(arrays, Arrays):
-        raise ConfigError(f"dataset.target must return tdcompress.sources.Arrays, got {type(arrays).__name__}")
+        raise ConfigError(f"{source} must return tdcompress.sources.Arrays, got {type(arrays).__name__}")
     for split in ("train", "test"):
         images, labels = getattr(arrays, f"{split}_images"), getattr(arrays, f"{split}_labels")
         for name, value, dtype, dims in (("images", images, torch.uint8, 4), ("labels", labels, torch.int64, 1)):
             if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != dims or not value.numel():
                 got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ConfigError(f"dataset.target: {split}_{name} must be {dtype} with {dims} dimensions, got {got}")
+                raise ConfigError(f"{source}: {split}_{name} must be {dtype} with {dims} dimensions, got {got}")
         if len(images) != len(labels):
-            raise ConfigError(f"dataset.target: {len(images)} {split} images, but {len(labels)} labels")
+            raise ConfigError(f"{source}: {len(images)} {split} images, but {len(labels)} labels")
         if not 0 <= int(labels.min()) <= int(labels.max()) < arrays.classes:
-            raise ConfigError(f"dataset.target: {split} labels must lie between 0 and {arrays.classes - 1}")
+            raise ConfigError(f"{source}: {split} labels must lie between 0 and {arrays.classes - 1}")
     if arrays.train_images.shape[3] != arrays.test_images.shape[3]:
-        raise ConfigError("dataset.target: training and test images must have the same number of channels")
+        raise ConfigError(f"{source}: training and test images must have the same number of channels")
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -151,10 +151,7 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
         except UNREADABLE as error:
             missing = "not found" in str(error)  # torchvision's words: nothing else tells it from a file cut short
         if not missing:
-            raise ConfigError(
-                f"{name} in {place} is damaged or unreadable: delete {place} and it is downloaded anew, "
-                f"or put {files} there"
-            )
+            raise damaged(place)
         created = [path for path in (place, *place.parents) if not path.exists()]
         try:
             return kind(root, train=train, download=True)
@@ -168,10 +165,19 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
                 f"or set dataset.root to the folder that has {folder}/"
             ) from None
 
+    def damaged(place: Path, reason: str = "") -> ConfigError:
+        told = f"{name} in {place} is damaged or unreadable" + (f" ({reason})" if reason else "")
+        return ConfigError(f"{told}: delete {place} and it is downloaded anew, or put {files} there")
+
     def loader(config: DatasetConfig) -> Arrays:
         root = Path(config.root or "data").expanduser()
         train, test = load_split(root, True), load_split(root, False)
-        return Arrays(*_tensors(train), *_tensors(test), len(train.classes))
+        arrays = Arrays(*_tensors(train), *_tensors(test), len(train.classes))
+        try:
+            _check_arrays(arrays, name)  # whole files that do not belong together are read without complaint
+        except ConfigError as error:
+            raise damaged(root / folder, str(error).removeprefix(f"{name}: ")) from None
+        return arrays
 
     return loader
 
@@ -194,12 +200,10 @@ def video_folder(config: DatasetConfig) -> Arrays:
 
 
 def _folders(config: DatasetConfig, kind: Callable[[Path, list[Path], int | None], FolderImages]) -> Arrays:
-    *folders, classes = split_folders(config)
-    parts: list[Any] = []
-    for folder in folders:
-        files, labels = listed(folder, classes)
-        parts += [kind(folder, files, config.image_size), labels]
-    return Arrays(*parts, len(classes))
+    train, test, classes = split_folders(config)
+    (train_files, train_labels), (test_files, test_labels) = listed(train, classes), listed(test, classes)
+    train_images, test_images = kind(train, train_files, config.image_size), kind(test, test_files, config.image_size)
+    return Arrays(train_images, train_labels, test_images, test_labels, len(classes))
 
 
 def shape(config: DatasetConfig) -> tuple[int, int, int]:

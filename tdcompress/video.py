@@ -32,6 +32,7 @@ class FolderClips(FolderImages):
     def read(self, path: Path) -> Tensor:
         import av
 
+        broken: tuple[type[Exception], ...] = (*UNREADABLE, av.FFmpegError)
         try:
             # Not every container knows how many there are, and to keep them all would take gigabytes of a long clip.
             count = sum(1 for _ in _frames(path))
@@ -40,7 +41,7 @@ class FolderClips(FolderImages):
             chosen = {(2 * part + 1) * count // (2 * self.frames) for part in range(self.frames)}
             pixels = [self._pixels(frame) for position, frame in enumerate(_frames(path)) if position in chosen]
             return torch.cat(pixels, 2)
-        except (*UNREADABLE, av.FFmpegError) as error:
+        except broken as error:
             raise self.unreadable(path, error) from None
 
     def _pixels(self, frame: Any) -> Tensor:
