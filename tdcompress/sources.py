@@ -200,10 +200,10 @@ def video_folder(config: DatasetConfig) -> Arrays:
 
 
 def _folders(config: DatasetConfig, kind: Callable[[Path, list[Path], int | None], FolderImages]) -> Arrays:
-    *folders, classes = split_folders(config)
-    (train, train_labels), (test, test_labels) = (listed(folder, classes) for folder in folders)
-    images = [kind(folder, files, config.image_size) for folder, files in zip(folders, (train, test), strict=True)]
-    return Arrays(images[0], train_labels, images[1], test_labels, len(classes))
+    train, test, classes = split_folders(config)
+    (train_files, train_labels), (test_files, test_labels) = listed(train, classes), listed(test, classes)
+    train_images, test_images = kind(train, train_files, config.image_size), kind(test, test_files, config.image_size)
+    return Arrays(train_images, train_labels, test_images, test_labels, len(classes))
 
 
 def shape(config: DatasetConfig) -> tuple[int, int, int]:
