@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compress"]
+__all__ = ["Decomposition", "__version__", "compress", "conv2d", "count", "decompose", "linear"]
 
 if TYPE_CHECKING:
-    from .compression import compress
+    from .api import Decomposition, compress, conv2d, count, decompose, linear
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``compress`` (and with it torch) only when it is asked for."""
-    if name == "compress":
+    """Import the rest (and with it torch) only when it is asked for."""
+    if name in __all__:
         import importlib
 
-        return importlib.import_module(".compression", __name__).compress
+        return getattr(importlib.import_module(".api", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 
 from . import __version__, checkpoint
-from .archs import build
 from .batches import Batches
-from .compression import compress, plans, use_plans
+from .compression import plans, use_plans
 from .config import PRECISIONS, ConfigError, TrainConfig, validate
 from .data import datasets
 from .distributed import World, joined
@@ -27,6 +26,7 @@ from .learner import Learner
 from .memory import forget_peak, keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
 from .precision import autocast, compute_dtype, effective_precision
+from .pretrained import network
 from .profiler import profiled
 from .report import layer_report
 from .runs import Run, RunError
@@ -97,10 +97,9 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
 def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> dict[str, Any]:
     train_data, test_data, classes = datasets(config.dataset, device, log)
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
-    planned = {"batch_size": config.batch_size, "rates": device_rates(device, compute_dtype(config.precision))}
+    rates = device_rates(device, compute_dtype(config.precision))
     torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
-    model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
-    model = compress(model, config.method, config.rank, shape, keep=config.arch.keep, **planned)
+    model = network(config, train_data.in_channels, classes, train_data.image_size, rates)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -153,6 +152,8 @@ class _Loop:
         self.scalars = Scalars(run.directory, learner.epoch + 1) if watched else None
 
     def until_ended(self, train_data: Batches, test_data: Batches) -> dict[str, Any]:
+        if self.config.init_from is not None:
+            self.summary["initial_test_accuracy"] = self._initial_accuracy(test_data)
         self._write()
         while self.summary["status"] == "running":
             row = self._epoch(train_data, test_data)
@@ -172,6 +173,20 @@ class _Loop:
             raise self.stop.interrupted(f"{self.run.directory}: {_outcome(self.summary)}")
         self.log(f"{self.run.directory}: {_outcome(self.summary)}")
         return self.summary
+
+    def _initial_accuracy(self, test_data: Batches) -> float | None:
+        """On the test set, of the weights that training starts from."""
+        if self.learner.epoch or self.learner.batch:
+            return (self.run.summary() or {}).get("initial_test_accuracy")
+        tested = self._test(test_data)
+        if tested is None:
+            return None
+        self.log(f"before training: test {tested[1]:.2%}")
+        return tested[1]
+
+    def _test(self, test_data: Batches) -> tuple[float, float] | None:
+        batch_size = max(self.config.batch_size, _TEST_BATCH[self.learner.device.type])
+        return self.learner.evaluate(test_data, batch_size, self.stop)
 
     def _status(self) -> str:
         rows = self.learner.rows
@@ -195,7 +210,7 @@ class _Loop:
         began = time.perf_counter()
         tested: tuple[float, float] | None = (math.nan, math.nan)
         if math.isfinite(trained[0]):
-            tested = learner.evaluate(test_data, max(self.config.batch_size, _TEST_BATCH[device.type]), self.stop)
+            tested = self._test(test_data)
         if tested is None:
             return None
         return {
