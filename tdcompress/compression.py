@@ -231,7 +231,8 @@ def _swap(
 ) -> Swap | None:
     """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense."""
     if isinstance(layer, FeatureMapLinear):
-        method = replace(method, layout="split", in_modes=list(layer.feature_map), out_modes=[layer.out_features])
+        sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
+        method = replace(method, layout="split", in_modes=sides or [1], out_modes=[layer.out_features])
     method, rank = _for_layer(name, method, rank)
     format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
     if not format.factorised:
