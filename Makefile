@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test stress clean
 
 demo: $(VENV)/installed  ## a TT and a dense LeNet on the UCI digits: a table and a figure
 	$(BIN)/tdc train -m method=tt,dense epochs=8
@@ -10,7 +10,11 @@ demo: $(VENV)/installed  ## a TT and a dense LeNet on the UCI digits: a table an
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check tdcompress scripts tests
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+stress: $(VENV)/installed  ## runs killed at 50 random moments, 200 runs at once, figures of 10,000
+	$(BIN)/python scripts/stress.py
 
 clean:
 	rm -rf $(VENV)

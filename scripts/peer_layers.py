@@ -32,15 +32,19 @@ class Peer:
         return bool(self.variant)
 
 
+Maker = Callable[..., nn.Module]
+
 PEERS: list[Peer] = []
 CHANNELS, SEPARATE = {"layout": "channels"}, {"layout": "channels", "kernel": "separate"}
 SPLIT, PAIRED = {"layout": "split"}, {"layout": "paired"}
 
 
-def peer(package: str, kind: type[nn.Module], method: str, settings: dict[str, Any], *variants: str) -> Callable:
+def peer(
+    package: str, kind: type[nn.Module], method: str, settings: dict[str, Any], *variants: str
+) -> Callable[[Maker], Maker]:
     """Decorator: enter a maker of their layer into ``PEERS``, once for each variant."""
 
-    def enter(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def enter(make: Maker) -> Maker:
         for variant in variants or ("",):
             made = (lambda ours, twin, v=variant: make(ours, twin, v)) if variant else make
             PEERS.append(Peer(package, variant, kind, method, settings, made))
@@ -57,7 +61,8 @@ def ranks(ours: Factorised) -> list[int]:
 def modes(ours: Factorised) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The factors of the input and of the output channels."""
     sizes = ours.graph.sizes
-    return tuple(tuple(sizes[m] for m in sorted(ours.graph.modes) if m[0] == side) for side in "io")
+    ins, outs = (tuple(sizes[m] for m in sorted(ours.graph.modes) if m[0] == side) for side in "io")
+    return ins, outs
 
 
 def by_mode(ours: Factorised) -> dict[str, Tensor]:
@@ -83,7 +88,7 @@ def tensorly_linear(weight: Any, ours: Factorised, twin: nn.Linear, implementati
     from tltorch import FactorizedLinear
 
     layer = FactorizedLinear(*modes(ours), twin.bias is not None, weight, implementation=implementation)
-    if twin.bias is not None:
+    if ours.bias is not None:
         layer.bias.data = ours.bias.detach().clone()
     return layer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +68,9 @@ def decompose(weight: Tensor, format: str = "tt", rank: int | str = 8, **setting
     if weight.dim() not in (2, 4) or not weight.isfinite().all():
         raise ConfigError(f"a weight is (out, in) or (out, in, kh, kw) and finite, got {tuple(weight.shape)}")
     values = weight.detach().to("cpu", torch.float32)
-    if values.dim() == 2:
-        twin: nn.Module = nn.Linear(*values.shape[::-1], bias=False)
-    else:
-        twin = nn.Conv2d(values.shape[1], values.shape[0], tuple(values.shape[2:]), bias=False)
+    outputs, inputs, *kernel = values.shape
+    twin = nn.Conv2d(inputs, outputs, (kernel[0], kernel[1])) if kernel else nn.Linear(inputs, outputs)
+    twin.bias = None
     twin.weight = nn.Parameter(values)
     layer = _single(twin, tuple(values.shape[1:]), format, rank, {"init": "fit", **settings})
     if not isinstance(layer, Factorised):
@@ -92,7 +91,7 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     bias: bool = True,
-    padding_mode: str = "zeros",
+    padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     *,
     rank: int | str = 8,
     image_size: int | tuple[int, int] = 32,

@@ -1,4 +1,4 @@
-"""The networks, built dense with torch's initial weights: LeNet, LeNet-5, VGG, or a user's own.
+"""The networks, built dense with torch's initial weights: LeNet, LeNet-5, VGG, LSTM, GRU, or a user's own.
 
 Where a max-pooling and a ReLU follow each other, the pooling comes first: the two commute, and the ReLU then has a
 quarter of the entries to work on.
@@ -15,6 +15,7 @@ from torch import nn
 from .config import ArchConfig, ConfigError
 from .dropout import Dropout
 from .layers import FeatureMapLinear
+from .recurrent import GRU, LSTM, Last, Recurrent, Steps
 from .targets import call_target
 
 ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {}
@@ -25,6 +26,8 @@ VGG = {  # convolutions per stage; channels 64, 128, 256, 512, 512 (Simonyan and
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
+
+RECURRENT: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
 
 
 def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
@@ -100,7 +103,32 @@ def vgg(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> 
     return nn.Sequential(OrderedDict(features=nn.Sequential(features), flatten=nn.Flatten(), classifier=classifier))
 
 
-ARCHS |= {"lenet": lenet, "lenet5": lenet5, **dict.fromkeys(VGG, vgg)}
+def recurrent(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
+    """LSTM or GRU over the rows of an image, or over frames stacked as channels; its last state is classified."""
+    if config.head != "fc":
+        raise ConfigError(f"arch.head={config.head} needs a feature map, arch={config.name} has none: arch.head=fc")
+    steps = config.frames or image_size
+    if config.frames and in_channels % config.frames:
+        raise ConfigError(
+            f"arch.frames={config.frames} does not divide the {in_channels} channels of the data: use the data set's "
+            "dataset.frames, or arch.frames=null for rows of pixels as time steps"
+        )
+    hidden = _scaled(config.hidden, config)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        steps=Steps(config.frames),
+        rnn=RECURRENT[config.name](in_channels * image_size**2 // steps, hidden),
+        last=Last(),
+        fc=nn.Linear(hidden, classes),
+    )
+    return nn.Sequential(layers)
+
+
+ARCHS |= {
+    "lenet": lenet,
+    "lenet5": lenet5,
+    **dict.fromkeys(VGG, vgg),
+    **dict.fromkeys(RECURRENT, recurrent),
+}
 
 
 def _scaled(channels: int, config: ArchConfig) -> int:

@@ -66,7 +66,8 @@ def fit(
         found = search.at(powers)
         count = planned(found)
         ends.append(fixed + sum(count(k, graph) for k, graph in enumerate(found)))
-    raise Unreachable(*ends, int(nearest))
+    smallest, largest = ends
+    raise Unreachable(smallest, largest, int(nearest))
 
 
 Bond = tuple[int, str]

@@ -62,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         print(stop if str(stop) else "interrupted", file=sys.stderr)
         sys.exit(getattr(stop, "code", 130))
+    except BrokenPipeError:  # whoever read the output has left, as in: tdc runs | head
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it at the end)
+        sys.exit(141)
 
 
 def _fail(message: str, code: int = 2) -> None:
@@ -102,6 +105,7 @@ def _train(words: list[str]) -> None:
     def fail(overrides: str, error: Exception) -> None:
         failed.append((overrides, error))
         if sweep:
+            error.__traceback__ = None  # it would keep the failed run's network while the others train
             print(f"tdc: {overrides}: {_squeezed(error)}", file=sys.stderr)
 
     def ended(job: Job, outcome: dict[str, Any] | Exception) -> None:
@@ -375,7 +379,7 @@ def _print_runs(table: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = {
+    shown: dict[str, Callable[[Any], str]] = {
         "dataset": str, "arch": str, "method": str, "rank": str, "seed": "{:.0f}".format, "status": str,
         "epochs_done": "{:.0f}".format, "parameters": "{:,.0f}".format, "compression_ratio": "{:.1f}x".format,
         "test_accuracy": "{:.2%}".format, "train_seconds_per_epoch": "{:.2f}".format,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
+from . import adaptive
 from .budget import Count, Unreachable, fit
 from .config import KERNELS, Budget, ConfigError, MethodConfig, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
@@ -26,20 +28,26 @@ from .network.ranks import capped
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
 
+M = TypeVar("M", bound=nn.Module)
+
+_SHUNNED = 10
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
+
+Inputs = Counter[tuple[int, ...]]
+"""The shapes of what a layer is given for one image, with the batch dimension, and how often: a recurrent layer calls
+its hidden-to-hidden weight once a time step. A plan is made for the first."""
 
 
 @dataclass
 class Swap:
     """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
 
-    ``shape``: its input's for one image, with the batch dimension; ``graph``: of rank one until the ranks are set;
-    ``cores``: their values, where they are known.
+    ``graph``: of rank one until the ranks are set; ``cores``: their values, where they are known.
     """
 
     name: str
     layer: nn.Conv2d | nn.Linear
-    shape: tuple[int, ...]
+    inputs: Inputs
     method: MethodConfig
     format: Format
     rank: int | str
@@ -57,7 +65,7 @@ class Swap:
 
 
 def compress(
-    model: nn.Module,
+    model: M,
     method: str | MethodConfig = "tt",
     rank: int | str = 8,
     input_shape: Sequence[int] = (3, 32, 32),
@@ -67,7 +75,7 @@ def compress(
     rates: Rates | None = None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     **settings: Any,
-) -> nn.Module:
+) -> M:
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
@@ -80,7 +88,8 @@ def compress(
 
     ``rank``: the bond dimension or ``"reference"``. Or what the whole network may cost, met to within 2 %: ``"10x"``
     (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs / dense MACs, along the plans for the
-    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. Or what the present
+    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. ``"adaptive:10x"``: the
+    larger network that such a training starts with, see ``adaptive``. Or what the present
     weights need, which says something of trained ones only: ``"energy:0.9"``, the smallest ranks that keep this share
     of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016). ``cores``: of an equal network, by layer and
     core; then the layers that it names are swapped, no others, and the ranks are those of its shapes.
@@ -95,25 +104,25 @@ def compress(
     method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
     rank = parse_rank(rank)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
-    shapes = input_shapes(model, input_shape)
+    inputs = input_shapes(model, input_shape)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
-        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in shapes)]
+        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in inputs)]
         if lost:
-            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(shapes)}")
-    kept = kept_layers(list(shapes), model, keep) if cores is None else shapes.keys() - cores.keys()
+            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(inputs)}")
+    kept = kept_layers(list(inputs), model, keep) if cores is None else inputs.keys() - cores.keys()
     swaps = []
-    for name, shape in shapes.items():
+    for name, given in inputs.items():
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
             with _naming(name):
-                swap = _swap(name, layer, shape, method, rank, cores[name] if cores else None)
+                swap = _swap(name, layer, given, method, rank, cores[name] if cores else None)
             if swap is not None:
                 swaps.append(swap)
     budget = parse_budget(str(rank))
     if budget is not None and cores is None and (swaps or any(format.factorised for format in formats)):
         if budget.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        _meet(budget, model, swaps, shapes, batch_size)
+        _meet(budget, model, swaps, inputs, batch_size)
     swapped: dict[str, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
@@ -146,30 +155,47 @@ def kept_layers(names: Sequence[str], model: nn.Module, keep: Sequence[str] | No
     return {*convolutions[:1], *(name for name in linears[-1:] if not isinstance(layers[name], FeatureMapLinear))}
 
 
-def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """The input shape, for one image, of each convolution and linear layer that a forward pass reaches, in order."""
+def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Inputs]:
+    """The inputs, for one image, of each convolution and linear layer that a forward pass reaches, in order."""
     kinds = nn.Conv2d | nn.Linear | Factorised
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     some = next(model.parameters())
+    found: dict[str, Inputs] = {}
+
+    def note(name: str, x: torch.Tensor) -> None:
+        found.setdefault(name, Counter())[tuple(x.shape)] += 1
+
     try:
-        found = layer_inputs(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype))
+        _watched(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
-    return {name: tuple(x.shape) for name, x in found.items()}
+    return found
 
 
 def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached.
+    """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached."""
+    found: dict[str, torch.Tensor] = {}
+
+    def note(name: str, x: torch.Tensor) -> None:
+        if name not in found:
+            found[name] = x.detach().clone()
+
+    _watched(model, layers, batch, note)
+    return found
+
+
+def _watched(
+    model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor, note: Callable[[str, torch.Tensor], None]
+) -> None:
+    """Show ``batch`` to ``model``, and ``note`` what each of ``layers`` is given, call by call.
 
     Neither the model's statistics nor random states change.
     """
-    found: dict[str, torch.Tensor] = {}
-
-    def note(name: str, layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        found.setdefault(name, args[0].detach().clone())
-
-    hooks = [layer.register_forward_pre_hook(partial(note, name)) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, args, name=name: note(name, args[0]))
+        for name, layer in layers.items()
+    ]
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -180,7 +206,6 @@ def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: torch
             hook.remove()
         for module, training in modes.items():
             module.training = training
-    return found
 
 
 def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> Graph:
@@ -224,7 +249,7 @@ def with_rank(
 def _swap(
     name: str,
     layer: nn.Conv2d | nn.Linear,
-    shape: tuple[int, ...],
+    inputs: Inputs,
     method: MethodConfig,
     rank: int | str,
     cores: Mapping[str, torch.Tensor] | None,
@@ -243,10 +268,10 @@ def _swap(
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     graph = build_graph(layer.weight.shape, format, method)
     if cores is not None:
-        return Swap(name, layer, shape, method, format, rank, _sized(graph, cores), cores)
+        return Swap(name, layer, inputs, method, format, rank, _sized(graph, cores), cores)
     if parse_budget(str(rank)) is None:
         graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
-    return Swap(name, layer, shape, method, format, rank, graph)
+    return Swap(name, layer, inputs, method, format, rank, graph)
 
 
 def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
@@ -266,7 +291,7 @@ def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
 
 
 def _meet(
-    budget: Budget, model: nn.Module, swaps: Sequence[Swap], shapes: dict[str, tuple[int, ...]], batch_size: int
+    budget: Budget, model: nn.Module, swaps: Sequence[Swap], inputs: Mapping[str, Inputs], batch_size: int
 ) -> None:
     """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget."""
     if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
@@ -274,16 +299,20 @@ def _meet(
     free = [swap for swap in swaps if parse_budget(str(swap.rank)) is not None]
     own = [swap for swap in swaps if swap not in free]
     if budget.kind == "macs":
-        all_macs = {name: dense_macs(model.get_submodule(name), shape) for name, shape in shapes.items()}
+        all_macs = {name: dense_macs(model.get_submodule(name), given) for name, given in inputs.items()}
         whole, dense = sum(all_macs.values()), {swap.name: all_macs[swap.name] for swap in swaps}
         kept = sum(_macs(swap, batch_size)(swap.graph) for swap in own)
     else:
         whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
         dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
-    targets = {"ratio": whole / budget.value, "params": budget.value, "macs": whole * budget.value}
+    target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
+    if budget.adaptive:
+        target = adaptive.start(target, whole)
 
     def planned(graphs: Sequence[Graph]) -> Count:
+        if budget.adaptive:  # a layer that starts dense stays dense, so that none is let be before all others are
+            return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
         if budget.kind != "macs":
             return lambda k, graph: free[k].parameters(graph)
         along = [_macs(replace(swap, graph=graph), batch_size) for swap, graph in zip(free, graphs, strict=True)]
@@ -295,7 +324,7 @@ def _meet(
             planned,
             [dense[swap.name] for swap in free],
             whole - sum(dense.values()) + kept,
-            targets[budget.kind],
+            target,
         )
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
@@ -304,7 +333,7 @@ def _meet(
         raise ConfigError(
             f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
             f"the nearest found {nearest}"
-            + (faster if budget.kind == "macs" and error.smallest < targets["macs"] < error.largest else "")
+            + (faster if budget.kind == "macs" and error.smallest < target < error.largest else "")
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph
@@ -312,13 +341,12 @@ def _meet(
 
 def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
     """Counts the MACs per image of a layer along the path that is planned for its present ranks."""
-    dense = dense_macs(swap.layer, swap.shape)
+    dense = dense_macs(swap.layer, swap.inputs)
     if isinstance(swap.layer, nn.Conv2d) and swap.layer.groups > 1:  # the weight is reconstructed
         return lambda graph: dense
     new = _module(swap, [torch.empty(swap.graph.shape(core), device="meta") for core in swap.graph.cores])
-    one = layer_geometry(new, swap.shape, 1)
-    path = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), Rates(), swap.method.plan)[0]
-    return lambda graph: dense if swap.stays_dense(graph) else macs(graph, path, one)
+    path = paths(swap.graph, layer_geometry(new, next(iter(swap.inputs)), batch_size), Rates(), swap.method.plan)[0]
+    return lambda graph: dense if swap.stays_dense(graph) else path_macs(graph, path, new, swap.inputs)
 
 
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
@@ -329,8 +357,8 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
         cores = INITS[swap.method.init or swap.format.init](swap.graph, weight)
     new = _module(swap, [core.to(weight) for core in cores])
     rates = rates or device_rates(weight.device, weight.dtype)
-    new.candidates = paths(swap.graph, layer_geometry(new, swap.shape, batch_size), rates, swap.method.plan)
-    new.use(new.candidates[0])
+    geometry = layer_geometry(new, next(iter(swap.inputs)), batch_size)
+    new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))
     new.checkpoint = swap.method.checkpoint
     return new.train(swap.layer.training)
 
@@ -351,6 +379,11 @@ def layer_geometry(layer: Factorised, input_shape: tuple[int, ...], batch_size: 
     return Geometry(batch_size * rows)
 
 
+def path_macs(graph: Graph, path: Path, layer: Factorised, inputs: Inputs) -> int:
+    """Multiply-accumulates per image of a layer's weight, held as ``graph`` and contracted along ``path``."""
+    return sum(calls * macs(graph, path, layer_geometry(layer, shape, 1)) for shape, calls in inputs.items())
+
+
 def plans(model: nn.Module) -> dict[str, Any]:
     """The path of each factorised layer as plain data, by the layer's name."""
     return {name: layer.plan.path.plain() for name, layer in model.named_modules() if isinstance(layer, Factorised)}
@@ -359,7 +392,20 @@ def plans(model: nn.Module) -> dict[str, Any]:
 def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
     """Contract along the paths that ``plans`` gave for an equal model."""
     for name, path in saved.items():
-        model.get_submodule(name).use(Path.from_plain(path))
+        cast(Factorised, model.get_submodule(name)).use(Path.from_plain(path))
+
+
+def ranks(model: nn.Module) -> dict[str, dict[str, int]]:
+    """The size of every bond of each factorised layer, by the layer's name."""
+    return {name: layer.graph.ranks for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+def use_ranks(model: nn.Module, saved: dict[str, dict[str, int]]) -> None:
+    """Give the layers the sizes that ``ranks`` gave for an equal model; the cores' values are lost."""
+    for name, sizes in saved.items():
+        layer = cast(Factorised, model.get_submodule(name))
+        graph = layer.graph.with_ranks(sizes)
+        layer.resize(graph, [layer.tensors()[0].new_empty(graph.shape(core)) for core in graph.cores])
 
 
 def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:

@@ -25,10 +25,11 @@ class DatasetConfig:
     """What is learned. ``name`` is a key of ``tdcompress.sources.DATASETS``; ``_target_`` names a user's own loader."""
 
     name: str = "digits"
-    root: Optional[str] = None  # folder of the files; None: ./data (image_folder requires one)
+    root: Optional[str] = None  # folder of the files; None: ./data (image_folder and video_folder require one)
     image_size: Optional[int] = None  # pixels, square; None: as stored (digits: 28)
     padding: int = 0  # random crop after zero padding by this many pixels, 0: none
     flip: bool = False  # random horizontal flip
+    frames: Optional[int] = None  # of each clip, evenly spaced, stacked as channels (video_folder)
     limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
@@ -43,6 +44,8 @@ class ArchConfig:
     width: float = 1.0  # multiplies every hidden channel count
     batch_norm: bool = True  # VGG only
     head: str = "fc"  # behind the convolutions: two linear layers, or "trl", one tensor regression of the feature map
+    hidden: int = 256  # units of lstm and gru, times width
+    frames: Optional[int] = None  # lstm and gru: a time step each, stacked as channels; None: a row of pixels is a step
     keep: Optional[list[str]] = None  # layer-name patterns that stay dense; None: first convolution, last linear
     target: Optional[dict[str, Any]] = (
         None  # {_target_: package.Class, ...}: called with in_channels, classes, image_size
@@ -106,7 +109,8 @@ class TrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
-    rank: Any = 8  # bond dimension, "reference", or a budget of the whole network: "10x", "params:120000", "macs:0.2"
+    rank: Any = 8  # bond dimension, "reference", a budget of the network: "10x", "params:120000", "macs:0.2",
+    # or one that the ranks are cut down to while training: "adaptive:10x"
     init_from: Optional[str] = None  # weights to start from: a run's directory or a file; dense ones are decomposed
     lr: float = 0.05
     epochs: int = 10
@@ -125,15 +129,20 @@ class Budget:
     """What the whole network may cost, dense layers, biases and norms included.
 
     ``kind``: ``ratio``, dense parameters / parameters; ``params``, a parameter count; ``macs``, MACs / dense MACs.
-    ``str`` gives the expression that means it, one for each meaning.
+    ``adaptive``: to be reached while training. ``str`` gives the expression that means it, one for each meaning.
     """
 
     kind: str
     value: float
+    adaptive: bool = False
 
     def __str__(self) -> str:
         number = str(int(self.value)) if self.value.is_integer() else repr(self.value)
-        return f"{number}x" if self.kind == "ratio" else f"{self.kind}:{number}"
+        return "adaptive:" * self.adaptive + (f"{number}x" if self.kind == "ratio" else f"{self.kind}:{number}")
+
+    def parameters(self, dense: int) -> float:
+        """What a network whose dense twin has ``dense`` parameters may have."""
+        return dense / self.value if self.kind == "ratio" else self.value
 
     def said(self, total: int, dense: int) -> str:
         """The figure of a network that costs ``total`` where its dense twin costs ``dense``, in the budget's terms."""
@@ -151,16 +160,18 @@ def parse_budget(text: str) -> Budget | None:
 
     Raises ``ConfigError`` for a budget that no network has.
     """
-    match = _BUDGET.fullmatch(text)
+    match = _BUDGET.fullmatch(text.removeprefix("adaptive:"))
     if match is None or match.lastgroup is None:
         return None
-    budget = Budget(match.lastgroup, float(match[match.lastgroup]))
+    budget = Budget(match.lastgroup, float(match[match.lastgroup]), text.startswith("adaptive:"))
     if not (budget.value > 0 and math.isfinite(budget.value)):
         raise ConfigError(f"rank={text} must be a finite number greater than 0")
     if budget.kind == "params" and not budget.value.is_integer():
         raise ConfigError(f"rank={text} must be a whole number of parameters")
     if budget.kind == "macs" and budget.value > 1:
         raise ConfigError(f"rank={text} must be a share of the dense MACs, at most 1")
+    if budget.kind == "macs" and budget.adaptive:
+        raise ConfigError(f"rank={text} must be a number of parameters: adaptive:10x or adaptive:params:120000")
     return budget
 
 
@@ -181,7 +192,8 @@ def parse_rank(rank: Any) -> int | str:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ConfigError(
             f"rank={text} is not a whole number; use for example rank=8, rank=reference, a budget of the whole "
-            "network: rank=10x, rank=params:120000, rank=macs:0.2, or for trained weights rank=vbmf, rank=energy:0.9"
+            "network: rank=10x, rank=params:120000, rank=macs:0.2, one that is reached while training: "
+            "rank=adaptive:10x, or for trained weights rank=vbmf, rank=energy:0.9"
         )
     if int(text) < 1:
         raise ConfigError(f"rank={text} must be at least 1")
@@ -202,13 +214,21 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("epochs", config.epochs),
         ("batch_size", config.batch_size),
         ("factors", config.method.factors),
+        ("arch.hidden", config.arch.hidden),
+        ("arch.frames", config.arch.frames),
         ("launcher.jobs", config.launcher.jobs),
     ):
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{key}={value} must be at least 1")
     for key, number in (("lr", config.lr), ("arch.width", config.arch.width), ("optim.clip", config.optim.clip)):
         if number is not None and not (number > 0 and math.isfinite(number)):
             raise ConfigError(f"{key}={number:g} must be greater than 0")
+    budget = parse_budget(str(config.rank))
+    if budget is not None and budget.adaptive:
+        if config.epochs < 2:
+            raise ConfigError(f"rank={budget} cuts after the first half of the epochs: epochs must be at least 2")
+        if config.method.decay == "scaled":
+            raise ConfigError(f"rank={budget} changes the sizes that method.decay=scaled goes by; use another decay")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")
     for key, name, known in (

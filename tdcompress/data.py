@@ -52,14 +52,18 @@ def datasets(
     mean, std = statistics(_parts(arrays.train_images, workers))
     normalised: dict[str, Any] = {"device": device, "mean": mean, "std": std}
     augmented = {**normalised, "padding": config.padding, "flip": config.flip}
-    train, test = (arrays.train_images, arrays.train_labels), (arrays.test_images, arrays.test_labels)
     if streamed:
         return (
-            StreamedDataset(*train, workers=workers, **augmented),
-            StreamedDataset(*test, workers=workers, **normalised),
+            StreamedDataset(arrays.train_images, arrays.train_labels, workers=workers, **augmented),
+            StreamedDataset(arrays.test_images, arrays.test_labels, workers=workers, **normalised),
             arrays.classes,
         )
-    return DeviceDataset(*train, **augmented), DeviceDataset(*test, **normalised), arrays.classes
+    assert isinstance(arrays.train_images, Tensor) and isinstance(arrays.test_images, Tensor)  # decoded
+    return (
+        DeviceDataset(arrays.train_images, arrays.train_labels, **augmented),
+        DeviceDataset(arrays.test_images, arrays.test_labels, **normalised),
+        arrays.classes,
+    )
 
 
 def _bytes(arrays: Arrays, padding: int) -> int:

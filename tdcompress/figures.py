@@ -48,8 +48,8 @@ def plot_all(results_dir: str | Path, extensions: Sequence[str] = ("png", "svg")
         _footnote(drawing)
         for extension in extensions:
             path = Path(results_dir) / "figures" / f"{drawing.name}.{extension}"
-            options = {"format": extension, "dpi": 300, "metadata": {"Date": None} if extension == "svg" else None}
-            write_whole(path, partial(drawing.figure.savefig, **options))
+            metadata = {"Date": None} if extension == "svg" else None
+            write_whole(path, partial(drawing.figure.savefig, format=extension, dpi=300, metadata=metadata))
             written.append(path)
     if not written:
         like = " like that" if filters else ""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,18 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     profiled or watched and beside how many other runs do not decide; neither do a rank and a method that no layer has
     (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default.
     """
-    whole = plain(TrainConfig())
+    whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
     for key, value in values.items():
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     for key in ("results_dir", "device", "launcher", "profile", "tensorboard"):
         del whole[key]
     for key in ("stream", "workers"):
         del whole["dataset"][key]
-    if whole["dataset"]["name"] != "image_folder":  # there the folder is the data set
+    if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"]
     whole["rank"] = str(whole["rank"])
     if _all_dense(whole["method"]):
-        whole["rank"], whole["method"] = None, plain(TrainConfig(method=MethodConfig("dense")))["method"]
+        whole["rank"], whole["method"] = None, dict(_dense_method())
     return whole
 
 
@@ -54,7 +55,7 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
 
     ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words.
     """
-    changed = differences(identity(values), identity(plain(TrainConfig())))
+    changed = differences(identity(values), identity({}))
     words = {
         key: f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
         for key, (value, _) in changed.items()
@@ -100,6 +101,17 @@ def run_directory(config: TrainConfig, baseline: TrainConfig) -> Path:
         raise ConfigError(f"seed={config.seed!r} is not a whole number; use for example seed=0")
     folder = Path(config.results_dir) / "runs" / _file_name(dataset_name(config)) / _file_name(arch_name(config))
     return folder / variant / f"seed{config.seed}"
+
+
+@cache  # thousands of runs are read with the same defaults
+def _defaults() -> dict[str, Any]:
+    return plain(TrainConfig())
+
+
+@cache
+def _dense_method() -> dict[str, Any]:
+    values: dict[str, Any] = plain(TrainConfig(method=MethodConfig("dense")))["method"]
+    return values
 
 
 def _all_dense(method: dict[str, Any]) -> bool:

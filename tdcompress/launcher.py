@@ -134,8 +134,9 @@ def _in_a_process(
     running.add(process)
     last = ""
     with process:
-        with suppress(BrokenPipeError), process.stdin as pipe:
-            pipe.write(pickle.dumps(job))
+        with suppress(BrokenPipeError):
+            process.stdin.write(pickle.dumps(job))
+            process.stdin.flush()  # and left open: the worker ends when this process does
         for line in process.stdout:
             last = line.decode(errors="replace").rstrip()
             log(f"{job.name}  {last}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,23 +16,34 @@ from .network.path import Geometry, Path
 from .network.plan import Convolution, Plan, compile_path, merge_all
 
 
-def dense_macs(layer: nn.Module, input_shape: Sequence[int]) -> int:
+def dense_macs(layer: nn.Module, inputs: Mapping[tuple[int, ...], int]) -> int:
     """Multiply-accumulates per image of a convolution or linear layer whose weight is dense.
 
-    ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``input_shape``: one image's, with the batch dimension.
+    ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``inputs``: the shapes of what it is given for one image,
+    with the batch dimension, and how often.
     """
-    weight_shape = layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape
+    return math.prod(weight_shape(layer)) * sum(calls * _positions(layer, shape) for shape, calls in inputs.items())
+
+
+def _positions(layer: nn.Module, input_shape: Sequence[int]) -> int:
+    """How often a layer applies its whole weight to an input of this shape."""
     if isinstance(layer, FactorisedConv2d):
-        positions = math.prod(layer.out_size(*input_shape[-2:]))
-    elif isinstance(layer, nn.Conv2d):
+        return math.prod(layer.out_size(*input_shape[-2:]))
+    if isinstance(layer, nn.Conv2d):
         left, right, top, bottom = layer._reversed_padding_repeated_twice
         padded = zip(
             input_shape[-2:], (top + bottom, left + right), layer.dilation, layer.kernel_size, layer.stride, strict=True
         )
-        positions = math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
-    else:
-        positions = math.prod(input_shape[1:-1])
-    return positions * math.prod(weight_shape)
+        return math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
+    return math.prod(input_shape[1:-1])
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of the dense weight, ``(out, in)`` or ``(out, in / groups, kh, kw)``, of such a layer."""
+    if isinstance(layer, Factorised):
+        return layer.weight_shape
+    assert isinstance(layer.weight, Tensor)
+    return tuple(layer.weight.shape)
 
 
 class FeatureMapLinear(nn.Linear):
@@ -65,9 +77,24 @@ class Factorised(nn.Module):
         self.graph = graph
         self.weight_shape = tuple(weight_shape)
         self.format = format
+        self.planned: Callable[[Graph], list[Path]] | None = None
         self.candidates: list[Path] = []
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def use_best(self, planned: Callable[[Graph], list[Path]]) -> None:
+        """Contract along the first of the paths that ``planned`` gives, here and whenever the ranks change."""
+        self.planned = planned
+        self.candidates = planned(self.graph)
+        self.use(self.candidates[0])
+
+    def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
+        """Give the layer other ranks: the same parameters, holding other values of another size."""
+        self.graph = graph
+        for core, value in zip(self.tensors(), cores, strict=True):
+            core.data = value
+        assert self.planned is not None
+        self.use_best(self.planned)
 
     def _lay_out(self) -> None:
         """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
@@ -81,15 +108,19 @@ class Factorised(nn.Module):
             self._lay_out()  # a memory format, meant for activations and dense kernels, was applied to the cores too
         return self
 
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[nn.Parameter]:
         """The cores in the graph's order."""
         return [self.cores[core.name] for core in self.graph.cores]
+
+    def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
+        raise NotImplementedError
 
     def contract(self, x: Tensor) -> Tensor:
         """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, and the bias."""
         if self.checkpoint and torch.is_grad_enabled():
-            again = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in a plan is random
-            return checkpoint(self.plan, x, self.tensors(), self.bias, **again)
+            # Nothing in a plan is random.
+            return checkpoint(self.plan, x, self.tensors(), self.bias, use_reentrant=False, preserve_rng_state=False)
         return self.plan(x, self.tensors(), self.bias)
 
     def to_dense(self) -> Tensor:
@@ -129,7 +160,9 @@ class FactorisedConv2d(Factorised):
 
     def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: nn.Conv2d) -> None:
         super().__init__(format, graph, twin.weight.shape, cores, twin.bias)
-        self.stride, self.dilation, self.groups = twin.stride, twin.dilation, twin.groups
+        self.stride = cast(tuple[int, int], twin.stride)
+        self.dilation = cast(tuple[int, int], twin.dilation)
+        self.groups = twin.groups
         self.padding_mode = twin.padding_mode
         before_after = twin._reversed_padding_repeated_twice  # (left, right, top, bottom)
         left, right, top, bottom = before_after

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from .adaptive import Shrinkage, shrink
 from .batches import Batches
 from .checkpoint import random_states, restore_random_states
-from .compression import plans, use_plans
+from .compression import plans, ranks, use_plans, use_ranks
 from .config import TrainConfig
 from .decay import frobenius_penalty, parameter_groups
 from .distributed import World
@@ -31,14 +32,22 @@ class Learner:
     """A network in training, at step ``batch`` of epoch ``epoch`` (both from 0), after the epochs in ``rows``.
 
     Nothing in its loops waits for the device: sums stay there and are read once a loop has ended. With the other
-    processes of ``world`` it learns as one alone would from their batches together.
+    processes of ``world`` it learns as one alone would from their batches together. ``shrinkage``: when its ranks are
+    cut.
     """
 
     def __init__(
-        self, config: TrainConfig, model: nn.Module, batches: int, device: torch.device, world: World | None = None
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        batches: int,
+        device: torch.device,
+        world: World | None = None,
+        shrinkage: Shrinkage | None = None,
     ) -> None:
         self.config, self.model, self.batches, self.device = config, model, batches, device
         self.world = world or World()
+        self.shrinkage = shrinkage
         self.precision = effective_precision(config.precision, device)
         forward = self.world.parallel(model)
         self.forward = _compiled(config, forward, device) if config.compile else forward
@@ -60,6 +69,7 @@ class Learner:
             "seconds": self.seconds,
             "loss_sum": self.world.total(self.loss_sum).cpu(),
             "correct": self.world.total(self.correct).cpu(),
+            "ranks": ranks(self.model),
             "plans": plans(self.model),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -74,6 +84,8 @@ class Learner:
         if self.world.first:  # the sums so far are counted once
             self.loss_sum = state["loss_sum"].to(self.device)
             self.correct = state["correct"].to(self.device)
+        if self.shrinkage is not None:
+            use_ranks(self.model, state["ranks"])
         use_plans(self.model, state["plans"])  # numbers are the same bit for bit only along the same paths
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -142,8 +154,8 @@ class Learner:
                     return None
         return self.world.total(loss_sum).item() / len(data), self.world.total(correct).item() / len(data)
 
-    def close_epoch(self, row: dict[str, Any]) -> None:
-        """Record the epoch that has ended and move on to the next."""
+    def close_epoch(self, row: dict[str, Any]) -> bool:
+        """Record the epoch that has ended and move on to the next. Whether the network is smaller now."""
         self.rows = [*self.rows, row]
         if self.scheduler and self.step_scheduler is None:
             with warnings.catch_warnings():
@@ -152,6 +164,15 @@ class Learner:
                 # A plateau is looked for in the training loss: the test set decides nothing here.
                 self.scheduler.step(*([row["train_loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
         self._open_epoch(self.epoch + 1)
+        wanted = self.shrinkage and self.shrinkage.wanted(self.epoch)
+        if not wanted:
+            return False
+        for core in shrink(self.model, wanted):
+            state = self.optimizer.state[core]
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
+                    state[key] = torch.zeros_like(core)
+        return True
 
     def _open_epoch(self, epoch: int) -> None:
         self.epoch, self.batch, self.seconds = epoch, 0, 0.0

@@ -11,7 +11,7 @@ from .config import ConfigError
 from .figures import Comparison, comparisons, natural
 from .plots import INK
 from .results import read_results, write_results
-from .runs import write_whole
+from .runs import write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +41,7 @@ def write_report(results_dir: Path | str) -> list[Path]:
         "report.md": "\n".join(_markdown(part) for part in parts),
     }
     for name, text in pages.items():
-        write_whole(Path(results_dir) / name, lambda file, text=text: file.write(text.encode()))
+        write_text(Path(results_dir) / name, text)
     return [*(Path(results_dir) / name for name in pages), *write_results(results_dir, runs, epochs)]
 
 

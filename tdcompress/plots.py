@@ -19,7 +19,7 @@ INK = "#222222"  # text, axes and the baseline
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D1F", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = ("-", "--", ":", "-.")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "legend.fontsize": 7,
     "xtick.labelsize": 7,

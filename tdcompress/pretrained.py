@@ -84,7 +84,7 @@ def read_weights(source: str) -> Weights:
     path = path / checkpoint.NAME if path.is_dir() else path
     if not path.exists():
         raise RunError(f"init_from={source}: there is no {path}; name a run's directory or a file of weights")
-    held = checkpoint.read(path)
+    held: Any = checkpoint.read(path)
     config = None
     if isinstance(held, dict) and isinstance(held.get("config"), dict):
         held, config = held.get("model"), held["config"]
@@ -115,8 +115,8 @@ def network(
     elif weights is not None:
         weights.load_into(model)
         method = replace(method, init="fit")
-    shape, planned = (in_channels, image_size, image_size), {"batch_size": config.batch_size, "rates": rates}
-    model = compress(model, method, config.rank, shape, keep=config.arch.keep, cores=cores, **planned)
+    shape, keep, batch_size = (in_channels, image_size, image_size), config.arch.keep, config.batch_size
+    compress(model, method, config.rank, shape, keep=keep, batch_size=batch_size, rates=rates, cores=cores)
     if weights is not None and cores is not None:
         weights.load_into(model)
     return model

@@ -8,20 +8,19 @@ from typing import Any
 
 from torch import nn
 
-from .compression import input_shapes, layer_geometry
+from .compression import Inputs, input_shapes, path_macs
 from .config import parse_budget
-from .layers import Factorised, FactorisedConv2d, dense_macs
-from .network.path import macs
+from .layers import Factorised, FactorisedConv2d, dense_macs, weight_shape
 
 
 def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
     """Counts of a whole network and of each convolution and linear layer, for one input of ``input_shape``.
 
     ``parameters`` and ``dense_parameters`` count everything trainable (biases and norms too), ``macs`` and
-    ``dense_macs`` are multiply-accumulates per image of the convolution and linear layers.
+    ``dense_macs`` are multiply-accumulates per image of the convolution and linear layers, of every call of them.
     """
     layers = [
-        _layer(name, model.get_submodule(name), shape) for name, shape in input_shapes(model, input_shape).items()
+        _layer(name, model.get_submodule(name), inputs) for name, inputs in input_shapes(model, input_shape).items()
     ]
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     dense = parameters + sum(layer["dense_parameters"] - layer["parameters"] for layer in layers)
@@ -35,18 +34,18 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]
     }
 
 
-def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
-    weight_shape = tuple(layer.weight_shape if isinstance(layer, Factorised) else layer.weight.shape)
-    dense = dense_macs(layer, shape)
-    entry = {
+def _layer(name: str, layer: nn.Module, inputs: Inputs) -> dict[str, Any]:
+    dense_shape = weight_shape(layer)
+    dense = dense_macs(layer, inputs)
+    entry: dict[str, Any] = {
         "name": name,
-        "kind": "convolution" if len(weight_shape) > 2 else "linear",
-        "shape": list(weight_shape),
+        "kind": "convolution" if len(dense_shape) > 2 else "linear",
+        "shape": list(dense_shape),
         "format": "dense",
-        "cores": {"weight": list(weight_shape)},
+        "cores": {"weight": list(dense_shape)},
         "ranks": {},
-        "parameters": math.prod(weight_shape),
-        "dense_parameters": math.prod(weight_shape),
+        "parameters": math.prod(dense_shape),
+        "dense_parameters": math.prod(dense_shape),
         "macs": dense,
         "dense_macs": dense,
         "plan": "dense",
@@ -59,7 +58,7 @@ def _layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Any
             "cores": {core.name: list(graph.shape(core)) for core in graph.cores},
             "ranks": graph.ranks,
             "parameters": graph.parameters,
-            "macs": dense if reconstructs else macs(graph, layer.plan.path, layer_geometry(layer, shape, 1)),
+            "macs": dense if reconstructs else path_macs(graph, layer.plan.path, layer, inputs),
             "plan": "reconstruct" if reconstructs else layer.plan.text,
         }
     return entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .runs import COLUMNS, METRICS, chosen, read_metrics, read_runs, write_whole
+from .runs import COLUMNS, METRICS, chosen, read_metrics, read_runs, write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +47,7 @@ def write_results(results_dir: Path | str, runs: pandas.DataFrame, epochs: panda
     for path, table, digits in zip(written, (runs, epochs), (None, "%.6g"), strict=True):
         relative = [Path(directory).relative_to(folder).as_posix() for directory in table["directory"]]
         text = table.assign(directory=relative).to_csv(index=False, float_format=digits, lineterminator="\n")
-        write_whole(path, lambda file, text=text: file.write(text.encode()))
+        write_text(path, text)
     return written
 
 

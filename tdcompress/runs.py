@@ -54,6 +54,7 @@ class Run:
             handle = open(self.directory / "lock", "a+")  # noqa: SIM115 (closed below, which also releases it)
         except OSError as error:
             raise _cannot("make", self.directory, error) from None
+        os.register_at_fork(after_in_child=handle.close)  # or readers of images would own it seconds after a kill
         with handle:
             # Readers of the results touch the lock for an instant, so one refusal is not yet an owner.
             for attempt in range(5):
@@ -110,7 +111,7 @@ class Run:
         self.write_text("metrics.csv", text.getvalue())
 
     def write_text(self, name: str, text: str) -> None:
-        write_whole(self.directory / name, lambda file: file.write(text.encode()))
+        write_text(self.directory / name, text)
 
     def _busy(self) -> RunError:
         return RunError(f"another process works on {self.directory}; wait for it or choose another results_dir")
@@ -136,6 +137,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], keep: Path | None
         with suppress(OSError):
             temporary.unlink()
         raise _cannot("write", path, error) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Make ``path`` this text, as ``write_whole`` does."""
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def sync_directory(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, torchvision's data sets, a folder, or a user's own function."""
+"""Where images come from: scikit-learn's digits, torchvision's data sets, folders, or a user's own function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import ConfigError, DatasetConfig
-from .folder import UNREADABLE, FolderImages, split_folders
+from .folder import UNREADABLE, FolderImages, listed, split_folders
 from .targets import call_target
+from .video import FolderClips
 
 DIGITS_SIZE = 28  # pixels; the 8x8 originals are enlarged, so that every arch for MNIST takes them
 
@@ -57,7 +59,7 @@ def find(config: DatasetConfig) -> Arrays:
     _check_ranges(config)
     if config.target:
         arrays = call_target(config.target, "dataset.target")
-        _check_arrays(arrays)
+        _check_arrays(arrays, "dataset.target")
     elif config.name in DATASETS:
         arrays = DATASETS[config.name](config)
     else:
@@ -82,27 +84,27 @@ def find(config: DatasetConfig) -> Arrays:
 
 
 def _check_ranges(config: DatasetConfig) -> None:
-    for key, low in (("image_size", 1), ("limit", 1), ("padding", 0), ("workers", 0)):
+    for key, low in (("image_size", 1), ("frames", 1), ("limit", 1), ("padding", 0), ("workers", 0)):
         value = getattr(config, key)
         if value is not None and value < low:
             raise ConfigError(f"dataset.{key}={value} must be at least {low}")
 
 
-def _check_arrays(arrays: Any) -> None:
+def _check_arrays(arrays: Any, source: str) -> None:
     if not isinstance(arrays, Arrays):
-        raise ConfigError(f"dataset.target must return tdcompress.sources.Arrays, got {type(arrays).__name__}")
+        raise ConfigError(f"{source} must return tdcompress.sources.Arrays, got {type(arrays).__name__}")
     for split in ("train", "test"):
         images, labels = getattr(arrays, f"{split}_images"), getattr(arrays, f"{split}_labels")
         for name, value, dtype, dims in (("images", images, torch.uint8, 4), ("labels", labels, torch.int64, 1)):
             if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != dims or not value.numel():
                 got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ConfigError(f"dataset.target: {split}_{name} must be {dtype} with {dims} dimensions, got {got}")
+                raise ConfigError(f"{source}: {split}_{name} must be {dtype} with {dims} dimensions, got {got}")
         if len(images) != len(labels):
-            raise ConfigError(f"dataset.target: {len(images)} {split} images, but {len(labels)} labels")
+            raise ConfigError(f"{source}: {len(images)} {split} images, but {len(labels)} labels")
         if not 0 <= int(labels.min()) <= int(labels.max()) < arrays.classes:
-            raise ConfigError(f"dataset.target: {split} labels must lie between 0 and {arrays.classes - 1}")
+            raise ConfigError(f"{source}: {split} labels must lie between 0 and {arrays.classes - 1}")
     if arrays.train_images.shape[3] != arrays.test_images.shape[3]:
-        raise ConfigError("dataset.target: training and test images must have the same number of channels")
+        raise ConfigError(f"{source}: training and test images must have the same number of channels")
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -149,10 +151,7 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
         except UNREADABLE as error:
             missing = "not found" in str(error)  # torchvision's words: nothing else tells it from a file cut short
         if not missing:
-            raise ConfigError(
-                f"{name} in {place} is damaged or unreadable: delete {place} and it is downloaded anew, "
-                f"or put {files} there"
-            )
+            raise damaged(place)
         created = [path for path in (place, *place.parents) if not path.exists()]
         try:
             return kind(root, train=train, download=True)
@@ -166,10 +165,19 @@ def _from_torchvision(name: str, folder: str, files: str) -> Callable[[DatasetCo
                 f"or set dataset.root to the folder that has {folder}/"
             ) from None
 
+    def damaged(place: Path, reason: str = "") -> ConfigError:
+        told = f"{name} in {place} is damaged or unreadable" + (f" ({reason})" if reason else "")
+        return ConfigError(f"{told}: delete {place} and it is downloaded anew, or put {files} there")
+
     def loader(config: DatasetConfig) -> Arrays:
         root = Path(config.root or "data").expanduser()
         train, test = load_split(root, True), load_split(root, False)
-        return Arrays(*_tensors(train), *_tensors(test), len(train.classes))
+        arrays = Arrays(*_tensors(train), *_tensors(test), len(train.classes))
+        try:
+            _check_arrays(arrays, name)  # whole files that do not belong together are read without complaint
+        except ConfigError as error:
+            raise damaged(root / folder, str(error).removeprefix(f"{name}: ")) from None
+        return arrays
 
     return loader
 
@@ -181,9 +189,21 @@ def _tensors(split: Any) -> tuple[Tensor, Tensor]:
 
 def image_folder(config: DatasetConfig) -> Arrays:
     """Images under ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), any format that Pillow reads."""
-    train, test, classes = split_folders(config.root)
-    splits = [FolderImages.listed(folder, classes, config.image_size) for folder in (train, test)]
-    return Arrays(*splits[0], *splits[1], len(classes))
+    return _folders(config, FolderImages)
+
+
+def video_folder(config: DatasetConfig) -> Arrays:
+    """Clips in such folders, any format that FFmpeg reads: ``frames`` of each, evenly spaced, stacked as channels."""
+    if config.frames is None:
+        raise ConfigError("dataset=video_folder needs dataset.frames, for example dataset.frames=6")
+    return _folders(config, partial(FolderClips, frames=config.frames))
+
+
+def _folders(config: DatasetConfig, kind: Callable[[Path, list[Path], int | None], FolderImages]) -> Arrays:
+    *folders, classes = split_folders(config)
+    (train, train_labels), (test, test_labels) = (listed(folder, classes) for folder in folders)
+    images = [kind(folder, files, config.image_size) for folder, files in zip(folders, (train, test), strict=True)]
+    return Arrays(images[0], train_labels, images[1], test_labels, len(classes))
 
 
 def shape(config: DatasetConfig) -> tuple[int, int, int]:
@@ -207,6 +227,7 @@ DATASETS: dict[str, Callable[[DatasetConfig], Arrays]] = {
     ),
     "cifar100": _from_torchvision("CIFAR100", "cifar-100-python", "train, test and meta"),
     "image_folder": image_folder,
+    "video_folder": video_folder,
 }
 
 SHAPES = {

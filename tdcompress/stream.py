@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .batches import Batches
 from .config import ConfigError
@@ -35,7 +35,7 @@ def read(
     ``workers`` processes read ahead; with 0 this one reads. Raises ``ConfigError`` for a file that is no image.
     """
     loader = DataLoader(
-        _Answers(images),  # type: ignore[arg-type]
+        _Answers(images),
         batch_size=None,  # a position here is a whole batch
         sampler=[batch.tolist() for batch in positions],
         num_workers=workers,
@@ -48,7 +48,7 @@ def read(
         yield answer
 
 
-class _Answers:
+class _Answers(Dataset[Tensor | ConfigError]):
     """Images, or the error: raised in a worker, it would come back with a traceback as its message."""
 
     def __init__(self, images: Tensor | FolderImages) -> None:

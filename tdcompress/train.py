@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from . import __version__, checkpoint
+from .adaptive import Shrinkage
 from .batches import Batches
 from .compression import plans, use_plans
-from .config import PRECISIONS, ConfigError, TrainConfig, validate
+from .config import PRECISIONS, ConfigError, TrainConfig, parse_budget, validate
 from .data import datasets
 from .distributed import World, joined
 from .identity import arch_name, dataset_name, identity, method_name, plain
@@ -63,14 +65,15 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> dict[str
         run.refuse_busy()
     try:
         return _train(config, run, device, world, log)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        asked = str(error).splitlines()[0].split(". GPU")[0]
-        raise RunError(
-            f"out of memory on {device_name(device)} ({asked}), peak so far {peak_memory(device):.0f} MB; "
-            f"use a smaller batch_size (now {config.batch_size}), rank or arch.width"
-        ) from None
+        asked = (str(error).splitlines() or ["of the machine"])[0].split(". GPU")[0]
+    # Raised out here, where the error before it is gone: its traceback would keep the network of a sweep's failed run.
+    raise RunError(
+        f"out of memory on {device_name(device)} ({asked}), peak so far {peak_memory(device):.0f} MB; "
+        f"use a smaller batch_size (now {config.batch_size}), rank or arch.width"
+    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -107,7 +110,11 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
     else:
         keep_freed_memory()
     forget_peak(device)
-    learner = Learner(config, model, train_data.batches(config.batch_size), device, world)
+    report = layer_report(model, shape)
+    shrinkage = _shrinkage(config, model, report["dense_parameters"])
+    if shrinkage is not None and world.size > 1:
+        raise ConfigError(f"rank={config.rank} changes the ranks while training, which one process alone can do")
+    learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage)
     if not world.first:
         torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
     with run.locked() if world.first else nullcontext(), StopSignals() as stop:
@@ -118,10 +125,18 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
             images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
             tune(model, images, autocast(device, config.precision))
             use_plans(model, world.told(plans(model)))
-        summary = _first_summary(config, layer_report(model, shape), device)
+        summary = _first_summary(config, device) | _counts(layer_report(model, shape))
         summary["processes"] = world.size
         log(_title(summary))
-        return _Loop(config, run, learner, summary, stop, log).until_ended(train_data, test_data)
+        loop = _Loop(config, run, learner, summary, stop, log)
+        return loop.until_ended(train_data, test_data, lambda: _counts(layer_report(model, shape)))
+
+
+def _shrinkage(config: TrainConfig, model: nn.Module, dense: int) -> Shrinkage | None:
+    budget = parse_budget(str(config.rank))
+    if budget is None or not budget.adaptive:
+        return None
+    return Shrinkage(model, int(budget.parameters(dense)), config.epochs)
 
 
 def _resume(config: TrainConfig, run: Run, learner: Learner, log: Log) -> bool:
@@ -151,15 +166,20 @@ class _Loop:
         watched = config.tensorboard and learner.world.first
         self.scalars = Scalars(run.directory, learner.epoch + 1) if watched else None
 
-    def until_ended(self, train_data: Batches, test_data: Batches) -> dict[str, Any]:
+    def until_ended(
+        self, train_data: Batches, test_data: Batches, counts: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
         if self.config.init_from is not None:
             self.summary["initial_test_accuracy"] = self._initial_accuracy(test_data)
         self._write()
         while self.summary["status"] == "running":
             row = self._epoch(train_data, test_data)
             if row is not None:
-                self.learner.close_epoch(row)
+                smaller = self.learner.close_epoch(row)
                 self.log(_line(row, self.config.epochs))
+                if smaller:
+                    self.summary |= counts()
+                    self.log(f"cut to {self.summary['parameters']:,} parameters, {self.summary['macs']:,} MACs")
                 if self.scalars is not None:
                     self.scalars.add(row)
             if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
@@ -167,8 +187,6 @@ class _Loop:
                 if self.learner.world.first:
                     checkpoint.save(self.run.directory, state)
             self._write()
-        if self.summary["status"] == "finished" and self.learner.world.first:
-            checkpoint.forget_previous(self.run.directory)
         if self.stop.number is not None:
             raise self.stop.interrupted(f"{self.run.directory}: {_outcome(self.summary)}")
         self.log(f"{self.run.directory}: {_outcome(self.summary)}")
@@ -239,11 +257,20 @@ class _Loop:
             "train_seconds_per_epoch": statistics.median(row["train_seconds"] for row in rows) if rows else None,
         }
         if self.learner.world.first:
+            if self.summary["status"] == "finished":  # before the summary says so: nobody comes back after that
+                checkpoint.forget_previous(self.run.directory)
             self.run.write_metrics(rows)
             self.run.write_summary(self.summary)
 
 
-def _first_summary(config: TrainConfig, report: dict[str, Any], device: torch.device) -> dict[str, Any]:
+_COUNTS = ("parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs", "layers")
+
+
+def _counts(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: report[key] for key in _COUNTS}
+
+
+def _first_summary(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     return {
         "status": "running",
         "dataset": dataset_name(config),
@@ -253,7 +280,6 @@ def _first_summary(config: TrainConfig, report: dict[str, Any], device: torch.de
         "seed": config.seed,
         "epochs_done": 0,
         "epochs": config.epochs,
-        **{key: report[key] for key in ("parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs")},
         "device": device_name(device),
         "precision": config.precision,
         "versions": {
@@ -262,7 +288,6 @@ def _first_summary(config: TrainConfig, report: dict[str, Any], device: torch.de
             "python": platform.python_version(),
         },
         "config": plain(config),
-        "layers": report["layers"],
     }
 
 
@@ -291,5 +316,5 @@ def _outcome(summary: dict[str, Any]) -> str:
     return f"finished, test accuracy {summary['test_accuracy']:.2%}"
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

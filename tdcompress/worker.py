@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import sys
+import threading
 
 from .config import ConfigError
 from .launcher import SIGNALS, Job
@@ -18,6 +20,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher started this process with both held back
         job = pickle.load(sys.stdin.buffer)
         assert isinstance(job, Job)
+        threading.Thread(target=_end_with_the_launcher, daemon=True).start()
         job.run(_say)
     except (ConfigError, RuntimeError) as error:
         _say("tdc: " + " ".join(str(error).split()))
@@ -25,6 +28,12 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         _say(str(stop) or "interrupted before its first step")
         sys.exit(getattr(stop, "code", 130))
+
+
+def _end_with_the_launcher() -> None:
+    """Its end of the pipe closes when it is killed; a run that went on would be in the way of the same sweep."""
+    os.read(sys.stdin.fileno(), 1)  # nothing more is ever written there
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _say(line: str) -> None:

@@ -81,7 +81,7 @@ def test_an_experiment_is_a_sweep_that_compares_methods(name):
 
 BAD = {
     "train method=tq": f"unknown method 'tq', known: {', '.join(sorted(FORMATS))}",
-    "train arch=resnet": "unknown arch 'resnet', known: lenet, lenet5, vgg11, vgg13, vgg16, vgg19",
+    "train arch=resnet": "unknown arch 'resnet', known: gru, lenet, lenet5, lstm, vgg11, vgg13, vgg16",
     "train dataset=svhn": "unknown dataset 'svhn', known: cifar10, cifar100, digits, fashion_mnist, image_folder",
     "train optim=adam": "unknown optim 'adam', known: cosine, reference",
     "train lrr=3": "unknown key 'lrr' (did you mean lr?), known: dataset,",
@@ -102,6 +102,10 @@ BAD = {
     "train lr=nan": "lr=nan must be greater than 0",
     "train batch_size=0": "batch_size=0 must be at least 1",
     "train arch.width=0": "arch.width=0 must be greater than 0",
+    "train arch=lstm arch.hidden=0": "arch.hidden=0 must be at least 1",
+    "train arch=gru arch.frames=0": "arch.frames=0 must be at least 1",
+    "train arch=lstm dataset.frames=2": "arch.frames=2 does not divide the 1 channels of the data",
+    "train arch=lstm arch.keep=[rnn.hidden,fc] rank=10x": "rank=10x cannot be met within 2 %: the smallest",
     "train optim.clip=0": "optim.clip=0 must be greater than 0",
     "train seed=-1": "seed=-1 must lie between 0 and",
     "train launcher=cloud": "unknown launcher 'cloud', known: basic, local",
@@ -110,6 +114,8 @@ BAD = {
     "train device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
     "train precision=fp16": "unknown precision 'fp16', known: auto, fp32, bf16",
     "train dataset=image_folder": "dataset=image_folder needs dataset.root=DIR",
+    "train dataset=video_folder arch=lstm": "dataset=video_folder needs dataset.root=DIR",
+    "train dataset.frames=0": "dataset.frames=0 must be at least 1",
     "train arch=vgg16 dataset.image_size=8": "arch=vgg16",
     "train method=tt method.layout=split method.in_modes=[3,3]": "layer conv2: in_modes=[3, 3] has product 9",
     "train optim.optimizer._target_=torch.optim.Nothing": "torch.optim.Nothing cannot be imported",

@@ -91,8 +91,9 @@ def test_names_that_need_replacing_stay_apart():
     assert len(paths) == 5
 
 
-def test_a_folder_of_images_is_its_own_data_set():
-    one, other = (replace(BASELINE, dataset=DatasetConfig("image_folder", root=root)) for root in ("cats", "dogs"))
+@pytest.mark.parametrize("name", ["image_folder", "video_folder"])
+def test_a_folder_is_its_own_data_set(name):
+    one, other = (replace(BASELINE, dataset=DatasetConfig(name, root=root)) for root in ("cats", "dogs"))
     assert differences(identity(plain(one)), identity(plain(other))) == {"dataset.root": ("cats", "dogs")}
 
 

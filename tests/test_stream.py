@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tdcompress import data, folder
+from tdcompress import data
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data import DeviceDataset, datasets
+from tdcompress.folder import FolderImages
 from tdcompress.identity import run_directory
 from tdcompress.interrupt import Interrupted
 from tdcompress.memory import free_memory
@@ -110,8 +111,8 @@ def test_a_folder_streamed_is_the_folder_decoded(images, workers):
 
 def test_a_folder_is_not_decoded_before_its_turn(images, monkeypatch):
     decoded = []
-    whole = folder._decoded
-    monkeypatch.setattr(folder, "_decoded", lambda path, size: decoded.append(path) or whole(path, size))
+    whole = FolderImages.read
+    monkeypatch.setattr(FolderImages, "read", lambda self, path: decoded.append(path) or whole(self, path))
     found = find(images)
     assert (shape(images), decoded) == ((3, 8, 2), [])
     assert found.train_images[[3, 1]].shape == (2, 8, 8, 3)

@@ -8,9 +8,9 @@ import torch
 from tensorly.tucker_tensor import tucker_to_tensor
 from torch import nn
 
-from tdcompress.archs import ARCHS, build
+from tdcompress.archs import ARCHS, RECURRENT, build
 from tdcompress.compression import compress
-from tdcompress.config import ArchConfig
+from tdcompress.config import ArchConfig, ConfigError
 from tdcompress.formats import FORMATS
 from tdcompress.layers import FactorisedLinear, FeatureMapLinear
 from tdcompress.report import layer_report
@@ -32,12 +32,18 @@ def regression(format: str, rank: int = 3) -> FactorisedLinear:
 
 
 def test_every_arch_ends_in_one_layer_from_the_feature_map():
-    assert set(ARCHS) == set(MAPS)
+    assert set(ARCHS) == {*MAPS, *RECURRENT}
     for name, feature_map in MAPS.items():
         model = build(ArchConfig(name, head="trl"), 1, 10, 64)
         *_, last = model.modules()
         assert isinstance(last, FeatureMapLinear) and last.feature_map == feature_map
         assert [layer for layer in model.modules() if isinstance(layer, nn.Linear)] == [last]
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_there_is_no_map_behind_a_recurrent_layer(name: str):
+    with pytest.raises(ConfigError, match=f"arch.head=trl needs a feature map, arch={name} has none"):
+        build(ArchConfig(name, head="trl"), 1, 10, 28)
 
 
 @pytest.mark.parametrize("format", FACTORISED)

@@ -175,6 +175,20 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
 
 
+def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
+    config = config_in(tmp_path / "whole", rank="adaptive:8x", epochs=3, batch_size=50)
+    lines = []
+    whole = train(config, run_of(config), lines.append)
+    assert sum(line.startswith("cut to ") for line in lines) == 1  # after the first of three
+    assert whole["compression_ratio"] == pytest.approx(8, rel=0.05)
+    broken = replace(config, results_dir=str(tmp_path / "broken"))
+    for _ in range(5):
+        stopped(broken, monkeypatch, 1)
+    ended = train(broken, run_of(broken), print)
+    assert metrics(run_of(broken)).equals(metrics(run_of(config)))
+    assert [layer["ranks"] for layer in ended["layers"]] == [layer["ranks"] for layer in whole["layers"]]
+
+
 def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
     config = config_in(tmp_path, method=MethodConfig("tt", plan="measure", layout="channels"))
     ticks = iter(range(10_000))

@@ -75,7 +75,8 @@ def layer_shapes(patterns: Sequence[str] = ("*",)) -> list[LayerShape]:
             model = build(ArchConfig(name=arch), channels, classes, size)
             inputs = input_shapes(model, (channels, size, size))
             for name in [name for name in inputs if name not in kept_layers(list(inputs), model, None)]:
-                layer, shape = model.get_submodule(name), inputs[name][1:]
+                layer, shape = model.get_submodule(name), next(iter(inputs[name]))[1:]
+                assert isinstance(layer, nn.Conv2d | nn.Linear)
                 found.setdefault((repr(layer), shape), LayerShape(f"{arch}.{name.split('.')[-1]}", layer, shape))
         shapes = [*found.values(), LayerShape("linear4096", nn.Linear(4096, 4096), (4096,))]
     chosen = [shape for shape in shapes if any(fnmatch(shape.name, pattern) for pattern in patterns)]
@@ -126,10 +127,18 @@ def measure(
     """One layer in one format: counts (per image), milliseconds and ratios."""
     dense = shape.dense(device)
     size = bond_size(rank, dense.weight.shape, method)
-    settings = {"keep": [], "plan": options.plan, "allow_larger": options.allow_larger}
     model = nn.Sequential(copy.deepcopy(dense))
-    planned = {"batch_size": options.batch_size, "rates": rates(device, options.precision)}
-    compress(model, method, size, shape.input_shape, **planned, **settings)
+    compress(
+        model,
+        method,
+        size,
+        shape.input_shape,
+        keep=[],
+        batch_size=options.batch_size,
+        rates=rates(device, options.precision),
+        plan=options.plan,
+        allow_larger=options.allow_larger,
+    )
     images = torch.randn(options.batch_size, *shape.input_shape, device=device)
     if images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)

@@ -112,8 +112,8 @@ class _Ours:
 
 def _network(config: TrainConfig, device: torch.device, channels: int, size: int, classes: int) -> torch.nn.Module:
     model = build(config.arch, channels, classes, size)
-    planned = {"batch_size": config.batch_size, "rates": rates(device, config.precision)}
-    return compress(model, config.method, config.rank, (channels, size, size), **planned)
+    image, speed = (channels, size, size), rates(device, config.precision)
+    return compress(model, config.method, config.rank, image, batch_size=config.batch_size, rates=speed)
 
 
 _process: dict[str, OrdinaryLoop] = {}

@@ -27,8 +27,10 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def __init__(self, arrays: Arrays, config: DatasetConfig) -> None:
         from torchvision import transforms
 
-        self.images, self.labels = arrays.train_images.numpy(), arrays.train_labels
-        mean, std = (value / 255 for value in statistics(arrays.train_images))
+        images = arrays.train_images
+        assert isinstance(images, Tensor), "decoded, as ``load`` gives them"
+        self.images, self.labels = images.numpy(), arrays.train_labels
+        mean, std = (value / 255 for value in statistics(images))
         augmentation = [transforms.RandomCrop(self.images.shape[1], config.padding)] if config.padding else []
         augmentation += [transforms.RandomHorizontalFlip()] if config.flip else []
         self.transform: Callable[..., Tensor] = transforms.Compose(

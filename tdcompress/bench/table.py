@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runs import write_whole
+from ..runs import write_text
 
 Row = Mapping[str, Any]
 
@@ -19,7 +19,7 @@ def write(rows: Sequence[Row], results_dir: str | Path, name: str) -> Path:
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
     writer.writerows([{key: _written(value) for key, value in row.items()} for row in rows])
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    write_text(path, text.getvalue())
     return path
 
 

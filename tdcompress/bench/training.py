@@ -47,10 +47,17 @@ class TrainingStep:
         self.network, self.device = network, device
         model = build(ArchConfig(name=network.arch, width=network.width), channels, classes, size).to(device)
         image = (channels, size, size)
-        # No time depends on the values of the cores, and orthogonal ones are made at once.
-        method = {"plan": network.plan, "checkpoint": network.checkpoint, "init": "orthogonal"}
-        planned = {"batch_size": network.batch_size, "rates": rates(device, network.precision)}
-        compress(model, network.method, network.rank, image, **planned, **method)
+        compress(
+            model,
+            network.method,
+            network.rank,
+            image,
+            batch_size=network.batch_size,
+            rates=rates(device, network.precision),
+            plan=network.plan,
+            checkpoint=network.checkpoint,
+            init="orthogonal",  # no time depends on the values of the cores, and these are made at once
+        )
         images = torch.randn(network.batch_size, *image, device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(classes, (network.batch_size,), device=device)

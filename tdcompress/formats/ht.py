@@ -1,7 +1,7 @@
 """HT, hierarchical Tucker (Hackbusch and Kuehn 2009; networks: Cohen et al. 2016, Yin et al. 2020)."""
 
-from ..network.graph import Core
-from ..network.layout import Layout, Site
+from ..network.graph import Core, Site
+from ..network.layout import Layout
 from . import register
 
 

@@ -86,7 +86,8 @@ def _to_root(graph: Graph) -> dict[str, tuple[str, ...]]:
         return [index for index in core.indices if index not in graph.modes]
 
     root = max(graph.cores, key=lambda core: len(bonds(core)))
-    towards = {root.name: (max(root.indices, key=lambda index: graph.sizes[index]),)}
+    longest = max(root.indices, key=lambda index: graph.sizes[index])
+    towards: dict[str, tuple[str, ...]] = {root.name: (longest,)}
     border = [root]
     for core in border:
         for other in graph.cores:

@@ -51,6 +51,8 @@ def arrange(
     out_channels, in_channels, *spatial = weight_shape
     spatial_modes = ("kh", "kw") if spatial else ()
     sizes: dict[str, int] = dict(zip(spatial_modes, spatial, strict=True))
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     if layout in ("channels", "matrix"):
         inputs, outputs = ("i",), ("o",)
         sizes |= {"i": in_channels, "o": out_channels}

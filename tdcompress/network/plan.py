@@ -153,6 +153,9 @@ class Conv:
         return F.conv2d(x, self.weight.kernel(slots), bias, self.stride, self.padding, self.dilation, self.groups)
 
 
+Step = Linear | Batched | Scale | Conv
+
+
 @dataclass(frozen=True)
 class Plan:
     """The compiled path of one layer; ``text`` names its calls in order."""
@@ -160,7 +163,7 @@ class Plan:
     path: Path
     spatial: bool
     merges: tuple[Merge, ...]
-    steps: tuple[Linear | Batched | Scale | Conv, ...]
+    steps: tuple[Step, ...]
     in_sizes: tuple[int, ...]
     out_channels: int
     order: tuple[int, ...] | None
@@ -189,7 +192,7 @@ class Plan:
         if self.fuse_bias and isinstance(last, Conv) and last.order is None:
             # Not a view of it: the activation function behind may then work in place without a copy.
             return last.convolved(x, slots, bias)
-        x = last(x, slots, bias) if self.fuse_bias else last(x, slots)
+        x = last(x, slots, bias) if self.fuse_bias and isinstance(last, (Linear, Conv)) else last(x, slots)
         if self.order is not None:
             x = x.permute(self.order)
         if len(x.shape) > lead + 1:
@@ -246,7 +249,9 @@ class _Compiler:
         self.names.append(f"({self.names[left]}*{self.names[right]})")
         return len(self.slots) - 1
 
-    def apply(self, term: Term, order: tuple[str, ...], done: frozenset[int]):
+    def apply(
+        self, term: Term, order: tuple[str, ...], done: frozenset[int]
+    ) -> tuple[Step, tuple[str, ...], frozenset[int], str]:
         """Emit the call for one term; returns (step, order after it, cores done, text)."""
         slot = self.merge(term.tree)
         indices = self.slots[slot]
@@ -267,7 +272,7 @@ class _Compiler:
             order, stored = (tuple(indices.index(i) for i in part) for part in (arrangement, memory or arrangement))
             return Weight(slot, order, shape, stored, copies)
 
-        step: Linear | Batched | Scale | Conv
+        step: Step
         if convolves(wanted, need, bool(axes), self.spatial):
             taps = tuple(self.graph.sizes[axis] if axis in axes else 1 for axis in KERNEL)
             stride, padding, dilation = self.convolution.along(axes)

@@ -141,7 +141,8 @@ class _Truncation:
         """The cores in the graph's order and shapes; what a bond does not need is zero."""
         cores = []
         for k, core in enumerate(self.graph.cores):
-            value, order = self.terms[k].value, []
+            value = self.terms[k].value
+            order: list[str] = []
             for axis, index in enumerate(self.indices(k)):
                 child = next((c for c in (*self.children[k], k) if index == self.up(c)), None)
                 order += [index] if child is None else self.shared[child]

@@ -1,0 +1,153 @@
+"""Ranks that are cut while training: what a cut costs is known before, and the network ends at the size asked for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tdcompress import archs
+from tdcompress.adaptive import Shrinkage, shrink
+from tdcompress.compression import build_graph, compress
+from tdcompress.config import ArchConfig, ConfigError, MethodConfig, TrainConfig, parse_rank, validate
+from tdcompress.formats import FORMATS
+from tdcompress.layers import Factorised
+from tdcompress.network.graph import Graph
+from tdcompress.network.ranks import capped
+from tdcompress.network.truncation import energies, truncated
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
+SHAPES = [(20, 12, 3, 3), (12, 18)]
+
+
+def graph_of(name: str, shape: tuple[int, ...], rank: int) -> Graph:
+    graph = build_graph(shape, FORMATS[name], MethodConfig(name))
+    return capped(graph, dict.fromkeys(graph.bonds, rank))
+
+
+def gaussian(graph: Graph) -> list[torch.Tensor]:
+    return [torch.randn(graph.shape(core), dtype=torch.double) for core in graph.cores]
+
+
+def dense(graph: Graph, cores: list[torch.Tensor]) -> torch.Tensor:
+    """The weight by one einsum over letters."""
+    letters = {index: chr(ord("a") + k) for k, index in enumerate(graph.sizes)}
+    terms = ("".join(letters[index] for index in core.indices) for core in graph.cores)
+    return torch.einsum(f"{','.join(terms)}->{''.join(letters[mode] for mode in graph.modes)}", *cores)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", FACTORISED)
+def test_a_cut_loses_what_was_said(name: str, shape: tuple[int, ...]):
+    torch.manual_seed(0)
+    graph = graph_of(name, shape, 4)
+    cores = gaussian(graph)
+    weight = dense(graph, cores)
+    for bond, size in graph.ranks.items():
+        if size == 1:
+            continue
+        shares = energies(graph, cores, bond)
+        assert shares.tolist() == sorted(shares.tolist(), reverse=True)
+        smaller, found = truncated(graph, cores, {**graph.ranks, bond: size - 1})
+        assert smaller.ranks == {**graph.ranks, bond: size - 1}
+        lost = ((dense(smaller, found) - weight).norm() / weight.norm()).item() ** 2
+        # On a cycle the components are orthogonal only as long as the bond's other end is held.
+        tolerance = 1e-9 if graph.is_tree or len(graph.carriers[bond]) > 2 else 0.6
+        assert lost == pytest.approx(shares[-1].item(), rel=tolerance, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in FACTORISED if graph_of(name, SHAPES[0], 4).is_tree])
+def test_what_a_bond_of_a_tree_holds_are_the_singular_values_of_its_unfolding(name: str):
+    torch.manual_seed(0)
+    graph = graph_of(name, SHAPES[0], 4)
+    cores = gaussian(graph)
+    weight = dense(graph, cores)
+    for bond, size in graph.ranks.items():
+        inside = graph.branches(bond)[0]
+        rows = [k for k, mode in enumerate(graph.modes) if graph.carriers[mode][0] in inside]
+        columns = [k for k in range(weight.dim()) if k not in rows]
+        unfolded = weight.permute(*rows, *columns).reshape(math.prod(weight.shape[k] for k in rows), -1)
+        values = torch.linalg.svdvals(unfolded)[:size]
+        torch.testing.assert_close(energies(graph, cores, bond), values**2 / weight.norm() ** 2)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", FACTORISED)
+def test_components_that_hold_nothing_go_without_loss(name: str, shape: tuple[int, ...]):
+    torch.manual_seed(0)
+    small = graph_of(name, shape, 3)
+    cores = gaussian(small)
+    weight = dense(small, cores)
+    large = graph_of(name, shape, 5)
+    padded = []
+    for core, value in zip(small.cores, cores, strict=True):
+        whole = torch.zeros(large.shape(core), dtype=torch.double)
+        whole[tuple(slice(size) for size in value.shape)] = value
+        padded.append(whole)
+    for bond, carriers in large.carriers.items():
+        if bond in large.bonds and len(carriers) == 2:  # any other basis of the bond gives the same weight
+            change = torch.randn(large.sizes[bond], large.sizes[bond], dtype=torch.double)
+            for position, matrix in zip(carriers, (change, torch.linalg.inv(change).T), strict=True):
+                axis = large.cores[position].indices.index(bond)
+                padded[position] = torch.tensordot(padded[position], matrix, ([axis], [0])).movedim(-1, axis)
+    torch.testing.assert_close(dense(large, padded), weight)
+    found, back = truncated(large, padded, small.ranks)
+    assert found.ranks == small.ranks
+    torch.testing.assert_close(dense(found, back), weight)
+
+
+@pytest.mark.parametrize("name", FACTORISED)
+def test_a_network_is_cut_to_the_size_asked_for(name: str):
+    torch.manual_seed(0)
+    model = archs.build(ArchConfig("lenet"), 1, 10, 28)
+    compress(model, name, "adaptive:20x", (1, 28, 28))
+    whole, target = 1_199_882, 59_994  # parameters of the dense network, and a twentieth
+    assert all(isinstance(layer, Factorised) for layer in (model.conv2, model.fc1))
+    shrinkage = Shrinkage(model, target, 6)
+    begun = parameters(model)
+    assert begun == pytest.approx(math.sqrt(whole * target), rel=0.02)
+    images = torch.randn(2, 1, 28, 28)
+    sizes = []
+    for epoch in range(1, 7):
+        wanted = shrinkage.wanted(epoch)
+        if wanted is not None:
+            cores = list(map(id, model.parameters()))
+            assert {id(core) for core in shrink(model, wanted)} <= set(cores)
+            assert cores == list(map(id, model.parameters()))  # an optimizer knows them still
+        assert model(images).shape == (2, 10)
+        sizes.append(parameters(model))
+    steps = [begun * (target / begun) ** (k / 3) for k in (1, 2, 3, 3, 3, 3)]
+    dearest = 9216 + 128  # a component of fc1 in CP or a matrix
+    assert all(step - dearest <= size <= 1.021 * step for step, size in zip(steps, sizes, strict=True))
+
+
+def test_the_layer_whose_weight_needs_less_is_cut():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(40, 2) @ torch.randn(2, 40))  # of rank two
+    compress(model, "tt", 10, (40,), layout="matrix", init="spectral")
+    before = parameters(model)
+    shrink(model, before - 8 * 80)  # eight components of 80 entries
+    assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 2}, {"r1": 10}]
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_expressions():
+    assert parse_rank("adaptive:10.0x") == "adaptive:10x"
+    assert parse_rank("adaptive:params:1.2e5") == "adaptive:params:120000"
+    for garbage in ("adaptive", "adaptive:", "adaptive:8", "adaptive:reference", "adaptive:adaptive:10x"):
+        with pytest.raises(ConfigError, match="adaptive:10x"):
+            parse_rank(garbage)
+    with pytest.raises(ConfigError, match="number of parameters"):
+        parse_rank("adaptive:macs:0.2")
+    with pytest.raises(ConfigError, match="epochs must be at least 2"):
+        validate(TrainConfig(rank="adaptive:10x", epochs=1))
+    with pytest.raises(ConfigError, match="scaled"):
+        validate(TrainConfig(rank="adaptive:10x", method=MethodConfig(decay="scaled")))
