@@ -6,6 +6,7 @@ quarter of the entries to work on.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from .config import ArchConfig, ConfigError
 from .dropout import Dropout
+from .layers import FeatureMapLinear
 from .recurrent import GRU, LSTM, Last, Recurrent, Steps
 from .targets import call_target
 
@@ -35,6 +37,11 @@ def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
     """
     if config.target:
         sizes = {"in_channels": in_channels, "classes": classes, "image_size": image_size}
+        if str(config.target.get("_target_")).startswith("torchvision.models."):
+            if in_channels != 3:
+                raise ConfigError(f"arch.target: torchvision's models take images of 3 channels, not {in_channels}")
+            sizes = {"num_classes": classes}
+        sizes = {name: size for name, size in sizes.items() if name not in config.target}
         model = call_target(config.target, "arch.target", **sizes)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"arch.target must return a torch.nn.Module, got {type(model).__name__}")
@@ -46,6 +53,7 @@ def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
 
 def lenet(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """The reference system's LeNet: conv 32 and 64 (3x3), pool, fc 128; on 28x28 images fc1 is 9216-128."""
+    side = _side("lenet", (image_size - 4) // 2, 6)
     c1, c2, hidden = (_scaled(channels, config) for channels in (32, 64, 128))
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(in_channels, c1, 3),
@@ -55,18 +63,14 @@ def lenet(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
         relu2=nn.ReLU(inplace=True),
         dropout1=Dropout(0.25),
         flatten=nn.Flatten(),
-        fc1=nn.Linear(_features("lenet", c2, (image_size - 4) // 2, 6), hidden),
-        relu3=nn.ReLU(inplace=True),
-        dropout2=Dropout(0.5),
-        fc2=nn.Linear(hidden, classes),
     )
-    return nn.Sequential(layers)
+    return nn.Sequential(layers | _head(config, (c2, side, side), hidden, classes, relu="relu3", dropout=0.5))
 
 
 def lenet5(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """The LeNet-5 of the tensor-ring literature (Wang et al. 2018, table 1); 429,100 weights and biases on 28x28."""
     c1, c2, hidden = (_scaled(channels, config) for channels in (20, 50, 320))
-    side = (image_size // 2 - 4) // 2
+    side = _side("lenet5", (image_size // 2 - 4) // 2, 12)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(in_channels, c1, 5, padding=2),
         pool1=nn.MaxPool2d(2),
@@ -75,11 +79,8 @@ def lenet5(config: ArchConfig, in_channels: int, classes: int, image_size: int) 
         pool2=nn.MaxPool2d(2),
         relu2=nn.ReLU(inplace=True),
         flatten=nn.Flatten(),
-        fc1=nn.Linear(_features("lenet5", c2, side, 12), hidden),
-        relu3=nn.ReLU(inplace=True),
-        fc2=nn.Linear(hidden, classes),
     )
-    return nn.Sequential(layers)
+    return nn.Sequential(layers | _head(config, (c2, side, side), hidden, classes, relu="relu3"))
 
 
 def vgg(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
@@ -96,20 +97,16 @@ def vgg(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> 
                 features[f"pool{stage}"] = nn.MaxPool2d(2)
             features[f"relu{name}"] = nn.ReLU(inplace=True)
             channels = wide
-    hidden = _scaled(128, config)
-    classifier: OrderedDict[str, nn.Module] = OrderedDict(
-        dropout1=Dropout(0.25),
-        fc1=nn.Linear(_features(config.name, channels, image_size // 32, 32), hidden),
-        relu=nn.ReLU(inplace=True),
-        dropout2=Dropout(0.25),
-        fc2=nn.Linear(hidden, classes),
-    )
-    parts = OrderedDict(features=nn.Sequential(features), flatten=nn.Flatten(), classifier=nn.Sequential(classifier))
-    return nn.Sequential(parts)
+    side = _side(config.name, image_size // 32, 32)
+    head = _head(config, (channels, side, side), _scaled(128, config), classes, dropout=0.25)
+    classifier = nn.Sequential(OrderedDict(dropout1=Dropout(0.25)) | head)
+    return nn.Sequential(OrderedDict(features=nn.Sequential(features), flatten=nn.Flatten(), classifier=classifier))
 
 
 def recurrent(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """LSTM or GRU over the rows of an image, or over frames stacked as channels; its last state is classified."""
+    if config.head != "fc":
+        raise ConfigError(f"arch.head={config.head} needs a feature map, arch={config.name} has none: arch.head=fc")
     steps = config.frames or image_size
     if config.frames and in_channels % config.frames:
         raise ConfigError(
@@ -138,10 +135,31 @@ def _scaled(channels: int, config: ArchConfig) -> int:
     return max(1, round(channels * config.width))
 
 
-def _features(arch: str, channels: int, side: int, smallest: int) -> int:
+def _head(
+    config: ArchConfig,
+    feature_map: tuple[int, int, int],
+    hidden: int,
+    classes: int,
+    relu: str = "relu",
+    dropout: float = 0.0,
+) -> OrderedDict[str, nn.Module]:
+    """What follows the flattened feature map: two linear layers, the ReLU between them named ``relu``, or one."""
+    if config.head == "trl":
+        return OrderedDict(trl=FeatureMapLinear(feature_map, classes))
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["fc1"] = nn.Linear(math.prod(feature_map), hidden)
+    layers[relu] = nn.ReLU(inplace=True)
+    if dropout:
+        layers["dropout2"] = Dropout(dropout)
+    layers["fc2"] = nn.Linear(hidden, classes)
+    return layers
+
+
+def _side(arch: str, side: int, smallest: int) -> int:
+    """The side of the feature map, if there is one. ``smallest``: of the images that leave one pixel."""
     if side < 1:
         raise ConfigError(
             f"arch={arch} leaves nothing of images this small: they need at least {smallest}x{smallest} pixels "
             f"(dataset.image_size={smallest})"
         )
-    return channels * side * side
+    return side

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .config import (
     ArchConfig,
@@ -22,6 +22,7 @@ from .config import (
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from torch import nn
 
     from .launcher import Job
 
@@ -31,6 +32,7 @@ tdc trains networks with their weights in a tensor format, and compares the form
   tdc train method=tt dataset=cifar10        train one network
   tdc train -m method=cp,tt rank=4,8         train one after the other: a sweep
   tdc train -m launcher=local seed=0,1,2     several at once: launcher.jobs=2
+  tdc compress checkpoint=RUN rank=10x       decompose a trained network; tdc train init_from=FILE goes on from it
   tdc show method=ht arch=vgg16              what each layer holds and costs, without training
   tdc runs method=tt status=finished         the runs there are
   tdc plot results_dir=results               draw the comparison figures
@@ -135,6 +137,7 @@ def _job(raw: DictConfig, overrides: list[str], baselines: dict[tuple[str, ...],
     from hydra import compose
     from omegaconf import OmegaConf
 
+    raw = _as_saved(raw, overrides)
     config = _typed(raw)
     names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
     key = tuple(f"{group}={name}" for group, name in names.items())
@@ -151,17 +154,41 @@ def _job(raw: DictConfig, overrides: list[str], baselines: dict[tuple[str, ...],
     return Job(config, run_directory(config, baselines[key]), files, " ".join(overrides))
 
 
+def _as_saved(raw: DictConfig, overrides: list[str]) -> DictConfig:
+    """With ``init_from``, what the network was saved with, unless the command line or an experiment says otherwise."""
+    from omegaconf import OmegaConf
+
+    given = {word.lstrip("+~").split("=", 1)[0] for word in overrides}
+    if raw.init_from is None or "experiment" in given:
+        return raw
+
+    from .pretrained import read_weights
+
+    weights = read_weights(raw.init_from)
+    parts = ("dataset", "arch", "method", "rank") if weights.cores else ("dataset", "arch")
+    saved = {part: weights.config[part] for part in parts if part not in given} if weights.config else {}
+    merged = OmegaConf.merge(raw, saved)
+    for key in given:
+        if key.split(".")[0] in saved:
+            OmegaConf.update(merged, key, OmegaConf.select(raw, key))
+    return cast("DictConfig", merged)
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
 def _show(words: list[str]) -> None:
+    from .report import layer_report, print_report
+
     shown: list[tuple[dict[str, Any], Any] | ConfigError] = []
 
     def job(raw: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
         try:
-            config = _typed(raw)
-            shown.append((_report(config), config.rank))
+            config = _typed(_as_saved(raw, list(HydraConfig.get().overrides.task)))
+            shown.append((layer_report(*_network(config)), config.rank))
         except ConfigError as error:
             shown.append(error)
 
@@ -169,18 +196,54 @@ def _show(words: list[str]) -> None:
     for outcome in shown:
         if isinstance(outcome, ConfigError):
             raise outcome
-
-        from .report import print_report
-
         print_report(*outcome)
 
 
-def _report(config: TrainConfig) -> dict[str, Any]:
+def _network(config: TrainConfig) -> tuple[nn.Module, tuple[int, int, int]]:
     from .model import initial
-    from .report import layer_report
     from .train import choose_device
 
-    return layer_report(*initial(config, choose_device(config.device)))
+    return initial(config, choose_device(config.device))
+
+
+def _compress(words: list[str]) -> None:
+    own = ("checkpoint=", "out=")
+    options = _pairs([word for word in words if word.startswith(own)])
+    if not options.get("checkpoint"):
+        raise ConfigError("say which network is to be decomposed: checkpoint=DIRECTORY of a run, or FILE of weights")
+    jobs: list[Job | ConfigError] = []
+    baselines: dict[tuple[str, ...], TrainConfig] = {}
+
+    def job(raw: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        try:
+            jobs.append(_job(raw, list(HydraConfig.get().overrides.task), baselines))
+        except ConfigError as error:
+            jobs.append(error)
+
+    _hydra([*(word for word in words if not word.startswith(own)), f"init_from={options['checkpoint']}"], job)
+    for outcome in jobs:
+        if isinstance(outcome, ConfigError):
+            raise outcome
+        _decompose(outcome, options.get("out"))
+
+
+def _decompose(job: Job, out: str | None) -> None:
+    from .pretrained import layer_errors, read_weights, write_compressed
+    from .report import layer_report, print_report
+
+    config = job.config
+    weights = read_weights(str(config.init_from))
+    weights.refuse_factorised()
+    model, image = _network(config)
+    report, errors = layer_report(model, image), layer_errors(model, weights)
+    for layer in report["layers"]:
+        layer |= {"error": errors[layer["name"]]} if layer["name"] in errors else {}
+    print_report(report | {"error": errors[""]}, config.rank)
+    path = Path(out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
+    write_compressed(path, model, config)
+    print(path)
 
 
 def _typed(raw: DictConfig) -> TrainConfig:
@@ -365,6 +428,6 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
-    "train": _train, "show": _show, "runs": _runs, "plot": _plot, "report": _write_report,
+    "train": _train, "compress": _compress, "show": _show, "runs": _runs, "plot": _plot, "report": _write_report,
     "export": _export, "bench": _bench,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from . import adaptive
 from .budget import Count, Unreachable, fit
 from .config import KERNELS, Budget, ConfigError, MethodConfig, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
-from .layers import Factorised, FactorisedConv2d, FactorisedLinear, dense_macs
+from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLinear, dense_macs
 from .network.cost import Rates
 from .network.graph import Graph, validate
 from .network.init import INITS
@@ -42,7 +42,7 @@ its hidden-to-hidden weight once a time step. A plan is made for the first."""
 class Swap:
     """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
 
-    ``graph``: of rank one until the ranks are set.
+    ``graph``: of rank one until the ranks are set; ``cores``: their values, where they are known.
     """
 
     name: str
@@ -52,10 +52,12 @@ class Swap:
     format: Format
     rank: int | str
     graph: Graph
+    cores: Mapping[str, torch.Tensor] | None = None
 
     def stays_dense(self, graph: Graph) -> bool:
         """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
-        return graph.parameters >= graph.dense_parameters and not self.method.allow_larger
+        may = self.method.allow_larger or self.cores is not None
+        return graph.parameters >= graph.dense_parameters and not may
 
     def parameters(self, graph: Graph) -> int:
         """Entries of the layer's weight, held as ``graph`` or dense."""
@@ -71,6 +73,7 @@ def compress(
     keep: Sequence[str] | None = None,
     batch_size: int = PLANNING_BATCH,
     rates: Rates | None = None,
+    cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     **settings: Any,
 ) -> M:
     """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
@@ -79,16 +82,17 @@ def compress(
     ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; the layers that
     a forward pass of it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first
     convolution and the last linear layer. A layer whose cores would hold no fewer entries than its weight stays dense
-    too, unless ``allow_larger``. The cores start with the variance that the layer's present weight has. Contractions
-    are planned for batches of ``batch_size`` and a device of these ``rates``, by default the model's own. Returns the
-    model.
+    too, unless ``allow_larger``. The cores start with the variance that the layer's present weight has, or, with
+    ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for batches of
+    ``batch_size`` and a device of these ``rates``, by default the model's own. Returns the model.
 
     ``rank``: the bond dimension or ``"reference"``. Or what the whole network may cost, met to within 2 %: ``"10x"``
     (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs / dense MACs, along the plans for the
     default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. ``"adaptive:10x"``: the
     larger network that such a training starts with, see ``adaptive``. Or what the present
     weights need, which says something of trained ones only: ``"energy:0.9"``, the smallest ranks that keep this share
-    of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016).
+    of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016). ``cores``: of an equal network, by layer and
+    core; then the layers that it names are swapped, no others, and the ranks are those of its shapes.
 
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
     that no ranks meet, with the smallest and the largest that can be reached.
@@ -101,21 +105,21 @@ def compress(
     rank = parse_rank(rank)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     inputs = input_shapes(model, input_shape)
-    for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers)):
+    for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in inputs)]
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(inputs)}")
-    kept = kept_layers(list(inputs), model, keep)
+    kept = kept_layers(list(inputs), model, keep) if cores is None else inputs.keys() - cores.keys()
     swaps = []
     for name, given in inputs.items():
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
             with _naming(name):
-                swap = _swap(name, layer, given, method, rank)
+                swap = _swap(name, layer, given, method, rank, cores[name] if cores else None)
             if swap is not None:
                 swaps.append(swap)
     budget = parse_budget(str(rank))
-    if budget is not None and (swaps or any(format.factorised for format in formats)):
+    if budget is not None and cores is None and (swaps or any(format.factorised for format in formats)):
         if budget.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         _meet(budget, model, swaps, inputs, batch_size)
@@ -139,13 +143,16 @@ def _naming(layer: str) -> Iterator[None]:
 
 
 def kept_layers(names: Sequence[str], model: nn.Module, keep: Sequence[str] | None) -> set[str]:
-    """The layers that stay dense: those matching a pattern, or the first convolution and the last linear layer."""
+    """The layers that stay dense: those matching a pattern, or the first convolution and the last linear layer.
+
+    A last layer whose input is a feature map is there to be factorised.
+    """
     if keep is not None:
         return {name for name in names if any(fnmatch(name, pattern) for pattern in keep)}
     layers = {name: model.get_submodule(name) for name in names}
     convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
     linears = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
-    return {*convolutions[:1], *linears[-1:]}
+    return {*convolutions[:1], *(name for name in linears[-1:] if not isinstance(layers[name], FeatureMapLinear))}
 
 
 def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Inputs]:
@@ -240,9 +247,17 @@ def with_rank(
 
 
 def _swap(
-    name: str, layer: nn.Conv2d | nn.Linear, inputs: Inputs, method: MethodConfig, rank: int | str
+    name: str,
+    layer: nn.Conv2d | nn.Linear,
+    inputs: Inputs,
+    method: MethodConfig,
+    rank: int | str,
+    cores: Mapping[str, torch.Tensor] | None,
 ) -> Swap | None:
     """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense."""
+    if isinstance(layer, FeatureMapLinear):
+        sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
+        method = replace(method, layout="split", in_modes=sides or [1], out_modes=[layer.out_features])
     method, rank = _for_layer(name, method, rank)
     format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
     if not format.factorised:
@@ -252,9 +267,27 @@ def _swap(
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     graph = build_graph(layer.weight.shape, format, method)
+    if cores is not None:
+        return Swap(name, layer, inputs, method, format, rank, _sized(graph, cores), cores)
     if parse_budget(str(rank)) is None:
         graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
     return Swap(name, layer, inputs, method, format, rank, graph)
+
+
+def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
+    """The graph with the bond sizes of these cores. Raises ``ConfigError`` unless they are cores of it."""
+    shapes = {name: tuple(core.shape) for name, core in cores.items()}
+    sizes = {
+        index: size
+        for core in graph.cores
+        for index, size in zip(core.indices, shapes.get(core.name, ()), strict=False)
+        if index in graph.bonds
+    }
+    graph = graph.with_ranks(sizes)
+    wanted = {core.name: graph.shape(core) for core in graph.cores}
+    if shapes != wanted:
+        raise ConfigError(f"its cores {shapes} are not of this method, which has {wanted} at these ranks")
+    return graph
 
 
 def _meet(
@@ -318,8 +351,11 @@ def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
 
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     weight = swap.layer.weight.detach()
-    cores = [core.to(weight) for core in INITS[swap.method.init or swap.format.init](swap.graph, weight)]
-    new = _module(swap, cores)
+    if swap.cores is not None:
+        cores = [swap.cores[core.name] for core in swap.graph.cores]
+    else:
+        cores = INITS[swap.method.init or swap.format.init](swap.graph, weight)
+    new = _module(swap, [core.to(weight) for core in cores])
     rates = rates or device_rates(weight.device, weight.dtype)
     geometry = layer_geometry(new, next(iter(swap.inputs)), batch_size)
     new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))

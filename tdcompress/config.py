@@ -13,6 +13,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 INTERVALS = ("epoch", "step")
 DECAYS = ("factors", "scaled", "frobenius")
+HEADS = ("fc", "trl")
 
 
 class ConfigError(ValueError):
@@ -42,6 +43,7 @@ class ArchConfig:
     name: str = "lenet"
     width: float = 1.0  # multiplies every hidden channel count
     batch_norm: bool = True  # VGG only
+    head: str = "fc"  # behind the convolutions: two linear layers, or "trl", one tensor regression of the feature map
     hidden: int = 256  # units of lstm and gru, times width
     frames: Optional[int] = None  # lstm and gru: a time step each, stacked as channels; None: a row of pixels is a step
     keep: Optional[list[str]] = None  # layer-name patterns that stay dense; None: first convolution, last linear
@@ -62,7 +64,8 @@ class MethodConfig:
     factors: int = 3  # how many factors a channel count is split into (split, paired)
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
     out_modes: Optional[list[int]] = None
-    init: Optional[str] = None  # orthogonal, variance (Gaussian) or spectral (the dense weight's fit); the format's own
+    # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm) or fit; None: the format's own
+    init: Optional[str] = None
     decay: str = "factors"  # of each core; "scaled": times parameters / dense ones; "frobenius": of the weight itself
     plan: str = "model"  # the contraction order: by the cost model, by "measure" on the first batch, "chain" or "dense"
     checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again
@@ -108,6 +111,7 @@ class TrainConfig:
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     rank: Any = 8  # bond dimension, "reference", a budget of the network: "10x", "params:120000", "macs:0.2",
     # or one that the ranks are cut down to while training: "adaptive:10x"
+    init_from: Optional[str] = None  # weights to start from: a run's directory or a file; dense ones are decomposed
     lr: float = 0.05
     epochs: int = 10
     batch_size: int = 100
@@ -196,9 +200,16 @@ def parse_rank(rank: Any) -> int | str:
     return int(text)
 
 
+def needs_weights(rank: int | str) -> bool:
+    """Whether a rank expression says something of trained weights only."""
+    return str(rank).startswith(("vbmf", "energy:"))
+
+
 def validate(config: TrainConfig) -> TrainConfig:
     """The configuration with its rank parsed. Raises ``ConfigError`` for the first value out of range."""
     config.rank = parse_rank(config.rank)
+    if config.init_from is None and needs_weights(config.rank):
+        raise ConfigError(f"rank={config.rank} follows from trained weights: say which, init_from=DIRECTORY or FILE")
     for key, value in (
         ("epochs", config.epochs),
         ("batch_size", config.batch_size),
@@ -223,6 +234,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     for key, name, known in (
         ("device", config.device, DEVICES),
         ("precision", config.precision, PRECISIONS),
+        ("arch.head", config.arch.head, HEADS),
         ("method.layout", config.method.layout, LAYOUTS),
         ("method.kernel", config.method.kernel, KERNELS),
         ("method.decay", config.method.decay, DECAYS),

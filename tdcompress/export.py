@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from . import checkpoint
 from .bench.clock import compare
 from .bench.table import show
-from .compression import use_plans
+from .compression import use_plans, use_ranks
 from .config import ConfigError
 from .folding import PLANS, fold
 from .identity import typed
@@ -93,9 +93,9 @@ def load(directory: Path, plan: str = "model") -> Trained:
     # The cores' values come from the checkpoint, and orthogonal ones are made at once.
     config = replace(config, method=replace(config.method, init="orthogonal"), precision="fp32")
     with torch.random.fork_rng([]):
-        torch.manual_seed(config.seed)  # ranks may have been chosen by the initial weights
         model, image = initial(config, torch.device("cpu"))
     try:
+        use_ranks(model, state["ranks"])  # those that are cut while training are smaller now
         use_plans(model, state["plans"])
         model.load_state_dict(state["model"])
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:

@@ -46,6 +46,18 @@ def weight_shape(layer: nn.Module) -> tuple[int, ...]:
     return tuple(layer.weight.shape)
 
 
+class FeatureMapLinear(nn.Linear):
+    """A linear layer from a flattened feature map ``(c, y, x)`` to ``out_features``; input ``(b, c * y * x)``.
+
+    Compressed, it is a tensor regression layer (Kossaifi et al. 2020, section 3): its weight has the modes c, y, x and
+    the outputs, and the map is contracted mode by mode.
+    """
+
+    def __init__(self, feature_map: Sequence[int], out_features: int, bias: bool = True) -> None:
+        super().__init__(math.prod(feature_map), out_features, bias)
+        self.feature_map = tuple(feature_map)
+
+
 class Factorised(nn.Module):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from .archs import build
-from .compression import compress
 from .config import TrainConfig
 from .network.measure import device_rates
 from .precision import compute_dtype, effective_precision
+from .pretrained import network
 from .sources import shape
 
 Image = tuple[int, int, int]
@@ -22,8 +22,8 @@ def dense(config: TrainConfig) -> tuple[nn.Module, Image]:
 
 
 def initial(config: TrainConfig, device: torch.device) -> tuple[nn.Module, Image]:
-    """The compressed network, on the CPU, its contractions planned for ``device``, and the shape of an image."""
-    model, image = dense(config)
+    """The network as training starts from it, on the CPU, planned for ``device``, and the shape of an image."""
+    channels, size, classes = shape(config.dataset)
     rates = device_rates(device, compute_dtype(effective_precision(config.precision, device)))
-    keep, batch_size = config.arch.keep, config.batch_size
-    return compress(model, config.method, config.rank, image, keep=keep, batch_size=batch_size, rates=rates), image
+    torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
+    return network(config, channels, classes, size, rates), (channels, size, size)

@@ -65,16 +65,20 @@ def _layer(name: str, layer: nn.Module, inputs: Inputs) -> dict[str, Any]:
 
 
 def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
-    """Print the per-layer table and the totals; if ``rank`` is a budget, also what it asks for and what is reached."""
+    """Print the per-layer table and the totals; if ``rank`` is a budget, also what it asks for and what is reached.
+
+    With relative errors, ``error`` of layers and of the whole, it has these in place of the plans.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
+    errors = any("error" in layer for layer in report["layers"])
     for title in ("layer", "shape", "format", "cores"):
         table.add_column(title, overflow="fold")
     for title in ("ranks", "parameters", "MACs", "dense/params", "dense/MACs"):
         table.add_column(title, justify="right", overflow="fold")
-    table.add_column("plan", overflow="fold")
+    table.add_column("error" if errors else "plan", overflow="fold")
     for layer in report["layers"]:
         table.add_row(
             layer["name"],
@@ -86,7 +90,7 @@ def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
             f"{layer['macs']:,}",
             f"{layer['dense_parameters'] / layer['parameters']:.1f}",
             f"{layer['dense_macs'] / layer['macs']:.1f}",
-            layer["plan"],
+            layer["plan"] if not errors else f"{layer['error']:.4f}" if "error" in layer else "-",
         )
     console = Console()
     console.width = max(console.width, 150)
@@ -97,6 +101,8 @@ def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
         f"{report['dense_macs']:,}: {report['dense_macs'] / report['macs']:.2f}x fewer",
         highlight=False,
     )
+    if errors:
+        console.print(f"relative error of all factorised weights together: {report['error']:.4f}", highlight=False)
     budget = parse_budget(str(rank))
     if budget is not None:
         total, dense = ("macs", "dense_macs") if budget.kind == "macs" else ("parameters", "dense_parameters")

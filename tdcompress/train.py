@@ -17,9 +17,8 @@ from torch import nn
 
 from . import __version__, checkpoint
 from .adaptive import Shrinkage
-from .archs import build
 from .batches import Batches
-from .compression import compress, plans, use_plans
+from .compression import plans, use_plans
 from .config import PRECISIONS, ConfigError, TrainConfig, parse_budget, validate
 from .data import datasets
 from .distributed import World, joined
@@ -29,6 +28,7 @@ from .learner import Learner
 from .memory import forget_peak, keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
 from .precision import autocast, compute_dtype, effective_precision
+from .pretrained import network
 from .profiler import profiled
 from .report import layer_report
 from .runs import Run, RunError
@@ -102,8 +102,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
     rates = device_rates(device, compute_dtype(config.precision))
     torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
-    model = build(config.arch, train_data.in_channels, classes, train_data.image_size)
-    compress(model, config.method, config.rank, shape, keep=config.arch.keep, batch_size=config.batch_size, rates=rates)
+    model = network(config, train_data.in_channels, classes, train_data.image_size, rates)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -170,6 +169,8 @@ class _Loop:
     def until_ended(
         self, train_data: Batches, test_data: Batches, counts: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
+        if self.config.init_from is not None:
+            self.summary["initial_test_accuracy"] = self._initial_accuracy(test_data)
         self._write()
         while self.summary["status"] == "running":
             row = self._epoch(train_data, test_data)
@@ -190,6 +191,20 @@ class _Loop:
             raise self.stop.interrupted(f"{self.run.directory}: {_outcome(self.summary)}")
         self.log(f"{self.run.directory}: {_outcome(self.summary)}")
         return self.summary
+
+    def _initial_accuracy(self, test_data: Batches) -> float | None:
+        """On the test set, of the weights that training starts from."""
+        if self.learner.epoch or self.learner.batch:
+            return (self.run.summary() or {}).get("initial_test_accuracy")
+        tested = self._test(test_data)
+        if tested is None:
+            return None
+        self.log(f"before training: test {tested[1]:.2%}")
+        return tested[1]
+
+    def _test(self, test_data: Batches) -> tuple[float, float] | None:
+        batch_size = max(self.config.batch_size, _TEST_BATCH[self.learner.device.type])
+        return self.learner.evaluate(test_data, batch_size, self.stop)
 
     def _status(self) -> str:
         rows = self.learner.rows
@@ -213,7 +228,7 @@ class _Loop:
         began = time.perf_counter()
         tested: tuple[float, float] | None = (math.nan, math.nan)
         if math.isfinite(trained[0]):
-            tested = learner.evaluate(test_data, max(self.config.batch_size, _TEST_BATCH[device.type]), self.stop)
+            tested = self._test(test_data)
         if tested is None:
             return None
         return {

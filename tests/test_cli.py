@@ -129,7 +129,7 @@ BAD = {
     "report method=tt": "unknown key 'method', known: results_dir",
     "runs method": "'method' is not of the form key=value",
     "runs speed=3": "runs have no column 'speed'",
-    "trane": "unknown verb 'trane', known: train, show, runs, plot, report, export, bench",
+    "trane": "unknown verb 'trane', known: train, compress, show, runs, plot, report, export, bench",
 }
 
 

@@ -1,4 +1,4 @@
-"""Initial cores: the reconstructed weight starts with the mean square of its dense twin's weight."""
+"""Initial cores: the reconstructed weight starts with the mean square of its dense twin's weight, or as its fit."""
 
 from __future__ import annotations
 
@@ -56,8 +56,14 @@ def spectral(graph: Graph, weight: Tensor, generator: torch.Generator | None = N
     return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 10, seed)], weight)
 
 
+def fit(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """A decomposition of a trained ``weight`` as near to it as can be: nothing is given back of its norm."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return decompose(graph, weight.float(), seed=seed)
+
+
 Init = Callable[[Graph, Tensor], list[Tensor]]
-INITS: dict[str, Init] = {"variance": variance_law, "orthogonal": orthogonal, "spectral": spectral}
+INITS: dict[str, Init] = {"variance": variance_law, "orthogonal": orthogonal, "spectral": spectral, "fit": fit}
 """From a graph and the dense weight that it stands for to initial cores, single precision."""
 
 
