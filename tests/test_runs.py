@@ -3,11 +3,13 @@
 import fcntl
 import json
 import os
+import pickle
 import re
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -75,9 +77,15 @@ def test_own_loaders_and_models_are_named_by_their_path():
     assert run_directory(config, config).parts[2] == "lab.data.street"
 
 
-@given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
-def test_no_name_leads_out_of_the_results(dataset, arch, method, rank):
-    config = TrainConfig(dataset=DatasetConfig(dataset), arch=ArchConfig(arch), method=MethodConfig(method), rank=rank)
+NAMES = st.text(max_size=300) | st.text("./\\\0a", max_size=9)
+
+
+@given(NAMES, NAMES, NAMES, NAMES, st.booleans())
+def test_no_name_leads_out_of_the_results(dataset, arch, method, rank, own):
+    data, network = DatasetConfig(dataset), ArchConfig(arch)
+    if own:
+        data, network = DatasetConfig(target={"_target_": dataset}), ArchConfig(target={"_target_": arch})
+    config = TrainConfig(dataset=data, arch=network, method=MethodConfig(method), rank=rank)
     directory = run_directory(config, config)
     assert len(directory.parts) == 6
     assert directory.parts[:2] == ("results", "runs")
@@ -154,6 +162,25 @@ def test_a_second_process_is_told_so_and_a_killed_one_frees_the_run(tmp_path):
         assert (directory / ".hydra/config.yaml").read_text() == "lr: 0.1\n"
 
 
+def test_a_reader_of_images_does_not_own_the_run_that_forked_it(tmp_path):
+    into, out = os.pipe()
+    with Run(tmp_path).locked():
+        reader = os.fork()
+        if not reader:
+            os.write(out, b".")
+            signal.pause()
+    try:
+        os.read(into, 1)
+        Run(tmp_path).refuse_busy()
+        with Run(tmp_path).locked():
+            pass
+    finally:
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
+        os.close(into)
+        os.close(out)
+
+
 def test_reading_the_results_does_not_turn_a_starting_run_away(tmp_path):
     with open(tmp_path / "lock", "w") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
@@ -184,14 +211,23 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
     assert checkpoint.load(tmp_path, lines.append) is None
 
 
-def test_a_checkpoint_runs_no_code(tmp_path):
+@pytest.mark.parametrize("kind", ["archive", "legacy", "pickle"])
+def test_a_checkpoint_runs_no_code(tmp_path, kind):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "evil"),)
 
-    torch.save({"step": Evil()}, tmp_path / checkpoint.NAME)
-    with pytest.raises(RunError, match="not loaded"):
-        checkpoint.load(tmp_path, print)
+    path, lines = tmp_path / checkpoint.NAME, []
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"step": Evil()}))
+    else:
+        torch.save({"step": Evil()}, path, _use_new_zipfile_serialization=kind == "archive")
+    if kind == "archive":
+        with pytest.raises(RunError, match="not loaded"):
+            checkpoint.load(tmp_path, print)
+    else:  # no file of ours was ever like that
+        assert checkpoint.load(tmp_path, lines.append) is None
+        assert len(lines) == 1 and "damaged" in lines[0]
     assert not (tmp_path / "evil").exists()
 
 
@@ -214,6 +250,40 @@ def test_a_results_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "results").write_text("a file")
     with pytest.raises(RunError, match="cannot make"), Run(tmp_path / "results/runs/a/b/c/seed0").locked():
         pass
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.csv", "summary.json", ".hydra/config.yaml"])
+def test_a_folder_where_a_file_should_be(tmp_path, name):
+    (tmp_path / name / "mine").mkdir(parents=True)
+    run = Run(tmp_path, {".hydra/config.yaml": "lr: 0.1\n"})
+    with pytest.raises(RunError, match=r"cannot (make|write) .*: Is a directory") as error, run.locked():  # noqa: PT012
+        run.write_metrics([row(1)])
+        run.write_summary({"status": "running"})
+    assert "\n" not in str(error.value)
+    assert (tmp_path / name / "mine").is_dir()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.fixture
+def nobody():
+    """Work without root's right to write everywhere, in a folder that everyone may read."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        if root:
+            os.seteuid(65534)
+        yield Path(folder)
+        if root:
+            os.seteuid(0)
+        os.chmod(folder, 0o755)
+
+
+def test_without_permission_to_write(nobody):
+    with pytest.raises(RunError, match=r"cannot make .*: Permission denied; .*give permission"), Run(nobody).locked():
+        pass
+    with pytest.raises(RunError, match=r"cannot write .*summary\.json: Permission denied"):
+        Run(nobody).write_summary({})
+    assert not list(nobody.iterdir())
 
 
 def test_runs_and_metrics_read_back_what_was_written(tmp_path):

@@ -1,17 +1,19 @@
 """A run, broken and resumed in every way, ends as if nothing had happened."""
 
+import gc
 import json
 import pickle
 import signal
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import pandas
 import pytest
 import torch
 
-from tdcompress import checkpoint, profiler, progress, tuning
+from tdcompress import archs, checkpoint, profiler, progress, tuning
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data import DeviceDataset
 from tdcompress.interrupt import Interrupted, StopSignals
@@ -25,6 +27,7 @@ SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9, "weight_decay": 5e-4}
 SCHEDULERS = "torch.optim.lr_scheduler"
 STEPLR = {"_target_": f"{SCHEDULERS}.StepLR", "step_size": 1, "gamma": 0.5}
 COSINE = {"_target_": f"{SCHEDULERS}.CosineAnnealingLR", "T_max": "steps"}
+LEFT = {"checkpoint.pt", "lock", "metrics.csv", "summary.json"}
 CLOCKS = ["train_seconds", "test_seconds", "images_per_second", "peak_memory_mb"]
 
 
@@ -93,9 +96,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     run = Run(run_directory(config, config), {".hydra/config.yaml": "lr: 0.05\n"})
     lines = []
     summary = train(config, run, lines.append)
-    assert sorted(path.name for path in run.directory.iterdir()) == [
-        ".hydra", "checkpoint.pt", "lock", "metrics.csv", "summary.json",
-    ]  # fmt: skip
+    assert {path.name for path in run.directory.iterdir()} == {".hydra", *LEFT}
     table = pandas.read_csv(run.directory / "metrics.csv")
     assert table.columns.tolist() == list(METRICS)
     assert table.epoch.tolist() == [1, 2]
@@ -228,58 +229,75 @@ def test_signal_handlers_are_given_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-# Runs train in forked children, each killed at another one of the moments at which the disk changes. What they share
-# are the imports, which take far longer than the run. One thread: threads of torch do not survive a fork.
-KILLED = """
-import os, signal, sys, pickle
-from tdcompress.runs import Run
+# Runs train in forked children, each broken at another one of the moments at which the disk changes: killed, or told
+# that the disk is full. What they share are the imports, which take far longer than the run. One thread: threads of
+# torch do not survive a fork.
+BROKEN = """
+import errno, os, signal, sys, pickle
+from tdcompress.runs import Run, RunError
 from tdcompress.train import train
 import torch
 from tdcompress.sources import DATASETS, load
 torch.set_num_threads(1)
 calls = 0
 
-def killing(function, moment):
+def breaking(function, moment, how):
     def call(*args):
         global calls
         calls += 1
         if calls == moment:
+            if how == "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if function is real_fsync and not os.path.isdir(f"/proc/self/fd/{args[0]}"):
                 os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)  # half of it got to the disk
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args)
     return call
 
-real_fsync, real_replace = os.fsync, os.replace
+real_fsync, real_replace, real_unlink = os.fsync, os.replace, os.unlink
 
-def child(config, directory, moment):
+def child(config, directory, moment, how):
     if pid := os.fork():
         return os.waitpid(pid, 0)[1]
-    os.fsync, os.replace = killing(real_fsync, moment), killing(real_replace, moment)
-    train(config, Run(directory), lambda line: None)
+    os.fsync, os.replace = breaking(real_fsync, moment, how), breaking(real_replace, moment, how)
+    if how == "killed":  # removing needs no room
+        os.unlink = breaking(real_unlink, moment, how)
+    try:
+        train(config, Run(directory), lambda line: None)
+    except RunError as error:
+        os._exit(3 if str(error).startswith("cannot write ") and "No space left on device" in str(error) else 4)
     os._exit(0)
 
 asked = pickle.load(sys.stdin.buffer)
 images = load(asked[0][0].dataset)
 images.test_images, images.test_labels = images.test_images[:60], images.test_labels[:60]
 DATASETS["digits"] = lambda config: images
-for config, directory, moment in asked:
-    print(child(config, directory, moment), child(config, directory, 0))
+for config, directory, moment, how in asked:
+    print(child(config, directory, moment, how) >> 8 * (how == "full"), child(config, directory, 0, how))
 """
 
 
-def test_killed_at_any_write_equals_uninterrupted(tmp_path):
-    # 6 changes before the first epoch, 9 after it, 10 after the second (it has a checkpoint to keep).
-    moments = [0, 1, 5, 7, 8, 9, 12, 15, *range(16, 26)]
+# 6 changes before the first epoch, 9 after it, 11 after the second (a checkpoint to keep, and then to remove).
+@pytest.mark.parametrize(
+    ("how", "code", "moments"),
+    [("killed", 9, [1, 5, 7, 8, 9, 12, 15, *range(16, 27)]), ("full", 3, [1, 2, 7, 10, 16, 17, 18, 20, 23])],
+)
+def test_broken_at_any_write_equals_uninterrupted(tmp_path, how, code, moments):
     config = config_in(tmp_path, arch=ArchConfig("lenet", width=0.1), optim=OptimConfig(SGD, COSINE, "step"))
-    runs = {moment: Run(tmp_path / f"runs/digits/lenet/{moment}/seed0") for moment in moments}
-    asked = pickle.dumps([(config, run.directory, moment) for moment, run in runs.items()])
-    done = subprocess.run([sys.executable, "-c", KILLED], input=asked, capture_output=True, timeout=120)
-    assert done.stdout.decode().splitlines() == ["0 0"] + ["9 0"] * (len(moments) - 1), done.stderr.decode()
+    runs = {moment: Run(tmp_path / f"runs/digits/lenet/{moment}/seed0") for moment in (0, *moments, 27)}
+    asked = pickle.dumps([(config, run.directory, moment, how) for moment, run in runs.items()])
+    done = subprocess.run([sys.executable, "-c", BROKEN], input=asked, capture_output=True, timeout=120)
+    expected = ["0 0", *[f"{code} 0"] * len(moments), "0 0"]  # the last moment never comes
+    assert done.stdout.decode().splitlines() == expected, done.stderr.decode()
+    whole = checkpoint.load(runs[0].directory, print)
     for moment, run in runs.items():
         assert metrics(run).equals(metrics(runs[0])), moment
         assert run.summary()["status"] == "finished"
-        assert checkpoint.load(run.directory, print)["epoch"] == 2
+        assert {path.name for path in run.directory.iterdir()} == LEFT
+        state = checkpoint.load(run.directory, print)
+        assert state["epoch"] == 2
+        assert all(torch.equal(weight, whole["model"][name]) for name, weight in state["model"].items())
+        assert torch.equal(state["random"][0]["cpu"], whole["random"][0]["cpu"])
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path, monkeypatch):
@@ -406,15 +424,37 @@ def test_cuda_where_there_is_none(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_out_of_memory_is_one_line(tmp_path, monkeypatch):
+OUT_OF_MEMORY = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has 9"), "allocate 20.00 MiB"),
+    (
+        RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes\nframe #0"),
+        "tried 8 bytes",
+    ),
+    (MemoryError(), "of the machine"),
+]
+
+
+@pytest.mark.parametrize(("error", "asked"), OUT_OF_MEMORY, ids=lambda value: type(value).__name__)
+def test_out_of_memory_is_one_line_and_holds_no_memory(tmp_path, monkeypatch, error, asked):
+    networks = []
+
     def forward(*args, **options):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 9")
+        raise type(error)(*error.args)
+
+    def building(*args):
+        model = archs.build(*args)
+        networks.append(weakref.ref(model))
+        return model
 
     config = config_in(tmp_path)
     monkeypatch.setattr("tdcompress.learner.F.cross_entropy", forward)
-    with pytest.raises(RunError, match=r"Tried to allocate 20.00 MiB\), peak so far .* MB; use a smaller batch_size"):
+    monkeypatch.setattr("tdcompress.pretrained.build", building)
+    with pytest.raises(RunError, match=rf"{asked}\), peak so far .* MB; use a smaller batch_size \(now 28\)") as told:
         train(config, run_of(config), print)
+    assert "\n" not in str(told.value)
     assert read_runs(tmp_path).status.tolist() == ["interrupted"]
+    gc.collect()
+    assert networks[0]() is None  # though ``told`` is still there
 
 
 @pytest.mark.parametrize(
