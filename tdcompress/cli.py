@@ -135,6 +135,7 @@ def _train(words: list[str]) -> None:
 def _job(raw: DictConfig, overrides: list[str], baselines: dict[tuple[str, ...], TrainConfig]) -> Job:
     """``baselines`` keeps from one run of a sweep to the next what they share: to compose takes a tenth of a second."""
     from hydra import compose
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     raw = _as_saved(raw, overrides)
@@ -142,7 +143,10 @@ def _job(raw: DictConfig, overrides: list[str], baselines: dict[tuple[str, ...],
     names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
     key = tuple(f"{group}={name}" for group, name in names.items())
     if key not in baselines:
-        baselines[key] = _typed(compose("train", overrides=list(key)))
+        try:
+            baselines[key] = _typed(compose("train", overrides=list(key)))
+        except HydraException as error:  # a name that was given as a value, so that no yaml was looked for
+            raise ConfigError(_one_line(error, OmegaConf.structured(TrainConfig))) from None
 
     from .identity import run_directory
     from .launcher import Job

@@ -194,7 +194,7 @@ def _labelled(runs: pandas.DataFrame, by_rank: bool = True) -> pandas.DataFrame:
 
 def natural(rank: str) -> tuple[float, str]:
     """A key that sorts 2x before 10x."""
-    digits = re.search(r"[0-9.]+", rank)
+    digits = re.search(r"[0-9]+(\.[0-9]+)?", rank)
     return (float(digits[0]) if digits else 0.0, rank)
 
 

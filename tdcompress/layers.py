@@ -92,7 +92,7 @@ class Factorised(nn.Module):
         """Give the layer other ranks: the same parameters, holding other values of another size."""
         self.graph = graph
         for core, value in zip(self.tensors(), cores, strict=True):
-            core.data = value
+            core.data, core.grad = value, None
         assert self.planned is not None
         self.use_best(self.planned)
 

@@ -172,6 +172,8 @@ class Learner:
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
                     state[key] = torch.zeros_like(core)
+        if self.config.compile:
+            torch.compiler.reset()  # what was compiled for other sizes counts towards the limit of recompilations
         return True
 
     def _open_epoch(self, epoch: int) -> None:

@@ -135,6 +135,21 @@ def test_the_layer_whose_weight_needs_less_is_cut():
     assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 2}, {"r1": 10}]
 
 
+def test_a_compiled_network_goes_on_after_a_cut():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.ReLU(), torch.nn.Linear(40, 10))
+    compress(model, "tt", 10, (40,), layout="matrix")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
+    rows = torch.randn(3, 40)
+    for _ in range(2):
+        compiled(rows).sum().backward()
+        changed = shrink(model, parameters(model) - 160)
+        assert changed and all(core.grad is None for core in changed)
+    first = dense(model[0].graph, [core.detach().double() for core in model[0].tensors()]).reshape(40, 40)
+    hidden = (rows.double() @ first.T + model[0].bias).relu()
+    torch.testing.assert_close(compiled(rows).double(), hidden @ model[2].weight.double().T + model[2].bias)
+
+
 def parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 

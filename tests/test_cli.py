@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,8 @@ def test_an_experiment_is_a_sweep_that_compares_methods(name):
 BAD = {
     "train method=tq": f"unknown method 'tq', known: {', '.join(sorted(FORMATS))}",
     "train arch=resnet": "unknown arch 'resnet', known: gru, lenet, lenet5, lstm, vgg11, vgg13, vgg16",
+    "train dataset.name=../../x": "unknown dataset '../../x', known: cifar10",
+    "train arch.name=../../x": "unknown arch '../../x', known: lenet",
     "train dataset=svhn": "unknown dataset 'svhn', known: cifar10, cifar100, digits, fashion_mnist, image_folder",
     "train optim=adam": "unknown optim 'adam', known: cosine, reference",
     "train lrr=3": "unknown key 'lrr' (did you mean lr?), known: dataset,",
@@ -195,6 +198,72 @@ def test_a_sweep_goes_on_after_a_failure_and_names_it(tdc, tmp_path):
     code, out, err = tdc("plot formats=png")
     figures = [Path(line) for line in out.splitlines()]
     assert code == 0 and figures and all((tmp_path / figure).stat().st_size > 5000 for figure in figures)
+
+
+NETWORKS = """
+import gc, weakref
+import torch
+from torch import nn
+
+before = []
+
+class Hungry(nn.Flatten):
+    def forward(self, x):
+        if self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB. GPU 0 has less")
+        return super().forward(x)
+
+def network(first, in_channels, classes, image_size):
+    gc.collect()
+    assert not [model for model in before if model() is not None], "of the run before"
+    model = nn.Sequential(first, nn.Linear(in_channels * image_size**2, classes))
+    before.append(weakref.ref(model))
+    return model
+
+def hungry(**sizes):
+    return network(Hungry(), **sizes)
+
+def good(**sizes):
+    return network(nn.Flatten(), **sizes)
+
+class Wrong(nn.Flatten):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("no such layer")
+        return super().forward(x)
+
+def wrong(**sizes):
+    return network(Wrong(), **sizes)
+"""
+
+
+def test_a_sweep_goes_on_when_a_run_needs_more_memory_than_there_is(tdc, tmp_path):
+    (tmp_path / "hunger.py").write_text(NETWORKS)
+    (tmp_path / "conf/arch").mkdir(parents=True)
+    for name in ("hungry", "wrong", "good"):
+        text = f"defaults: [schema, _self_]\nname: {name}\ntarget:\n  _target_: hunger.{name}\n"
+        (tmp_path / f"conf/arch/{name}.yaml").write_text(text)
+    code, _, err = tdc(
+        "train -m --config-dir=conf arch=hungry,wrong,good method=dense epochs=1 dataset.limit=100 device=cpu"
+    )
+    assert code == 1
+    hungry, wrong, last = err.splitlines()
+    assert "arch=hungry" in hungry and "(CUDA out of memory. Tried to allocate 7.00 GiB), peak so far" in hungry
+    assert hungry.endswith("use a smaller batch_size (now 100), rank or arch.width")
+    assert wrong.endswith(": no such layer")
+    assert last.startswith("tdc: 2 of 3 runs failed: arch=hungry ") and "; arch=wrong " in last
+    assert len(list(tmp_path.glob("results/runs/digits/hunger.good/*/seed0/metrics.csv"))) == 1
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    words = [sys.executable, "-m", "tdcompress", "train", "dataset.limit=100", "arch.width=0.25", "epochs=1000"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, text=True, **pipes) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_show_prints_the_layers_and_writes_nothing(tdc, tmp_path):

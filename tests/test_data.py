@@ -360,6 +360,14 @@ def test_images_of_many_sizes(folder):
     assert load(folder_config(folder, image_size=4)).train_images.shape == (5, 4, 4, 3)
 
 
+def test_an_image_of_one_pixel(folder):
+    save(folder / "train" / "dog" / "3.png", size=(1, 1), colour=(7, 8, 9))
+    with pytest.raises(ConfigError, match=r"train are not of one size \(1x1, 6x6\): set dataset.image_size"):
+        load(folder_config(folder))
+    found = load(folder_config(folder, image_size=6)).train_images[4]
+    assert (found == torch.tensor([7, 8, 9], dtype=torch.uint8)).all()
+
+
 def test_splits_of_different_size(folder):
     for path in (folder / "test").rglob("*.png"):
         save(path, size=(7, 7))
@@ -383,10 +391,16 @@ def remove(path):
     path.rmdir()
 
 
+def save_array(path, dtype):
+    Image.fromarray(numpy.arange(36).reshape(6, 6).astype(dtype)).save(path)
+
+
 FAULTS = {
     "train/dog/3.jpg is not an image": lambda root: (root / "train/dog/3.jpg").write_text("hello"),
     "train/dog/4.png is not an image": lambda root: (root / "train/dog/4.png").write_bytes(b""),
     "test/cat/1.png is not an image": lambda root: truncate(root / "test/cat/1.png"),
+    "5.png is not .* more than 8 bits .I": lambda root: save_array(root / "train/dog/5.png", numpy.uint16),
+    "6.tiff is not .* more than 8 bits .F": lambda root: save_array(root / "train/dog/6.tiff", numpy.float32),
     "train/dog/more is not an image": lambda root: (root / "train/dog/more").mkdir(),
     "class folder .*train/dog is empty": lambda root: [p.unlink() for p in (root / "train/dog").iterdir()],
     "has no folder train/": lambda root: remove(root / "train"),
@@ -441,18 +455,22 @@ def test_mnist_that_is_there(tmp_path, offline, name, folder):
     assert found.test_labels.tolist() == [0, 1, 2]
 
 
+def write_cifar(root, kind, classes):
+    """Two images in each file."""
+    rows = random_images(2, 32, 3).permute(0, 3, 1, 2).reshape(2, -1).numpy()
+    (root / kind.base_folder).mkdir()
+    for file, _ in kind.train_list + kind.test_list:
+        content = {"data": rows, "labels" if classes == 10 else "fine_labels": [3, classes - 1]}
+        (root / kind.base_folder / file).write_bytes(pickle.dumps(content))
+    meta = {kind.meta["key"]: [str(k) for k in range(classes)]}
+    (root / kind.base_folder / kind.meta["filename"]).write_bytes(pickle.dumps(meta))
+
+
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_cifar_that_is_there(tmp_path, offline, monkeypatch, name, classes):
     import torchvision.datasets.cifar as module
 
-    kind = {"cifar10": module.CIFAR10, "cifar100": module.CIFAR100}[name]
-    rows = random_images(2, 32, 3).permute(0, 3, 1, 2).reshape(2, -1).numpy()
-    (tmp_path / kind.base_folder).mkdir()
-    for file, _ in kind.train_list + kind.test_list:
-        content = {"data": rows, "labels" if classes == 10 else "fine_labels": [3, classes - 1]}
-        (tmp_path / kind.base_folder / file).write_bytes(pickle.dumps(content))
-    meta = {kind.meta["key"]: [str(k) for k in range(classes)]}
-    (tmp_path / kind.base_folder / kind.meta["filename"]).write_bytes(pickle.dumps(meta))
+    write_cifar(tmp_path, {"cifar10": module.CIFAR10, "cifar100": module.CIFAR100}[name], classes)
     monkeypatch.setattr(module, "check_integrity", lambda *args: True)
     found = load(DatasetConfig(name, root=str(tmp_path)))
     assert torch.equal(found.train_images[:2], random_images(2, 32, 3))
@@ -486,13 +504,46 @@ def test_a_download_that_fails_says_where_files_go_and_leaves_nothing(tmp_path, 
         assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"\0\0\x08"), truncate])
-def test_damaged_files(tmp_path, offline, damage):
+def garble(path):
+    path.write_bytes(bytes(byte ^ 0x5A for byte in path.read_bytes()))
+
+
+IDX_FAULTS = {  # the file, what happens to it, and the reason that is told where torchvision notices nothing
+    "a header cut short": ("images-idx3", lambda path: path.write_bytes(b"\0\0\x08"), ""),
+    "images cut short": ("images-idx3", truncate, ""),
+    "garbled images": ("images-idx3", garble, ""),
+    "labels for images": ("images-idx3", lambda path: write_idx(path, range(5)), ""),
+    "no image": ("images-idx3", lambda path: write_idx(path, numpy.zeros((0, 28, 28))), ""),
+    "labels cut short": ("labels-idx1", lambda path: path.write_bytes(path.read_bytes()[:-1]), ""),
+    "garbled labels": ("labels-idx1", garble, ""),
+    "too few labels": ("labels-idx1", lambda path: write_idx(path, range(4)), "5 train images, but 4 labels"),
+    "too many labels": ("labels-idx1", lambda path: write_idx(path, range(6)), "5 train images, but 6 labels"),
+    "labels of more classes": ("labels-idx1", lambda path: write_idx(path, range(8, 13)), "must lie between 0 and 9"),
+}
+
+
+@pytest.mark.parametrize("fault", IDX_FAULTS)
+def test_damaged_idx_files(tmp_path, offline, fault):
     write_mnist(tmp_path)
-    damage(tmp_path / "MNIST/raw/train-images-idx3-ubyte")
-    with pytest.raises(ConfigError, match="MNIST/raw is damaged or unreadable") as caught:
+    file, damage, reason = IDX_FAULTS[fault]
+    damage(tmp_path / f"MNIST/raw/train-{file}-ubyte")
+    with pytest.raises(ConfigError, match=rf"MNIST/raw is damaged or unreadable.*{reason}.*: delete ") as caught:
         load(DatasetConfig("mnist", root=str(tmp_path)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [truncate, garble, lambda path: path.write_bytes(b"")])
+def test_damaged_cifar_files(tmp_path, offline, monkeypatch, damage):
+    import torchvision.datasets.cifar as module
+
+    write_cifar(tmp_path, module.CIFAR10, 10)
+    damage(tmp_path / module.CIFAR10.base_folder / "data_batch_3")
+    for noticed in (True, False):  # by its checksum, or only when it is read
+        if not noticed:
+            monkeypatch.setattr(module, "check_integrity", lambda *args: True)
+        with pytest.raises(ConfigError, match=r"CIFAR10 (is not whole )?in .*cifar-10-batches-py") as caught:
+            load(DatasetConfig("cifar10", root=str(tmp_path)))
+        assert "\n" not in str(caught.value)
 
 
 def test_the_default_root_is_the_folder_data(tmp_path, offline, monkeypatch):

@@ -172,6 +172,16 @@ def test_files(tmp_path):
         plot_all(tmp_path, method="ht")
 
 
+def test_no_name_leads_a_figure_out_of_its_folder(tmp_path):
+    for seed, device in enumerate(("../../a/CPU", "another")):
+        run = make(tmp_path / "results", device=device, seed=seed)
+        run.write_summary(run.summary() | dict.fromkeys(("dataset", "arch", "rank"), "../../../evil"))
+    written = plot_all(tmp_path / "results", ["png"])
+    assert len(written) >= 3 and all(path.parent == tmp_path / "results/figures" for path in written)
+    assert all("/" not in path.name and path.is_file() for path in written)
+    assert {path.name for path in tmp_path.iterdir()} == {"results"}
+
+
 def test_nothing_finished_is_nothing_to_draw(tmp_path):
     make(tmp_path, status="diverged")
     with pytest.raises(ConfigError, match="no finished runs in"):

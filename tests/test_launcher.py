@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from tdcompress.config import LauncherConfig, TrainConfig
 from tdcompress.identity import identity, plain
-from tdcompress.runs import read_metrics, read_runs
+from tdcompress.runs import Run, read_metrics, read_runs
 
 SMALL = ["dataset.limit=100", "arch.width=0.25"]
 NETWORKS = r"""
@@ -90,6 +91,46 @@ def test_runs_of_one_directory_are_one(tmp_path, monkeypatch):
     assert out.count("epoch 2/2") == 1 and out.count("\ndense ") == 1
 
 
+def begun(process, folder, count=1):
+    """Wait until ``count`` runs under ``folder`` have a checkpoint."""
+    until = time.monotonic() + 120
+    while len(list(folder.glob("results/runs/*/*/*/seed*/checkpoint.pt"))) < count and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_a_killed_sweep_takes_its_runs_along_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["epochs=200", "seed=0,1", "launcher=local", "launcher.jobs=2"]
+    killed = sweep(*words)
+    begun(killed, tmp_path, 2)
+    killed.kill()
+    killed.communicate()  # returns when nobody holds the other end of the pipes
+    for directory in tmp_path.glob("results/runs/*/*/*/seed*"):
+        with Run(directory).locked() as run:
+            assert run.summary()["epochs_done"] < 200
+    again = sweep(*words)
+    out, err = again.communicate()
+    assert (again.returncode, err) == (0, "") and out.count("going on from epoch") == 2
+    assert read_runs("results").status.tolist() == ["finished", "finished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_process_works_and_the_other_says_so_and_leaves(tmp_path, monkeypatch, number):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", *SMALL, "epochs=100000"]
+    worker = tdc(*words)
+    begun(worker, tmp_path)
+    other = tdc(*words)
+    _, err = other.communicate()
+    assert other.returncode == 2 and err.startswith("tdc: another process works on results/runs/")
+    assert err.count("\n") == 1
+    worker.send_signal(number)
+    _, err = worker.communicate(timeout=60)
+    assert worker.returncode == 128 + number
+    assert re.fullmatch(r"results/\S+: interrupted; the same command goes on from epoch \d+\n", err)
+
+
 def test_how_a_run_is_launched_is_not_what_it_is():
     assert identity(plain(TrainConfig(launcher=LauncherConfig("local", 7)))) == identity(plain(TrainConfig()))
 
@@ -98,10 +139,7 @@ def test_how_a_run_is_launched_is_not_what_it_is():
 def test_all_runs_stop_after_their_step_and_no_other_begins(tmp_path, monkeypatch, number):
     monkeypatch.chdir(tmp_path)
     process = sweep("epochs=100000", "seed=0,1,2,3", "launcher=local")
-    until = time.monotonic() + 120
-    while len(list(tmp_path.glob("results/runs/*/*/*/seed*/checkpoint.pt"))) < 2 and time.monotonic() < until:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    begun(process, tmp_path, 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
