@@ -124,7 +124,9 @@ def _train(words: list[str]) -> None:
         finally:
             if finished:
                 order = dict.fromkeys(job.directory for job in jobs)
-                _print_outcome([finished[directory] for directory in order if directory in finished])
+                from .tables import print_outcome
+
+                print_outcome([finished[directory] for directory in order if directory in finished])
     if failed and not sweep:
         raise failed[0][1]
     if failed:
@@ -324,38 +326,6 @@ def _one_line(error: Exception, schema: DictConfig) -> str:
     return f"{key}: {told}" if key else told
 
 
-def _print_outcome(summaries: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("method", "rank"):
-        table.add_column(title)
-    for title in ("parameters", "compression", "MACs", "test accuracy", "best", "s/epoch", "status"):
-        table.add_column(title, justify="right")
-    for summary in summaries:
-        accuracy, best, seconds = (
-            summary[key] for key in ("test_accuracy", "best_test_accuracy", "train_seconds_per_epoch")
-        )
-        table.add_row(
-            summary["method"],
-            summary["rank"] or "-",
-            f"{summary['parameters']:,}",
-            f"{summary['compression_ratio']:.2f}x",
-            f"{summary['macs']:,}",
-            "-" if accuracy is None else f"{accuracy:.2%}",
-            "-" if best is None else f"{best:.2%}",
-            "-" if seconds is None else f"{seconds:.2f}",
-            summary["status"],
-        )
-    console = Console()
-    console.width = max(console.width, 110)
-    console.print()
-    console.print(table)
-    for summary in summaries:
-        console.print(summary["directory"], highlight=False, soft_wrap=True)
-
-
 def _runs(words: list[str]) -> None:
     options = _pairs(words)
     results_dir = options.pop("results_dir", "results")
@@ -367,26 +337,10 @@ def _runs(words: list[str]) -> None:
     if table.empty:
         print(f"no runs in {Path(results_dir) / 'runs'}" + (" like that" if filters else ""))
         return
-    _print_runs(table)
 
+    from .tables import print_runs
 
-def _print_runs(table: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown: dict[str, Callable[[Any], str]] = {
-        "dataset": str, "arch": str, "method": str, "rank": str, "seed": "{:.0f}".format, "status": str,
-        "epochs_done": "{:.0f}".format, "parameters": "{:,.0f}".format, "compression_ratio": "{:.1f}x".format,
-        "test_accuracy": "{:.2%}".format, "train_seconds_per_epoch": "{:.2f}".format,
-    }  # fmt: skip
-    out = Table(box=None, header_style="bold", pad_edge=False)
-    for column in shown:
-        out.add_column(column.replace("_", " "))
-    for row in table.to_dict("records"):
-        out.add_row(*("-" if row[c] is None or row[c] != row[c] else show(row[c]) for c, show in shown.items()))
-    console = Console()
-    console.width = max(console.width, 140)
-    console.print(out)
+    print_runs(table)
 
 
 def _plot(words: list[str]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,25 +16,23 @@ from . import adaptive
 from .budget import Count, Unreachable, fit
 from .config import KERNELS, Budget, ConfigError, MethodConfig, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
+from .inputs import Inputs, input_shapes
 from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLinear, dense_macs
 from .network.cost import Rates
 from .network.graph import Graph, validate
 from .network.init import INITS
 from .network.layout import arrange
 from .network.measure import device_rates
-from .network.path import PLANS, Geometry, Path, macs, paths
+from .network.path import PLANS, paths
 from .network.ranks import capped
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
+from .plans import layer_geometry, path_macs
 
 M = TypeVar("M", bound=nn.Module)
 
 _SHUNNED = 10
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
-
-Inputs = Counter[tuple[int, ...]]
-"""The shapes of what a layer is given for one image, with the batch dimension, and how often: a recurrent layer calls
-its hidden-to-hidden weight once a time step. A plan is made for the first."""
 
 
 @dataclass
@@ -153,59 +150,6 @@ def kept_layers(names: Sequence[str], model: nn.Module, keep: Sequence[str] | No
     convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
     linears = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     return {*convolutions[:1], *(name for name in linears[-1:] if not isinstance(layers[name], FeatureMapLinear))}
-
-
-def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Inputs]:
-    """The inputs, for one image, of each convolution and linear layer that a forward pass reaches, in order."""
-    kinds = nn.Conv2d | nn.Linear | Factorised
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
-    some = next(model.parameters())
-    found: dict[str, Inputs] = {}
-
-    def note(name: str, x: torch.Tensor) -> None:
-        found.setdefault(name, Counter())[tuple(x.shape)] += 1
-
-    try:
-        _watched(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
-    return found
-
-
-def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached."""
-    found: dict[str, torch.Tensor] = {}
-
-    def note(name: str, x: torch.Tensor) -> None:
-        if name not in found:
-            found[name] = x.detach().clone()
-
-    _watched(model, layers, batch, note)
-    return found
-
-
-def _watched(
-    model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor, note: Callable[[str, torch.Tensor], None]
-) -> None:
-    """Show ``batch`` to ``model``, and ``note`` what each of ``layers`` is given, call by call.
-
-    Neither the model's statistics nor random states change.
-    """
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, args, name=name: note(name, args[0]))
-        for name, layer in layers.items()
-    ]
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
 
 
 def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> Graph:
@@ -367,45 +311,6 @@ def _module(swap: Swap, cores: Sequence[torch.Tensor]) -> Factorised:
     if isinstance(swap.layer, nn.Conv2d):
         return FactorisedConv2d(swap.format.name, swap.graph, cores, swap.layer)
     return FactorisedLinear(swap.format.name, swap.graph, swap.layer.weight.shape, cores, swap.layer.bias)
-
-
-def layer_geometry(layer: Factorised, input_shape: tuple[int, ...], batch_size: int) -> Geometry:
-    """What the planner sees of a layer whose input for one image has this shape."""
-    if isinstance(layer, FactorisedConv2d):
-        return layer.geometry(batch_size, *input_shape[-2:])
-    rows = 1
-    for size in input_shape[1:-1]:
-        rows *= size
-    return Geometry(batch_size * rows)
-
-
-def path_macs(graph: Graph, path: Path, layer: Factorised, inputs: Inputs) -> int:
-    """Multiply-accumulates per image of a layer's weight, held as ``graph`` and contracted along ``path``."""
-    return sum(calls * macs(graph, path, layer_geometry(layer, shape, 1)) for shape, calls in inputs.items())
-
-
-def plans(model: nn.Module) -> dict[str, Any]:
-    """The path of each factorised layer as plain data, by the layer's name."""
-    return {name: layer.plan.path.plain() for name, layer in model.named_modules() if isinstance(layer, Factorised)}
-
-
-def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
-    """Contract along the paths that ``plans`` gave for an equal model."""
-    for name, path in saved.items():
-        cast(Factorised, model.get_submodule(name)).use(Path.from_plain(path))
-
-
-def ranks(model: nn.Module) -> dict[str, dict[str, int]]:
-    """The size of every bond of each factorised layer, by the layer's name."""
-    return {name: layer.graph.ranks for name, layer in model.named_modules() if isinstance(layer, Factorised)}
-
-
-def use_ranks(model: nn.Module, saved: dict[str, dict[str, int]]) -> None:
-    """Give the layers the sizes that ``ranks`` gave for an equal model; the cores' values are lost."""
-    for name, sizes in saved.items():
-        layer = cast(Factorised, model.get_submodule(name))
-        graph = layer.graph.with_ranks(sizes)
-        layer.resize(graph, [layer.tensors()[0].new_empty(graph.shape(core)) for core in graph.cores])
 
 
 def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:

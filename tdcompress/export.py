@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from . import checkpoint
 from .bench.clock import compare
 from .bench.table import show
-from .compression import use_plans, use_ranks
 from .config import ConfigError
 from .folding import PLANS, fold
 from .identity import typed
 from .model import Image, dense, initial
+from .plans import use_plans, use_ranks
 from .runs import RunError, write_whole
 
 Network = Callable[[Tensor], Tensor]

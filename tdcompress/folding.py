@@ -11,9 +11,9 @@ from typing import Union
 import torch
 from torch import Tensor, nn
 
-from .compression import input_shapes, layer_geometry
 from .config import ConfigError
 from .dropout import Dropout
+from .inputs import input_shapes
 from .layers import Factorised, FactorisedConv2d
 from .network import contraction
 from .network.cost import Rates
@@ -21,6 +21,7 @@ from .network.graph import Graph
 from .network.measure import device_rates
 from .network.path import KERNEL, Path, Tree, parts, paths
 from .network.plan import Convolution
+from .plans import layer_geometry
 
 PLANS = ("model", "chain", "dense")
 Plain = Union[nn.Conv1d, nn.Conv2d, nn.Linear]

@@ -15,13 +15,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from .adaptive import Shrinkage, shrink
 from .batches import Batches
 from .checkpoint import random_states, restore_random_states
-from .compression import plans, ranks, use_plans, use_ranks
 from .config import TrainConfig
 from .decay import frobenius_penalty, parameter_groups
 from .distributed import World
 from .interrupt import StopSignals
 from .layers import Factorised
 from .optim import build_optimizer, build_scheduler, weight_decay
+from .plans import plans, ranks, use_plans, use_ranks
 from .precision import autocast, effective_precision
 from .progress import bar
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from .compression import Inputs, input_shapes, path_macs
 from .config import parse_budget
+from .inputs import Inputs, input_shapes
 from .layers import Factorised, FactorisedConv2d, dense_macs, weight_shape
+from .plans import path_macs
 
 
 def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from torch import nn
 from . import __version__, checkpoint
 from .adaptive import Shrinkage
 from .batches import Batches
-from .compression import plans, use_plans
 from .config import PRECISIONS, ConfigError, TrainConfig, parse_budget, validate
 from .data import datasets
 from .distributed import World, joined
@@ -27,6 +26,7 @@ from .interrupt import StopSignals
 from .learner import Learner
 from .memory import forget_peak, keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
+from .plans import plans, use_plans
 from .precision import autocast, compute_dtype, effective_precision
 from .pretrained import network
 from .profiler import profiled

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .compression import layer_inputs
+from .inputs import layer_inputs
 from .layers import Factorised
 from .network.path import Path
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 import tdcompress
 from tdcompress import tuning
-from tdcompress.compression import compress, plans, use_plans
+from tdcompress.compression import compress
 from tdcompress.config import ConfigError, MethodConfig
 from tdcompress.formats import FORMATS, register
 from tdcompress.layers import Factorised, FactorisedConv2d, FactorisedLinear
 from tdcompress.network.graph import Core
+from tdcompress.plans import plans, use_plans
 from tdcompress.tuning import tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")

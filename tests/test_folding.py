@@ -8,11 +8,11 @@ from cases import CASES, IMAGE, IN, Case, assert_close, einsum_dense
 from torch import Tensor, nn
 
 from tdcompress import fold
-from tdcompress.compression import layer_geometry
 from tdcompress.folding import PLANS, _chain
 from tdcompress.layers import Factorised
 from tdcompress.network.cost import Rates
 from tdcompress.network.path import paths
+from tdcompress.plans import layer_geometry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATES = Rates()

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from cases import CASES, IMAGE, IN, OUT, SHAPES, TAPS, Case, assert_close, einsum_dense, random_cores
 from torch import Tensor, nn
 
-from tdcompress.compression import layer_geometry
 from tdcompress.layers import Factorised, FactorisedConv2d, FactorisedLinear
 from tdcompress.network.cost import Rates
 from tdcompress.network.path import paths
+from tdcompress.plans import layer_geometry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..archs import build
-from ..compression import build_graph, compress, input_shapes, kept_layers, with_rank
+from ..compression import build_graph, compress, kept_layers, with_rank
 from ..config import ArchConfig, ConfigError, MethodConfig, parse_rank
 from ..formats import find_format
+from ..inputs import input_shapes
 from ..precision import autocast
 from ..progress import bar
 from ..report import layer_report

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..archs import build
-from ..compression import compress, plans, use_plans
+from ..compression import compress
 from ..config import ArchConfig, ConfigError, DatasetConfig
+from ..plans import plans, use_plans
 from ..precision import autocast
 from ..report import layer_report
 from ..sources import shape

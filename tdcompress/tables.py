@@ -1,0 +1,59 @@
+"""Tables of runs as a terminal shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def print_outcome(summaries: list[dict[str, Any]]) -> None:
+    """The runs of a command, and where each one lies."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("method", "rank"):
+        table.add_column(title)
+    for title in ("parameters", "compression", "MACs", "test accuracy", "best", "s/epoch", "status"):
+        table.add_column(title, justify="right")
+    for summary in summaries:
+        accuracy, best, seconds = (
+            summary[key] for key in ("test_accuracy", "best_test_accuracy", "train_seconds_per_epoch")
+        )
+        table.add_row(
+            summary["method"],
+            summary["rank"] or "-",
+            f"{summary['parameters']:,}",
+            f"{summary['compression_ratio']:.2f}x",
+            f"{summary['macs']:,}",
+            "-" if accuracy is None else f"{accuracy:.2%}",
+            "-" if best is None else f"{best:.2%}",
+            "-" if seconds is None else f"{seconds:.2f}",
+            summary["status"],
+        )
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print()
+    console.print(table)
+    for summary in summaries:
+        console.print(summary["directory"], highlight=False, soft_wrap=True)
+
+
+def print_runs(runs: pandas.DataFrame) -> None:
+    """The rows of ``runs.read_runs``."""
+    shown: dict[str, Callable[[Any], str]] = {
+        "dataset": str, "arch": str, "method": str, "rank": str, "seed": "{:.0f}".format, "status": str,
+        "epochs_done": "{:.0f}".format, "parameters": "{:,.0f}".format, "compression_ratio": "{:.1f}x".format,
+        "test_accuracy": "{:.2%}".format, "train_seconds_per_epoch": "{:.2f}".format,
+    }  # fmt: skip
+    out = Table(box=None, header_style="bold", pad_edge=False)
+    for column in shown:
+        out.add_column(column.replace("_", " "))
+    for row in runs.to_dict("records"):
+        out.add_row(*("-" if row[c] is None or row[c] != row[c] else show(row[c]) for c, show in shown.items()))
+    console = Console()
+    console.width = max(console.width, 140)
+    console.print(out)
