@@ -28,7 +28,7 @@ def show(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False, title=title, title_justify="left")
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         number = any(isinstance(row.get(column), int | float) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if number else "left", no_wrap=number)
@@ -36,6 +36,7 @@ def show(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
         table.add_row(*(_shown(row.get(column)) for column in columns))
     console = Console()
     console.width = max(console.width, 190)
+    console.print(f"[italic]{title}[/italic]", highlight=False)  # as a title of the table it would wrap to its width
     console.print(table)
 
 
