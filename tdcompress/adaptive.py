@@ -42,7 +42,8 @@ class Shrinkage:
 def shrink(model: nn.Module, parameters: int) -> list[nn.Parameter]:
     """Cut bonds of ``model``'s layers, in place, down to ``parameters``, and give the cores that changed.
 
-    What the last cut took too much is given back, up to the tolerance of a budget above ``parameters``.
+    What the last cut took too much is given back; where the tolerance of a budget is not met otherwise, up to that much
+    above ``parameters``.
     """
     layers = [_Layer(module) for module in model.modules() if isinstance(module, Factorised)]
     best = [layer.cheapest() for layer in layers]
@@ -53,7 +54,8 @@ def shrink(model: nn.Module, parameters: int) -> list[nn.Parameter]:
         best[k] = layers[k].cheapest()
         excess -= saved
     while True:  # the last cut may have taken more than was needed
-        room = TOLERANCE * parameters - excess
+        near = excess >= -TOLERANCE * parameters
+        room = -excess if near else TOLERANCE * parameters - excess
         steps = [(worth, k, ranks, cost) for k, layer in enumerate(layers) for worth, ranks, cost in layer.raises(room)]
         if not steps:
             break
