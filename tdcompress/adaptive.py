@@ -20,6 +20,7 @@ def start(target: float, dense: int) -> float:
     return math.sqrt(target * dense)
 
 
+@dataclass(frozen=True)
 class Shrinkage:
     """Cuts a network down to ``target`` parameters over the first half of ``epochs``, by the same factor after each.
 
@@ -28,15 +29,16 @@ class Shrinkage:
     spirit of Schotthoefer et al. 2022, *Low-rank lottery tickets*, and Zangrando et al. 2024).
     """
 
-    def __init__(self, model: nn.Module, target: int, epochs: int) -> None:
-        self.target, self.cuts = target, max(1, epochs // 2)
-        self.first = _parameters(model)
+    target: int
+    epochs: int
 
-    def wanted(self, epochs_done: int) -> int | None:
-        """How many parameters there may be after so many epochs, None if nothing is cut there."""
-        if not 1 <= epochs_done <= self.cuts:
+    def wanted(self, model: nn.Module, epochs_done: int) -> int | None:
+        """How many parameters ``model`` may have after so many epochs, None if nothing is cut there."""
+        left = max(1, self.epochs // 2) - epochs_done
+        if epochs_done < 1 or left < 0:
             return None
-        return round(self.first * (self.target / self.first) ** (epochs_done / self.cuts))
+        present = _parameters(model)
+        return round(present * (self.target / present) ** (1 / (left + 1)))
 
 
 def shrink(model: nn.Module, parameters: int) -> list[nn.Parameter]:

@@ -20,7 +20,8 @@ from .config import ConfigError
 from .folding import PLANS, fold
 from .identity import typed
 from .model import Image, dense, initial
-from .plans import use_plans, use_ranks
+from .plans import use_plans
+from .pretrained import Weights
 from .runs import RunError, write_whole
 
 Network = Callable[[Tensor], Tensor]
@@ -90,14 +91,11 @@ def load(directory: Path, plan: str = "model") -> Trained:
     if state is None:
         raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
     config = typed(state["config"])
-    # The cores' values come from the checkpoint, and orthogonal ones are made at once.
-    config = replace(config, method=replace(config.method, init="orthogonal"), precision="fp32")
-    with torch.random.fork_rng([]):
-        model, image = initial(config, torch.device("cpu"))
+    config = replace(config, precision="fp32")
     try:
-        use_ranks(model, state["ranks"])  # those that are cut while training are smaller now
+        with torch.random.fork_rng([]):
+            model, image = initial(config, torch.device("cpu"), Weights(str(directory), state["model"], None))
         use_plans(model, state["plans"])
-        model.load_state_dict(state["model"])
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{directory}: the checkpoint does not fit this network ({reason})") from None

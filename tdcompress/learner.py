@@ -21,7 +21,7 @@ from .distributed import World
 from .interrupt import StopSignals
 from .layers import Factorised
 from .optim import build_optimizer, build_scheduler, weight_decay
-from .plans import plans, ranks, use_plans, use_ranks
+from .plans import plans, use_plans
 from .precision import autocast, effective_precision
 from .progress import bar
 
@@ -69,7 +69,6 @@ class Learner:
             "seconds": self.seconds,
             "loss_sum": self.world.total(self.loss_sum).cpu(),
             "correct": self.world.total(self.correct).cpu(),
-            "ranks": ranks(self.model),
             "plans": plans(self.model),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -84,8 +83,6 @@ class Learner:
         if self.world.first:  # the sums so far are counted once
             self.loss_sum = state["loss_sum"].to(self.device)
             self.correct = state["correct"].to(self.device)
-        if self.shrinkage is not None:
-            use_ranks(self.model, state["ranks"])
         use_plans(self.model, state["plans"])  # numbers are the same bit for bit only along the same paths
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -164,7 +161,7 @@ class Learner:
                 # A plateau is looked for in the training loss: the test set decides nothing here.
                 self.scheduler.step(*([row["train_loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
         self._open_epoch(self.epoch + 1)
-        wanted = self.shrinkage and self.shrinkage.wanted(self.epoch)
+        wanted = self.shrinkage and self.shrinkage.wanted(self.model, self.epoch)
         if not wanted:
             return False
         for core in shrink(self.model, wanted):

@@ -9,7 +9,7 @@ from .archs import build
 from .config import TrainConfig
 from .network.measure import device_rates
 from .precision import compute_dtype, effective_precision
-from .pretrained import network
+from .pretrained import Weights, network
 from .sources import shape
 
 Image = tuple[int, int, int]
@@ -21,9 +21,12 @@ def dense(config: TrainConfig) -> tuple[nn.Module, Image]:
     return build(config.arch, channels, classes, size), (channels, size, size)
 
 
-def initial(config: TrainConfig, device: torch.device) -> tuple[nn.Module, Image]:
-    """The network as training starts from it, on the CPU, planned for ``device``, and the shape of an image."""
+def initial(config: TrainConfig, device: torch.device, trained: Weights | None = None) -> tuple[nn.Module, Image]:
+    """The network as training starts from it, on the CPU, planned for ``device``, and the shape of an image.
+
+    ``trained``: the weights of a run, and then the network as these left it.
+    """
     channels, size, classes = shape(config.dataset)
     rates = device_rates(device, compute_dtype(effective_precision(config.precision, device)))
     torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
-    return network(config, channels, classes, size, rates), (channels, size, size)
+    return network(config, channels, classes, size, rates, trained), (channels, size, size)

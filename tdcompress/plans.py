@@ -1,4 +1,4 @@
-"""How a model's factorised layers contract, and at which ranks: as the planner sees it, and as plain data to keep."""
+"""How a model's factorised layers contract: as the planner sees it, and as plain data to keep."""
 
 from __future__ import annotations
 
@@ -36,16 +36,3 @@ def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
     """Contract along the paths that ``plans`` gave for an equal model."""
     for name, path in saved.items():
         cast(Factorised, model.get_submodule(name)).use(Path.from_plain(path))
-
-
-def ranks(model: nn.Module) -> dict[str, dict[str, int]]:
-    """The size of every bond of each factorised layer, by the layer's name."""
-    return {name: layer.graph.ranks for name, layer in model.named_modules() if isinstance(layer, Factorised)}
-
-
-def use_ranks(model: nn.Module, saved: dict[str, dict[str, int]]) -> None:
-    """Give the layers the sizes that ``ranks`` gave for an equal model; the cores' values are lost."""
-    for name, sizes in saved.items():
-        layer = cast(Factorised, model.get_submodule(name))
-        graph = layer.graph.with_ranks(sizes)
-        layer.resize(graph, [layer.tensors()[0].new_empty(graph.shape(core)) for core in graph.cores])

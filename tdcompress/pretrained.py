@@ -48,7 +48,7 @@ class Weights:
             if wanted.get(key) != found.get(key):
                 there, here = (f"is {shapes[key]}" if key in shapes else "is missing" for shapes in (found, wanted))
                 raise ConfigError(
-                    f"init_from={self.source} does not fit: {key} {there} in it and {here} in the network; "
+                    f"{self.source} does not fit: {key} {there} in it and {here} in the network; "
                     "choose the arch and dataset that it was trained with"
                 )
         model.load_state_dict(self.state)
@@ -99,16 +99,22 @@ def read_weights(source: str) -> Weights:
 
 
 def network(
-    config: TrainConfig, in_channels: int, classes: int, image_size: int, rates: Rates | None = None
+    config: TrainConfig,
+    in_channels: int,
+    classes: int,
+    image_size: int,
+    rates: Rates | None = None,
+    trained: Weights | None = None,
 ) -> nn.Module:
     """The network of ``config``, its layers swapped, for square images of ``image_size`` pixels.
 
-    With ``init_from``, dense weights are decomposed as ``config.method`` and ``config.rank`` say; cores are taken as
-    they are. Raises ``ConfigError`` where they do not fit.
+    With the weights that were ``trained`` already, or else those of ``init_from``: dense ones are decomposed as
+    ``config.method`` and ``config.rank`` say; cores are taken as they are. Raises ``ConfigError`` where they do not
+    fit.
     """
     model = build(config.arch, in_channels, classes, image_size)
     method, cores = config.method, None
-    weights = read_weights(config.init_from) if config.init_from is not None else None
+    weights = trained or (read_weights(config.init_from) if config.init_from is not None else None)
     if weights is not None and weights.cores:
         weights.refuse_other(config)
         cores = weights.cores

@@ -6,14 +6,13 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from . import __version__, checkpoint
 from .adaptive import Shrinkage
@@ -28,7 +27,7 @@ from .memory import forget_peak, keep_freed_memory, peak_memory
 from .network.measure import device_name, device_rates
 from .plans import plans, use_plans
 from .precision import autocast, compute_dtype, effective_precision
-from .pretrained import network
+from .pretrained import Weights, network
 from .profiler import profiled
 from .report import layer_report
 from .runs import Run, RunError
@@ -100,9 +99,14 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
 def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> dict[str, Any]:
     train_data, test_data, classes = datasets(config.dataset, device, log)
     shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
+    state = world.told(checkpoint.load(run.directory, log) if world.first else None)
+    if state is not None:
+        run.refuse_other(config, state.get("config"))
     rates = device_rates(device, compute_dtype(config.precision))
     torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
-    model = network(config, train_data.in_channels, classes, train_data.image_size, rates)
+    with _fitting(run, state):
+        trained = Weights(str(run.directory), state["model"], None) if state is not None else None
+        model = network(config, train_data.in_channels, classes, train_data.image_size, rates, trained)
     model = model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -111,7 +115,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
         keep_freed_memory()
     forget_peak(device)
     report = layer_report(model, shape)
-    shrinkage = _shrinkage(config, model, report["dense_parameters"])
+    shrinkage = _shrinkage(config, report["dense_parameters"])
     if shrinkage is not None and world.size > 1:
         raise ConfigError(f"rank={config.rank} changes the ranks while training, which one process alone can do")
     learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage)
@@ -121,7 +125,11 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
         ended = world.told(run.ended(config))  # by another process, while this one read the data
         if ended is not None:
             return ended
-        if not _resume(config, run, learner, log) and tunable(model):
+        if state is not None:
+            with _fitting(run, state):
+                learner.restore(state)
+            log(f"{run.directory}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
+        elif tunable(model):
             images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
             tune(model, images, autocast(device, config.precision))
             use_plans(model, world.told(plans(model)))
@@ -132,26 +140,23 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
         return loop.until_ended(train_data, test_data, lambda: _counts(layer_report(model, shape)))
 
 
-def _shrinkage(config: TrainConfig, model: nn.Module, dense: int) -> Shrinkage | None:
+def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
     budget = parse_budget(str(config.rank))
     if budget is None or not budget.adaptive:
         return None
-    return Shrinkage(model, int(budget.parameters(dense)), config.epochs)
+    return Shrinkage(int(budget.parameters(dense)), config.epochs)
 
 
-def _resume(config: TrainConfig, run: Run, learner: Learner, log: Log) -> bool:
-    """Whether there was a checkpoint to go on from."""
-    state = learner.world.told(checkpoint.load(run.directory, log) if learner.world.first else None)
-    if state is None:
-        return False
-    run.refuse_other(config, state.get("config"))
+@contextmanager
+def _fitting(run: Run, state: dict[str, Any] | None) -> Iterator[None]:
+    """What goes wrong inside is the fault of the checkpoint's ``state``, if there is one."""
     try:
-        learner.restore(state)
+        yield
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        if state is None or _is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise RunError(f"{run.directory}: the checkpoint does not fit this network ({reason}); delete it") from None
-    log(f"{run.directory}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
-    return True
 
 
 class _Loop:

@@ -106,13 +106,13 @@ def test_a_network_is_cut_to_the_size_asked_for(name: str):
     compress(model, name, "adaptive:20x", (1, 28, 28))
     whole, target = 1_199_882, 59_994  # parameters of the dense network, and a twentieth
     assert all(isinstance(layer, Factorised) for layer in (model.conv2, model.fc1))
-    shrinkage = Shrinkage(model, target, 6)
+    shrinkage = Shrinkage(target, 6)
     begun = parameters(model)
     assert begun == pytest.approx(math.sqrt(whole * target), rel=0.02)
     images = torch.randn(2, 1, 28, 28)
     sizes = []
     for epoch in range(1, 7):
-        wanted = shrinkage.wanted(epoch)
+        wanted = shrinkage.wanted(model, epoch)
         if wanted is not None:
             cores = list(map(id, model.parameters()))
             assert {id(core) for core in shrink(model, wanted)} <= set(cores)

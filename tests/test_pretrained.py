@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdcompress import checkpoint, cli
+from tdcompress import checkpoint, cli, export
 from tdcompress.archs import build
 from tdcompress.config import ArchConfig, ConfigError, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data import datasets
@@ -127,7 +128,9 @@ def test_errors_of_layers_are_those_of_their_singular_values(dense: TrainConfig)
 
 
 def test_broken_before_its_first_step_and_after_it(dense: TrainConfig, tmp_path: Path, monkeypatch):
+    source = shutil.copy(folder(dense) / checkpoint.NAME, tmp_path / "dense.pt")
     config = of_dense(dense, MethodConfig("tucker"), 4, results_dir=str(tmp_path / "whole"), epochs=2)
+    config = replace(config, init_from=str(source))
     whole = train(config, Run(folder(config)), print)
     broken = replace(config, results_dir=str(tmp_path / "broken"))
     for line in ("before training", "epoch 1"):
@@ -138,9 +141,11 @@ def test_broken_before_its_first_step_and_after_it(dense: TrainConfig, tmp_path:
 
         with pytest.raises(Interrupted):
             train(broken, Run(folder(broken)), log)
+    Path(source).unlink()  # what it held is in the run's own checkpoint now
     summary = train(broken, Run(folder(broken)), print)
     for key in ("initial_test_accuracy", "test_accuracy", "status"):
         assert summary[key] == whole[key]
+    assert any(isinstance(layer, Factorised) for layer in export.load(folder(broken)).factorised.modules())
 
 
 def test_torchs_own_models_and_anyones_file(tmp_path: Path):
