@@ -32,6 +32,7 @@ from .plans import layer_geometry, path_macs
 M = TypeVar("M", bound=nn.Module)
 
 _SHUNNED = 10
+_NARROW = 8  # a rank of a matrix below which the same parameters train better over split modes
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
 
@@ -50,6 +51,15 @@ class Swap:
     rank: int | str
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
+
+    def split(self) -> bool:
+        """Split the modes of a layer whose layout is left open; whether they were whole. Its ranks are one then."""
+        method = replace(self.method, layout="split")
+        graph = build_graph(self.layer.weight.shape, self.format, method)
+        if self.method.layout is not None or graph.cores == self.graph.cores:
+            return False
+        self.method, self.graph = method, graph
+        return True
 
     def stays_dense(self, graph: Graph) -> bool:
         """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
@@ -212,7 +222,11 @@ def _swap(
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     graph = build_graph(layer.weight.shape, format, method)
     if cores is not None:
-        return Swap(name, layer, inputs, method, format, rank, _sized(graph, cores), cores)
+        swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
+        if cores.keys() != {core.name for core in graph.cores}:
+            swap.split()  # as a budget may have done
+        swap.graph = _sized(swap.graph, cores)
+        return swap
     if parse_budget(str(rank)) is None:
         graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
     return Swap(name, layer, inputs, method, format, rank, graph)
@@ -251,8 +265,6 @@ def _meet(
         dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
     target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
-    if budget.adaptive:
-        target = adaptive.start(target, whole)
 
     def planned(graphs: Sequence[Graph]) -> Count:
         if budget.adaptive:  # a layer that starts dense stays dense, so that none is let be before all others are
@@ -262,14 +274,18 @@ def _meet(
         along = [_macs(replace(swap, graph=graph), batch_size) for swap, graph in zip(free, graphs, strict=True)]
         return lambda k, graph: along[k](graph)
 
+    def fitted(target: float) -> list[Graph]:
+        fixed = whole - sum(dense.values()) + kept
+        return fit([swap.graph for swap in free], planned, [dense[swap.name] for swap in free], fixed, target)
+
     try:
-        graphs = fit(
-            [swap.graph for swap in free],
-            planned,
-            [dense[swap.name] for swap in free],
-            whole - sum(dense.values()) + kept,
-            target,
-        )
+        graphs = fitted(target)
+        if budget.kind != "macs":  # those are least, at equal rank, for whole modes
+            split = [swap.split() for swap, graph in zip(free, graphs, strict=True) if _narrow(graph)]
+            if any(split):
+                graphs = fitted(target)
+        if budget.adaptive:
+            graphs = fitted(adaptive.start(target, whole))
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
         smallest, largest, nearest = (budget.said(total, whole) for total in totals)
@@ -281,6 +297,12 @@ def _meet(
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph
+
+
+def _narrow(graph: Graph) -> bool:
+    """Whether the weight is held as a matrix, its modes on two cores, of a rank that lets too little through."""
+    holders = [core for core in graph.cores if not set(graph.modes).isdisjoint(core.indices)]
+    return len(holders) == 2 and max(graph.ranks.values()) < _NARROW
 
 
 def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:

@@ -114,6 +114,24 @@ def test_layers_with_their_own_rank_keep_it_and_the_others_absorb():
     assert ranks(model) == {"conv2": {"r1": 32}, "fc1": {"r1": 5}}
 
 
+def test_a_matrix_too_narrow_for_its_budget_has_split_modes():
+    def compressed(rank: str, **settings: object) -> nn.Module:
+        model = nn.Sequential(nn.Linear(100, 60), nn.ReLU(), nn.Linear(60, 10))
+        return compress(model, "cp", rank, (100,), **settings)
+
+    # 670 parameters are not the matrix's, which holds 160 R.
+    assert ranks(compressed("params:1950")) == {"0": {"r": 8}}
+    narrow = compressed("params:1790")
+    assert ranks(narrow) == {"0": {"r": 43}}  # 7 of the matrix, or 43 for 4 + 5 + 5 + 3 + 4 + 5 entries each
+    assert [core.shape[0] for core in narrow[0].cores.values()] == [4, 5, 5, 3, 4, 5]
+    assert ranks(compressed("params:1790", layout="channels")) == {"0": {"r": 7}}
+    assert ranks(compressed(f"macs:{(160 * 7 + 600) / 6600!r}")) == {"0": {"r": 7}}
+    adaptive = compressed("adaptive:params:1790")  # it will be as narrow
+    assert len(adaptive[0].cores) == 6 and parameters(adaptive) > 2000
+    again = compressed("params:1790", cores={"0": dict(narrow[0].cores)})
+    assert ranks(again) == ranks(narrow)
+
+
 BOUNDS = [
     # R = 1: 160 + 100 + 510; at most the dense network, because no layer is swapped for a larger one
     ("params:700", "770 parameters, the largest 8,910 parameters, the nearest found 770"),
