@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,7 +50,9 @@ class Decomposition:
         return merge_all(self.graph, list(self.cores.values())).reshape(self.weight_shape)
 
 
-def decompose(weight: Tensor, format: str = "tt", rank: int | str = 8, **settings: Any) -> Decomposition:
+def decompose(
+    weight: Tensor, format: str = "tt", rank: int | str | Sequence[int] = 8, **settings: Any
+) -> Decomposition:
     """Fit the cores of ``format`` to a dense weight, ``(out, in)`` or ``(out, in, kh, kw)``, in the Frobenius norm.
 
     In single precision; the cores have the weight's type and device.
@@ -94,7 +97,7 @@ def conv2d(
     bias: bool = True,
     padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     *,
-    rank: int | str = 8,
+    rank: int | str | Sequence[int] = 8,
     image_size: int | tuple[int, int] = 32,
     **settings: Any,
 ) -> nn.Module:
@@ -116,7 +119,13 @@ def conv2d(
 
 
 def linear(
-    format: str, in_features: int, out_features: int, bias: bool = True, *, rank: int | str = 8, **settings: Any
+    format: str,
+    in_features: int,
+    out_features: int,
+    bias: bool = True,
+    *,
+    rank: int | str | Sequence[int] = 8,
+    **settings: Any,
 ) -> nn.Module:
     """An ``nn.Linear`` whose weight is held in ``format`` at ``rank``, with the variance that torch would give it.
 
@@ -131,7 +140,7 @@ def linear(
 
 
 def _single(
-    twin: nn.Module, shape: tuple[int, ...], format: str, rank: int | str, settings: dict[str, Any]
+    twin: nn.Module, shape: tuple[int, ...], format: str, rank: int | str | Sequence[int], settings: dict[str, Any]
 ) -> nn.Module:
     """``twin``, a dense layer for inputs of ``shape``, held in a format, whatever that saves."""
     settings = {"allow_larger": True, **settings}

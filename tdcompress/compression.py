@@ -14,7 +14,7 @@ from torch import nn
 
 from . import adaptive
 from .budget import Count, Unreachable, fit
-from .config import KERNELS, Budget, ConfigError, MethodConfig, parse_budget, parse_rank
+from .config import KERNELS, Budget, ConfigError, MethodConfig, listed_ranks, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
 from .inputs import Inputs, input_shapes
 from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLinear, dense_macs
@@ -74,7 +74,7 @@ class Swap:
 def compress(
     model: M,
     method: str | MethodConfig = "tt",
-    rank: int | str = 8,
+    rank: int | str | Sequence[int] = 8,
     input_shape: Sequence[int] = (3, 32, 32),
     *,
     keep: Sequence[str] | None = None,
@@ -93,13 +93,14 @@ def compress(
     ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for batches of
     ``batch_size`` and a device of these ``rates``, by default the model's own. Returns the model.
 
-    ``rank``: the bond dimension or ``"reference"``. Or what the whole network may cost, met to within 2 %: ``"10x"``
-    (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs / dense MACs, along the plans for the
-    default rates); a layer with a rank of its own in ``layers`` keeps it, the others absorb. ``"adaptive:10x"``: the
-    larger network that such a training starts with, see ``adaptive``. Or what the present
-    weights need, which says something of trained ones only: ``"energy:0.9"``, the smallest ranks that keep this share
-    of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016). ``cores``: of an equal network, by layer and
-    core; then the layers that it names are swapped, no others, and the ranks are those of its shapes.
+    ``rank``: the bond dimension, a list of one for each bond of a layer, or ``"reference"``. Or what the whole network
+    may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs /
+    dense MACs, along the plans for the default rates); a layer with a rank of its own in ``layers`` keeps it, the
+    others absorb. Where a budget of parameters leaves a matrix a rank below 8, its modes are split, unless a layout is
+    given. ``"adaptive:10x"``: the larger network that such a training starts with, see ``adaptive``. Or what the
+    present weights need, which says something of trained ones only: ``"energy:0.9"``, the smallest ranks that keep this
+    share of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016). ``cores``: of an equal network, by layer
+    and core; then the layers that it names are swapped, no others, and the ranks are those of its shapes.
 
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
     that no ranks meet, with the smallest and the largest that can be reached.
@@ -109,7 +110,7 @@ def compress(
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
     method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
-    rank = parse_rank(rank)
+    asked = parse_rank(rank)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     inputs = input_shapes(model, input_shape)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
@@ -122,10 +123,10 @@ def compress(
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
             with _naming(name):
-                swap = _swap(name, layer, given, method, rank, cores[name] if cores else None)
+                swap = _swap(name, layer, given, method, asked, cores[name] if cores else None)
             if swap is not None:
                 swaps.append(swap)
-    budget = parse_budget(str(rank))
+    budget = parse_budget(str(asked))
     if budget is not None and cores is None and (swaps or any(format.factorised for format in formats)):
         if budget.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
@@ -185,10 +186,16 @@ def with_rank(
 ) -> Graph:
     """The graph at the asked rank, capped. ``reference``: the reference system's, see ``Format.reference_rank``.
 
+    ``4-8``: a size for each bond, in the order of ``graph.bonds``.
     ``vbmf`` and ``energy:0.9``: what the dense ``weight`` needs, see ``network.unfolding`` and ``network.vbmf``.
     """
     if isinstance(rank, int):
         return capped(graph, dict.fromkeys(graph.bonds, rank))
+    sizes = listed_ranks(rank)
+    if sizes is not None:
+        if len(sizes) != len(graph.bonds):
+            raise ConfigError(f"rank={rank} has {len(sizes)} sizes, but there are {len(graph.bonds)} bonds")
+        return capped(graph, dict(zip(graph.bonds, sizes, strict=True)))
     if rank == "reference":
         channels = (weight_shape[1], weight_shape[0])
         conv = len(weight_shape) > 2

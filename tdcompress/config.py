@@ -109,8 +109,8 @@ class TrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
-    rank: Any = 8  # bond dimension, "reference", a budget of the network: "10x", "params:120000", "macs:0.2",
-    # or one that the ranks are cut down to while training: "adaptive:10x"
+    rank: Any = 8  # bond dimension, one for each bond, "reference", a budget of the network: "10x", "params:120000",
+    # "macs:0.2", or one that the ranks are cut down to while training: "adaptive:10x"
     init_from: Optional[str] = None  # weights to start from: a run's directory or a file; dense ones are decomposed
     lr: float = 0.05
     epochs: int = 10
@@ -151,6 +151,7 @@ class Budget:
         return f"{total:,} parameters" if self.kind == "params" else f"{total / dense:.4g} of the dense MACs"
 
 
+_SIZE = r"[1-9][0-9]{0,17}"
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _BUDGET = re.compile(rf"(?P<ratio>{_NUMBER})x|params:(?P<params>{_NUMBER})|macs:(?P<macs>{_NUMBER})")
 
@@ -176,9 +177,14 @@ def parse_budget(text: str) -> Budget | None:
 
 
 def parse_rank(rank: Any) -> int | str:
-    """A rank expression: a bond dimension of at least one, "reference", "vbmf", ``energy:0.9``, or a budget, in its one
-    spelling (``10.0x`` is ``10x``). Raises ``ConfigError`` for anything else."""
+    """A rank expression in its one spelling (``10.0x`` is ``10x``). Raises ``ConfigError`` for anything else.
+
+    A bond dimension of at least one, a list of one for each bond (``4-8``), "reference", "vbmf", ``energy:0.9``, or a
+    budget.
+    """
     text = " ".join(str(rank).split())
+    if re.fullmatch(rf"[\[(]{_SIZE}(, {_SIZE})+[\])]|{_SIZE}(-{_SIZE})+", text):
+        return "-".join(re.findall(_SIZE, text))
     if text in ("reference", "vbmf"):
         return text
     share = re.fullmatch(rf"energy:({_NUMBER})", text)
@@ -191,13 +197,19 @@ def parse_rank(rank: Any) -> int | str:
         return str(budget)
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ConfigError(
-            f"rank={text} is not a whole number; use for example rank=8, rank=reference, a budget of the whole "
-            "network: rank=10x, rank=params:120000, rank=macs:0.2, one that is reached while training: "
-            "rank=adaptive:10x, or for trained weights rank=vbmf, rank=energy:0.9"
+            f"rank={text} is not a whole number; use for example rank=8, rank=[4,8] for two bonds, rank=reference, a "
+            "budget of the whole network: rank=10x, rank=params:120000, rank=macs:0.2, one that is reached while "
+            "training: rank=adaptive:10x, or for trained weights rank=vbmf, rank=energy:0.9"
         )
     if int(text) < 1:
         raise ConfigError(f"rank={text} must be at least 1")
     return int(text)
+
+
+def listed_ranks(rank: int | str) -> list[int] | None:
+    """The sizes in a parsed rank expression that has one for each bond."""
+    listed = re.fullmatch(rf"{_SIZE}(-{_SIZE})+", str(rank))
+    return list(map(int, listed[0].split("-"))) if listed else None
 
 
 def needs_weights(rank: int | str) -> bool:

@@ -132,6 +132,16 @@ def test_a_matrix_too_narrow_for_its_budget_has_split_modes():
     assert ranks(again) == ranks(narrow)
 
 
+def test_each_bond_has_its_own_rank():
+    own = {"rank": [4, 50], "layout": "split", "in_modes": [10, 10], "out_modes": [60]}
+    model = compress(two_layers(), "tt", 3, (100,), layout="matrix", layers={"0": own})
+    # Modes 10 10 60: at most 10 * r1 of the second
+    assert ranks(model) == {"0": {"r1": 4, "r2": 40}, "2": {"r1": 3}}
+    assert parse_rank([4, 8]) == "4-8"
+    with pytest.raises(ConfigError, match=r"layer 0: rank=4-8-2 has 3 sizes, but there are 1 bonds"):
+        compress(two_layers(), "tt", [4, 8, 2], (100,), layout="matrix")
+
+
 BOUNDS = [
     # R = 1: 160 + 100 + 510; at most the dense network, because no layer is swapped for a larger one
     ("params:700", "770 parameters, the largest 8,910 parameters, the nearest found 770"),
@@ -229,6 +239,9 @@ def test_what_is_found_is_near_and_within_the_caps(sizes: list[list[int]], targe
 SPELLINGS = [
     ("reference", "reference"),
     (" 8 ", 8),
+    ("[4, 8]", "4-8"),
+    ("(4, 8, 2)", "4-8-2"),
+    ("4-8", "4-8"),
     ("10x", "10x"),
     ("10.0x", "10x"),
     ("1e1x", "10x"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tdcompress.archs import RECURRENT, build
 from tdcompress.compression import build_graph, compress, with_rank
-from tdcompress.config import ArchConfig, ConfigError, MethodConfig
+from tdcompress.config import ArchConfig, ConfigError, MethodConfig, parse_rank
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
 from tdcompress.recurrent import GRU, LSTM, Steps
@@ -237,4 +237,5 @@ def test_the_published_counts_of_other_formats(format, layout, in_modes, out_mod
     method = MethodConfig(format, layout=layout, in_modes=in_modes, out_modes=out_modes)
     graph = with_rank(build_graph(shape, FORMATS[format], method), FORMATS[format], rank, shape)
     assert graph.parameters == even
-    assert graph.with_ranks({**graph.ranks, **wide}).parameters == published
+    sizes = [wide.get(bond, rank) for bond in graph.bonds]
+    assert with_rank(graph, FORMATS[format], parse_rank(sizes), shape).parameters == published
