@@ -96,7 +96,7 @@ BAD = {
     "train method.init=zero": "unknown init 'zero', known: variance",
     "train rank=0": "rank=0 must be at least 1",
     "train rank=-3": "rank=-3 must be at least 1",
-    "train rank=much": "rank=much is not a whole number; use for example rank=8, rank=[4,8] for two bonds, rank=reference, a ",
+    "train rank=much": "rank=much is not a whole number; use for example rank=8, rank=[4,8] for two bonds, rank=",
     "train rank=1.5": "rank=1.5 is not a whole number",
     "train epochs=0": "epochs=0 must be at least 1",
     "train epochs=ten": "epochs: Value 'ten' of type 'str' could not be converted to Integer",
