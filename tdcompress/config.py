@@ -119,6 +119,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the device computes it natively
     compile: bool = False  # torch.compile the network; other kernels and other dropout masks, so another run
+    cuda_graphs: bool = True  # record a step's passes once and replay them: the same kernels, launched as one
     profile: bool = False  # torch's profiler over a few steps of the first epoch: a table in the log, trace.json
     tensorboard: bool = False  # event files in the run's folder, beside metrics.csv
     results_dir: str = "results"

@@ -24,6 +24,7 @@ from .optim import build_optimizer, build_scheduler, weight_decay
 from .plans import plans, use_plans
 from .precision import autocast, effective_precision
 from .progress import bar
+from .recorded import Recorded
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -49,8 +50,8 @@ class Learner:
         self.world = world or World()
         self.shrinkage = shrinkage
         self.precision = effective_precision(config.precision, device)
-        forward = self.world.parallel(model)
-        self.forward = _compiled(config, forward, device) if config.compile else forward
+        self.parallel = self.world.parallel(model)
+        self.forward = self._passes()
         self.decay = weight_decay(config)
         groups = parameter_groups(model, config.method.decay, self.decay)
         self.optimizer = build_optimizer(config, groups, device)
@@ -171,7 +172,22 @@ class Learner:
                     state[key] = torch.zeros_like(core)
         if self.config.compile:
             torch.compiler.reset()  # what was compiled for other sizes counts towards the limit of recompilations
+        self.forward = self._passes()
         return True
+
+    def _passes(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The network as the loops call it; a user's own may hold what cannot be recorded, or compiled as a whole."""
+        config, ours = self.config, self.config.arch.target is None
+        if config.compile:
+            # For each shape that it meets; on CUDA into graphs of kernels that are launched as one.
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
+                self.parallel, fullgraph=ours, dynamic=False, mode=mode
+            )
+            return compiled
+        if config.cuda_graphs and ours and self.device.type == "cuda" and self.world.size == 1:
+            return Recorded(self.model, config.batch_size)
+        return self.parallel
 
     def _open_epoch(self, epoch: int) -> None:
         self.epoch, self.batch, self.seconds = epoch, 0, 0.0
@@ -183,11 +199,3 @@ class Learner:
             torch.zeros((), dtype=torch.float64, device=self.device),
             torch.zeros((), dtype=torch.int64, device=self.device),
         )
-
-
-def _compiled(config: TrainConfig, model: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
-    """``model`` compiled for each shape that it meets, on CUDA into graphs of kernels that are launched as one."""
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    whole = config.arch.target is None  # a user's own model may hold what the compiler has to leave out
-    compiled: Callable[..., torch.Tensor] = torch.compile(model, fullgraph=whole, dynamic=False, mode=mode)
-    return compiled

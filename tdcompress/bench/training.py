@@ -14,6 +14,7 @@ from ..compression import compress
 from ..config import ArchConfig, ConfigError, DatasetConfig
 from ..plans import plans, use_plans
 from ..precision import autocast
+from ..recorded import Recorded
 from ..report import layer_report
 from ..sources import shape
 from ..tuning import tunable, tune
@@ -88,6 +89,7 @@ class TrainingStep:
         if by_hand is None:
             raise ConfigError(f"{network.method} has no hand-written chain of convolutions")
         self.model = by_hand.train()
+        self.forward = Recorded(self.model, network.batch_size) if device.type == "cuda" else self.model
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
 
     def has_hand_chain(self) -> bool:
@@ -96,7 +98,7 @@ class TrainingStep:
 
     def __call__(self) -> None:
         with autocast(self.device, self.network.precision):
-            outputs = self.model(self.images)
+            outputs = self.forward(self.images)
         loss = F.cross_entropy(outputs.float(), self.labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
