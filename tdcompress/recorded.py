@@ -39,6 +39,8 @@ class Recorded:
             replay = torch.cuda.make_graphed_callables(_Pass(self.model), (images.clone(),), allow_unused_input=True)
         finally:
             torch.set_autocast_cache_enabled(cached)
+        # The parameters' gradients stay on the stream of the recording, for which the engine waits.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         for buffer, value in buffers:
             buffer.copy_(value)
         torch.cuda.set_rng_state(random, images.device)

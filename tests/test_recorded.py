@@ -52,8 +52,9 @@ def test_the_rest_of_an_epoch_and_evaluation_are_not_replayed():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("method", sorted(FORMATS))
-def test_replayed_steps_are_those_of_the_network(method: str, precision: str):
+def test_replayed_steps_are_those_of_the_network(method: str, precision: str, monkeypatch: pytest.MonkeyPatch):
     """Losses over steps with a smaller batch among them, running averages and evaluation, to rounding."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # whose rounding five steps make 0.4 % of a loss
     torch.manual_seed(0)
     model = build(ArchConfig(name="vgg11", width=0.25), 3, 10, 32)
     compress(model, method, "5x", (3, 32, 32), batch_size=32)
