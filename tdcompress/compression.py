@@ -19,12 +19,12 @@ from .formats import FORMATS, Format, find_format
 from .inputs import Inputs, input_shapes
 from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLinear, dense_macs
 from .network.cost import Rates
-from .network.graph import Graph, validate
+from .network.graph import Core, Graph, validate
 from .network.init import INITS
 from .network.layout import arrange
 from .network.measure import device_rates
 from .network.path import PLANS, paths
-from .network.ranks import capped
+from .network.ranks import absorbed, capped
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
 from .plans import layer_geometry, path_macs
@@ -228,20 +228,27 @@ def _swap(
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     graph = build_graph(layer.weight.shape, format, method)
+    swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
     if cores is not None:
-        swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
-        if cores.keys() != {core.name for core in graph.cores}:
-            swap.split()  # as a budget may have done
-        swap.graph = _sized(swap.graph, cores)
-        return swap
-    if parse_budget(str(rank)) is None:
-        graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
-    return Swap(name, layer, inputs, method, format, rank, graph)
+        try:
+            swap.graph = _sized(graph, cores)
+        except ConfigError:
+            if not swap.split():  # as a budget may have done
+                raise
+            swap.graph = _sized(swap.graph, cores)
+    elif parse_budget(str(rank)) is None:
+        swap.graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
+    return swap
 
 
 def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
-    """The graph with the bond sizes of these cores. Raises ``ConfigError`` unless they are cores of it."""
+    """The graph with the bond sizes of these cores, and without those that a budget may have absorbed.
+
+    Raises ``ConfigError`` unless they are cores of it.
+    """
     shapes = {name: tuple(core.shape) for name, core in cores.items()}
+    while gone := [core for core in graph.cores if core.name not in shapes and graph.leaf_bond(core)]:
+        graph = graph.merged(gone[0])
     sizes = {
         index: size
         for core in graph.cores
@@ -277,9 +284,8 @@ def _meet(
         if budget.adaptive:  # a layer that starts dense stays dense, so that none is let be before all others are
             return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
         if budget.kind != "macs":
-            return lambda k, graph: free[k].parameters(graph)
-        along = [_macs(replace(swap, graph=graph), batch_size) for swap, graph in zip(free, graphs, strict=True)]
-        return lambda k, graph: along[k](graph)
+            return lambda k, graph: free[k].parameters(absorbed(graph))
+        return _MacsAlong(free, [absorbed(graph) for graph in graphs], batch_size)
 
     def fitted(target: float) -> list[Graph]:
         fixed = whole - sum(dense.values()) + kept
@@ -303,7 +309,23 @@ def _meet(
             + (faster if budget.kind == "macs" and error.smallest < target < error.largest else "")
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
-        swap.graph = graph
+        swap.graph = graph if budget.adaptive else absorbed(graph)  # a bond that is to be cut must be there
+
+
+class _MacsAlong:
+    """Counts MACs along the paths planned for ``graphs``; for other cores than theirs, along one planned for them."""
+
+    def __init__(self, swaps: Sequence[Swap], graphs: Sequence[Graph], batch_size: int) -> None:
+        self.swaps, self.batch_size = swaps, batch_size
+        self.counts: dict[tuple[int, tuple[Core, ...]], Callable[[Graph], int]] = {}
+        for k, graph in enumerate(graphs):
+            self(k, graph)
+
+    def __call__(self, k: int, graph: Graph) -> int:
+        graph = absorbed(graph)
+        if (k, graph.cores) not in self.counts:
+            self.counts[k, graph.cores] = _macs(replace(self.swaps[k], graph=graph), self.batch_size)
+        return self.counts[k, graph.cores](graph)
 
 
 def _narrow(graph: Graph) -> bool:

@@ -68,6 +68,23 @@ class Graph:
         """The same graph with other bond sizes."""
         return Graph(self.cores, self.modes, {**self.sizes, **ranks})
 
+    def leaf_bond(self, core: Core) -> str | None:
+        """The bond of a core that has no other and has it with a single other core; None for any other core."""
+        bonds = [index for index in core.indices if index not in self.modes]
+        return bonds[0] if len(bonds) == 1 and len(self.carriers[bonds[0]]) == 2 else None
+
+    def merged(self, leaf: Core) -> Graph:
+        """The graph without a core that has a ``leaf_bond``: the core at its other end carries its modes instead."""
+        bond = self.leaf_bond(leaf)
+        assert bond is not None
+        modes = [index for index in leaf.indices if index != bond]
+        cores = tuple(
+            Core(core.name, tuple(new for index in core.indices for new in (modes if index == bond else [index])))
+            for core in self.cores
+            if core != leaf
+        )
+        return Graph(cores, self.modes, {index: size for index, size in self.sizes.items() if index != bond})
+
     def branches(self, bond: str | None = None) -> list[frozenset[int]]:
         """The connected parts, those that are left when ``bond`` is cut, as sets of core positions."""
         left = set(range(len(self.cores)))

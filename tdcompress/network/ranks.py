@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from .graph import Graph
+from .graph import Core, Graph
 
 
 def caps(graph: Graph) -> dict[str, int]:
@@ -91,3 +91,22 @@ def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
                 sizes[bond] = min(sizes[bond], rest)
         if sizes == before:
             return graph
+
+
+def absorbed(graph: Graph) -> Graph:
+    """The graph without its square cores, those from modes to one bond that is as large as they are together.
+
+    What such a core can do its neighbour can do by itself: it is a choice of gauge that costs parameters, MACs and
+    a factor in every product of gradients. Once absorbed, its neighbour may be square in turn. Two cores stay.
+    """
+    while len(graph.cores) > 2:
+        square = next((core for core in graph.cores if _is_square(graph, core)), None)
+        if square is None:
+            break
+        graph = graph.merged(square)
+    return graph
+
+
+def _is_square(graph: Graph, core: Core) -> bool:
+    bond = graph.leaf_bond(core)
+    return bond is not None and graph.sizes[bond] ** 2 == math.prod(graph.shape(core))
