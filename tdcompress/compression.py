@@ -227,6 +227,8 @@ def _swap(
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
+    if rank == "reference" and isinstance(layer, nn.Conv2d):
+        method = replace(method, layout=method.layout or format.reference_layout)
     graph = build_graph(layer.weight.shape, format, method)
     swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
     if cores is not None:
