@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .config import ConfigError
+
 
 class Recorded:
     """``model`` as a callable that records its forward and backward pass over a training batch, and replays them.
@@ -31,12 +33,20 @@ class Recorded:
         return self.replay(images)
 
     def _recorded(self, images: Tensor) -> Callable[[Tensor], Tensor]:
-        """Recording runs a few passes first, of which neither buffers nor random numbers keep a trace."""
+        """Recording runs a few passes first, of which neither buffers nor random numbers keep a trace.
+
+        Raises ``ConfigError`` for a network that waits for the device in between.
+        """
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         random, cached = torch.cuda.get_rng_state(images.device), torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)  # a graph has to cast each weight anew
         try:
             replay = torch.cuda.make_graphed_callables(_Pass(self.model), (images.clone(),), allow_unused_input=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise ConfigError(f"this network's passes cannot be recorded ({reason}): use cuda_graphs=false") from error
         finally:
             torch.set_autocast_cache_enabled(cached)
         # The parameters' gradients stay on the stream of the recording, for which the engine waits.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tdcompress.archs import build
 from tdcompress.compression import compress
-from tdcompress.config import ArchConfig
+from tdcompress.config import ArchConfig, ConfigError
 from tdcompress.formats import FORMATS
 from tdcompress.precision import autocast
 from tdcompress.recorded import Recorded
@@ -47,6 +47,18 @@ def test_the_rest_of_an_epoch_and_evaluation_are_not_replayed():
     forward.model.eval()
     forward(torch.randn(4, 3))
     assert (forward.recordings, forward.replays) == (0, 0)
+
+
+def test_what_cannot_be_recorded_is_named_and_leaves_the_cache_on(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(1))
+    cached = torch.is_autocast_cache_enabled()
+    with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\): use cuda_graphs=false"):
+        Recorded(nn.Linear(3, 2), batch_size=4)(torch.randn(4, 3))
+    assert torch.is_autocast_cache_enabled() == cached
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
