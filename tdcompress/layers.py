@@ -103,9 +103,10 @@ class Factorised(nn.Module):
             core.data = core.data.permute(order).contiguous().permute([order.index(k) for k in range(len(order))])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factorised:
-        super()._apply(fn, recurse)
+        # A memory format is meant for activations and dense kernels, and refused by tensors of five dimensions.
+        super()._apply(lambda tensor: fn(tensor.flatten()).view(tensor.shape), recurse)
         if hasattr(self, "plan"):
-            self._lay_out()  # a memory format, meant for activations and dense kernels, was applied to the cores too
+            self._lay_out()
         return self
 
     def tensors(self) -> list[nn.Parameter]:

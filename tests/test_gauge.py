@@ -11,7 +11,7 @@ from torch import nn
 from tdcompress.compression import build_graph, compress
 from tdcompress.config import MethodConfig
 from tdcompress.formats import FORMATS, find_format
-from tdcompress.layers import Factorised
+from tdcompress.layers import Factorised, FactorisedConv2d
 from tdcompress.network.graph import Core, Graph
 from tdcompress.network.plan import merge_all
 from tdcompress.network.ranks import absorbed, capped
@@ -94,3 +94,18 @@ def test_a_budget_leaves_no_square_core_and_its_cores_build_the_network_again(me
     again.load_state_dict(model.state_dict())
     images = torch.randn(2, 3, 8, 8)
     assert torch.allclose(model(images), again(images), atol=1e-5)  # along other paths, perhaps
+
+
+def test_a_core_of_five_dimensions_lets_the_network_be_channels_last():
+    convolution = nn.Conv2d(32, 64, 3)
+    model = compress(nn.Sequential(convolution), "tt", 40, (32, 6, 6), keep=[], layout="split", kernel="separate")
+    layer = model[0]
+    assert isinstance(layer, FactorisedConv2d)
+    graph = absorbed(layer.graph)
+    assert max(len(core.indices) for core in graph.cores) == 5
+    values = {core.name: torch.randn(graph.shape(core)) for core in graph.cores}
+    again = compress(
+        nn.Sequential(convolution), "tt", 40, (32, 6, 6), keep=[], layout="split", kernel="separate", cores={"0": values}
+    )
+    weight = again[0].to_dense()
+    assert torch.equal(again.to(memory_format=torch.channels_last)[0].to_dense(), weight)
