@@ -97,15 +97,14 @@ def test_a_budget_leaves_no_square_core_and_its_cores_build_the_network_again(me
 
 
 def test_a_core_of_five_dimensions_lets_the_network_be_channels_last():
-    convolution = nn.Conv2d(32, 64, 3)
-    model = compress(nn.Sequential(convolution), "tt", 40, (32, 6, 6), keep=[], layout="split", kernel="separate")
-    layer = model[0]
+    def network(**settings) -> nn.Sequential:
+        model = nn.Sequential(nn.Conv2d(32, 64, 3))
+        return compress(model, "tt", 40, (32, 6, 6), keep=[], layout="split", kernel="separate", **settings)
+
+    layer = network()[0]
     assert isinstance(layer, FactorisedConv2d)
     graph = absorbed(layer.graph)
     assert max(len(core.indices) for core in graph.cores) == 5
-    values = {core.name: torch.randn(graph.shape(core)) for core in graph.cores}
-    again = compress(
-        nn.Sequential(convolution), "tt", 40, (32, 6, 6), keep=[], layout="split", kernel="separate", cores={"0": values}
-    )
-    weight = again[0].to_dense()
-    assert torch.equal(again.to(memory_format=torch.channels_last)[0].to_dense(), weight)
+    model = network(cores={"0": {core.name: torch.randn(graph.shape(core)) for core in graph.cores}})
+    weight = model[0].to_dense()
+    assert torch.equal(model.to(memory_format=torch.channels_last)[0].to_dense(), weight)
