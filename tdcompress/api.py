@@ -111,7 +111,7 @@ def conv2d(
     >>> layer(torch.zeros(2, 64, 20, 20)).shape
     torch.Size([2, 128, 20, 20])
     >>> {name: tuple(core.shape) for name, core in layer.cores.items()}
-    {'core1': (64, 3, 3, 8), 'core2': (8, 128)}
+    {'core1': (64, 8), 'core2': (8, 3, 3, 8), 'core3': (8, 128)}
     """
     twin = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
     high, wide = (image_size, image_size) if isinstance(image_size, int) else image_size

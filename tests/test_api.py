@@ -106,6 +106,6 @@ def test_the_dense_format_is_no_decomposition():
 def test_counts():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), tdcompress.conv2d("tt", 8, 8, 3, rank=2), nn.Flatten(), nn.Linear(32, 5))
     report = tdcompress.count(model, (3, 6, 6))
-    assert report["parameters"] == (27 * 8 + 8) + (72 * 2 + 2 * 8 + 8) + (32 * 5 + 5)
-    assert report["dense_parameters"] == report["parameters"] + 576 - 160
+    assert report["parameters"] == (27 * 8 + 8) + (8 * 2 + 2 * 9 * 2 + 2 * 8 + 8) + (32 * 5 + 5)
+    assert report["dense_parameters"] == report["parameters"] + 576 - 68
     assert [layer["dense_macs"] for layer in report["layers"]] == [16 * 216, 4 * 576, 160]
