@@ -9,13 +9,14 @@ import torch
 
 from tdcompress import archs
 from tdcompress.adaptive import Shrinkage, shrink
-from tdcompress.compression import build_graph, compress
+from tdcompress.compression import compress
 from tdcompress.config import ArchConfig, ConfigError, MethodConfig, TrainConfig, parse_rank, validate
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
 from tdcompress.network.graph import Graph
 from tdcompress.network.ranks import capped
 from tdcompress.network.truncation import energies, truncated
+from tdcompress.swap import build_graph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.compression import build_graph, compress
+from tdcompress.compression import compress
 from tdcompress.config import MethodConfig
 from tdcompress.formats import FORMATS, find_format
 from tdcompress.layers import Factorised, FactorisedConv2d
 from tdcompress.network.graph import Core, Graph
 from tdcompress.network.plan import merge_all
 from tdcompress.network.ranks import absorbed, capped
+from tdcompress.swap import build_graph
 
 FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tdcompress import compress
-from tdcompress.compression import build_graph
 from tdcompress.config import KERNELS, LAYOUTS, ConfigError, MethodConfig
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
 from tdcompress.network.graph import Graph
 from tdcompress.network.path import PLANS
 from tdcompress.network.ranks import capped, caps
+from tdcompress.swap import build_graph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,12 +10,13 @@ from cases import assert_close
 from torch import Tensor, nn
 
 from tdcompress.archs import RECURRENT, build
-from tdcompress.compression import build_graph, compress, with_rank
+from tdcompress.compression import compress
 from tdcompress.config import ArchConfig, ConfigError, MethodConfig, parse_rank
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
 from tdcompress.recurrent import GRU, LSTM, Steps
 from tdcompress.report import layer_report
+from tdcompress.swap import build_graph, with_rank
 from tdcompress.tuning import tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")

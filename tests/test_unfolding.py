@@ -7,12 +7,13 @@ import torch
 from cases import CASES, Case, einsum_dense, random_cores
 from torch import nn
 
-from tdcompress.compression import build_graph, compress
+from tdcompress.compression import compress
 from tdcompress.config import ConfigError, MethodConfig, parse_rank
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
 from tdcompress.network.unfolding import energy, unfolding_ranks
 from tdcompress.network.vbmf import vbmf_rank
+from tdcompress.swap import build_graph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

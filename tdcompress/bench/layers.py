@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..archs import build
-from ..compression import build_graph, compress, kept_layers, with_rank
+from ..compression import compress, kept_layers
 from ..config import ArchConfig, ConfigError, MethodConfig, parse_rank
 from ..formats import find_format
 from ..inputs import input_shapes
@@ -20,6 +20,7 @@ from ..precision import autocast
 from ..progress import bar
 from ..report import layer_report
 from ..sources import SHAPES
+from ..swap import build_graph, with_rank
 from ..tuning import tunable, tune
 from .clock import compare, finished
 from .hand import hand_chain

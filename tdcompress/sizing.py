@@ -1,0 +1,106 @@
+"""The ranks of a whole network's layers, set so that it meets a budget of parameters or MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from . import adaptive
+from .budget import Count, Unreachable, fit
+from .config import Budget, ConfigError, parse_budget
+from .inputs import Inputs
+from .layers import dense_macs
+from .network.cost import Rates
+from .network.graph import Core, Graph
+from .network.path import paths
+from .network.ranks import absorbed
+from .plans import layer_geometry, path_macs
+from .swap import Swap
+
+_SHUNNED = 10
+_NARROW = 8  # a rank of a matrix below which the same parameters train better over split modes
+
+
+def meet(
+    budget: Budget, model: nn.Module, swaps: Sequence[Swap], inputs: Mapping[str, Inputs], batch_size: int
+) -> None:
+    """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget."""
+    if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
+        raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
+    free = [swap for swap in swaps if parse_budget(str(swap.rank)) is not None]
+    own = [swap for swap in swaps if swap not in free]
+    if budget.kind == "macs":
+        all_macs = {name: dense_macs(model.get_submodule(name), given) for name, given in inputs.items()}
+        whole, dense = sum(all_macs.values()), {swap.name: all_macs[swap.name] for swap in swaps}
+        kept = sum(_macs(swap, batch_size)(swap.graph) for swap in own)
+    else:
+        whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
+        kept = sum(swap.parameters(swap.graph) for swap in own)
+    target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
+
+    def planned(graphs: Sequence[Graph]) -> Count:
+        if budget.adaptive:  # a layer that starts dense stays dense, so that none is let be before all others are
+            return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
+        if budget.kind != "macs":
+            return lambda k, graph: free[k].parameters(absorbed(graph))
+        return _MacsAlong(free, [absorbed(graph) for graph in graphs], batch_size)
+
+    def fitted(target: float) -> list[Graph]:
+        fixed = whole - sum(dense.values()) + kept
+        return fit([swap.graph for swap in free], planned, [dense[swap.name] for swap in free], fixed, target)
+
+    try:
+        graphs = fitted(target)
+        if budget.kind != "macs":  # those are least, at equal rank, for whole modes
+            split = [swap.split() for swap, graph in zip(free, graphs, strict=True) if _narrow(graph)]
+            if any(split):
+                graphs = fitted(target)
+        if budget.adaptive:
+            graphs = fitted(adaptive.start(target, whole))
+    except Unreachable as error:
+        totals = (error.smallest, error.largest, error.nearest)
+        smallest, largest, nearest = (budget.said(total, whole) for total in totals)
+        faster = "; a layer that is faster reconstructed costs its dense MACs, with method.plan=chain none does"
+        raise ConfigError(
+            f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
+            f"the nearest found {nearest}"
+            + (faster if budget.kind == "macs" and error.smallest < target < error.largest else "")
+        ) from error
+    for swap, graph in zip(free, graphs, strict=True):
+        swap.graph = graph if budget.adaptive else absorbed(graph)  # a bond that is to be cut must be there
+
+
+class _MacsAlong:
+    """Counts MACs along the paths planned for ``graphs``; for other cores than theirs, along one planned for them."""
+
+    def __init__(self, swaps: Sequence[Swap], graphs: Sequence[Graph], batch_size: int) -> None:
+        self.swaps, self.batch_size = swaps, batch_size
+        self.counts: dict[tuple[int, tuple[Core, ...]], Callable[[Graph], int]] = {}
+        for k, graph in enumerate(graphs):
+            self(k, graph)
+
+    def __call__(self, k: int, graph: Graph) -> int:
+        graph = absorbed(graph)
+        if (k, graph.cores) not in self.counts:
+            self.counts[k, graph.cores] = _macs(replace(self.swaps[k], graph=graph), self.batch_size)
+        return self.counts[k, graph.cores](graph)
+
+
+def _narrow(graph: Graph) -> bool:
+    """Whether the weight is held as a matrix, its modes on two cores, of a rank that lets too little through."""
+    holders = [core for core in graph.cores if not set(graph.modes).isdisjoint(core.indices)]
+    return len(holders) == 2 and max(graph.ranks.values()) < _NARROW
+
+
+def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
+    """Counts the MACs per image of a layer along the path that is planned for its present ranks."""
+    dense = dense_macs(swap.layer, swap.inputs)
+    if isinstance(swap.layer, nn.Conv2d) and swap.layer.groups > 1:  # the weight is reconstructed
+        return lambda graph: dense
+    new = swap.module([torch.empty(swap.graph.shape(core), device="meta") for core in swap.graph.cores])
+    path = paths(swap.graph, layer_geometry(new, next(iter(swap.inputs)), batch_size), Rates(), swap.method.plan)[0]
+    return lambda graph: dense if swap.stays_dense(graph) else path_macs(graph, path, new, swap.inputs)

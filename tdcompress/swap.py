@@ -1,0 +1,185 @@
+"""How one layer will be held: its format, layout and rank, and the graph they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatch
+
+import torch
+from torch import nn
+
+from .config import KERNELS, ConfigError, MethodConfig, listed_ranks, parse_budget, parse_rank
+from .formats import FORMATS, Format, find_format
+from .inputs import Inputs
+from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLinear
+from .network.graph import Graph, validate
+from .network.init import INITS
+from .network.layout import arrange
+from .network.path import PLANS
+from .network.ranks import capped
+from .network.unfolding import energy, unfolding_ranks
+from .network.vbmf import vbmf_rank
+
+
+@dataclass
+class Swap:
+    """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
+
+    ``graph``: of rank one until the ranks are set; ``cores``: their values, where they are known.
+    """
+
+    name: str
+    layer: nn.Conv2d | nn.Linear
+    inputs: Inputs
+    method: MethodConfig
+    format: Format
+    rank: int | str
+    graph: Graph
+    cores: Mapping[str, torch.Tensor] | None = None
+
+    def split(self) -> bool:
+        """Split the modes of a layer whose layout is left open; whether they were whole. Its ranks are one then."""
+        method = replace(self.method, layout="split")
+        graph = build_graph(self.layer.weight.shape, self.format, method)
+        if self.method.layout is not None or graph.cores == self.graph.cores:
+            return False
+        self.method, self.graph = method, graph
+        return True
+
+    def stays_dense(self, graph: Graph) -> bool:
+        """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
+        may = self.method.allow_larger or self.cores is not None
+        return graph.parameters >= graph.dense_parameters and not may
+
+    def parameters(self, graph: Graph) -> int:
+        """Entries of the layer's weight, held as ``graph`` or dense."""
+        return graph.dense_parameters if self.stays_dense(graph) else graph.parameters
+
+    def module(self, cores: Sequence[torch.Tensor]) -> Factorised:
+        """The layer that holds these cores."""
+        if isinstance(self.layer, nn.Conv2d):
+            return FactorisedConv2d(self.format.name, self.graph, cores, self.layer)
+        return FactorisedLinear(self.format.name, self.graph, self.layer.weight.shape, cores, self.layer.bias)
+
+
+def swap_for(
+    name: str,
+    layer: nn.Conv2d | nn.Linear,
+    inputs: Inputs,
+    method: MethodConfig,
+    rank: int | str,
+    cores: Mapping[str, torch.Tensor] | None,
+) -> Swap | None:
+    """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense."""
+    if isinstance(layer, FeatureMapLinear):
+        sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
+        method = replace(method, layout="split", in_modes=sides or [1], out_modes=[layer.out_features])
+    method, rank = _for_layer(name, method, rank)
+    format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
+    if not format.factorised:
+        return None
+    if method.init is not None and method.init not in INITS:
+        raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
+    if method.plan not in PLANS:
+        raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
+    if rank == "reference" and isinstance(layer, nn.Conv2d):
+        method = replace(method, layout=method.layout or format.reference_layout)
+    graph = build_graph(layer.weight.shape, format, method)
+    swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
+    if cores is not None:
+        try:
+            swap.graph = _sized(graph, cores)
+        except ConfigError:
+            if not swap.split():  # as a budget may have done
+                raise
+            swap.graph = _sized(swap.graph, cores)
+    elif parse_budget(str(rank)) is None:
+        swap.graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
+    return swap
+
+
+def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
+    """The graph with the bond sizes of these cores, and without those that a budget may have absorbed.
+
+    Raises ``ConfigError`` unless they are cores of it.
+    """
+    shapes = {name: tuple(core.shape) for name, core in cores.items()}
+    while gone := [core for core in graph.cores if core.name not in shapes and graph.leaf_bond(core)]:
+        graph = graph.merged(gone[0])
+    sizes = {
+        index: size
+        for core in graph.cores
+        for index, size in zip(core.indices, shapes.get(core.name, ()), strict=False)
+        if index in graph.bonds
+    }
+    graph = graph.with_ranks(sizes)
+    wanted = {core.name: graph.shape(core) for core in graph.cores}
+    if shapes != wanted:
+        raise ConfigError(f"its cores {shapes} are not of this method, which has {wanted} at these ranks")
+    return graph
+
+
+def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:
+    """The method and rank of one layer, after the overrides whose pattern it matches."""
+    for pattern, changes in method.layers.items():
+        if fnmatch(name, pattern):
+            if not isinstance(changes, dict):
+                raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
+            changes = dict(changes)
+            if "rank" in changes:
+                rank = parse_rank(changes.pop("rank"))
+                if parse_budget(str(rank)) is not None:
+                    raise ConfigError(f"rank={rank} is a budget of the whole network, a layer's own is a whole number")
+            known = {f.name for f in fields(MethodConfig)} - {"layers", "conv", "linear", "decay"}
+            unknown = sorted(set(changes) - known)
+            if unknown:
+                raise ConfigError(f"unknown key {', '.join(unknown)} in method.layers, known: rank, {', '.join(known)}")
+            if "format" in changes:
+                changes |= {"conv": None, "linear": None}
+            method = replace(method, **changes)
+    return method, rank
+
+
+def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> Graph:
+    """The format's graph for a dense weight of torch's shape, every bond at size one."""
+    kernel = method.kernel or format.kernel
+    if kernel not in KERNELS:
+        raise ConfigError(f"unknown kernel '{kernel}', known: {', '.join(KERNELS)}")
+    if kernel == "open" and not format.open_kernel and len(weight_shape) > 2:
+        able = ", ".join(sorted(f.name for f in FORMATS.values() if f.open_kernel))
+        raise ConfigError(f"kernel=open needs a format with a central core ({able}), {format.name} has none")
+    usual = format.layout if len(weight_shape) > 2 else format.linear_layout or format.layout
+    layout = arrange(weight_shape, method.layout or usual, kernel, method.factors, method.in_modes, method.out_modes)
+    if format.factorised and len(layout.sites) < 2:
+        raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
+    cores = tuple(format.topology(layout))
+    validate(cores, layout.modes)
+    bonds = {index for core in cores for index in core.indices} - set(layout.modes)
+    return Graph(cores, layout.modes, {**layout.sizes, **dict.fromkeys(bonds, 1)})
+
+
+def with_rank(
+    graph: Graph, format: Format, rank: int | str, weight_shape: Sequence[int], weight: torch.Tensor | None = None
+) -> Graph:
+    """The graph at the asked rank, capped. ``reference``: the reference system's, see ``Format.reference_rank``.
+
+    ``4-8``: a size for each bond, in the order of ``graph.bonds``.
+    ``vbmf`` and ``energy:0.9``: what the dense ``weight`` needs, see ``network.unfolding`` and ``network.vbmf``.
+    """
+    if isinstance(rank, int):
+        return capped(graph, dict.fromkeys(graph.bonds, rank))
+    sizes = listed_ranks(rank)
+    if sizes is not None:
+        if len(sizes) != len(graph.bonds):
+            raise ConfigError(f"rank={rank} has {len(sizes)} sizes, but there are {len(graph.bonds)} bonds")
+        return capped(graph, dict(zip(graph.bonds, sizes, strict=True)))
+    if rank == "reference":
+        channels = (weight_shape[1], weight_shape[0])
+        conv = len(weight_shape) > 2
+        return capped(graph, {bond: format.reference_rank(channels, bond, conv) for bond in graph.bonds})
+    if weight is not None and rank == "vbmf":
+        return unfolding_ranks(graph, weight, vbmf_rank)
+    if weight is not None and rank.startswith("energy:"):
+        return unfolding_ranks(graph, weight, energy(float(rank.removeprefix("energy:"))))
+    raise ConfigError(f"rank '{rank}' is not a whole number and not 'reference'")
