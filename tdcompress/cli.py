@@ -1,24 +1,15 @@
-"""The ``tdc`` verbs. The only place that runs Hydra; everything heavy is imported by the verb that needs it."""
+"""The ``tdc`` verbs. Everything heavy is imported by the verb that needs it."""
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .config import (
-    ArchConfig,
-    ConfigError,
-    DatasetConfig,
-    LauncherConfig,
-    MethodConfig,
-    OptimConfig,
-    TrainConfig,
-    validate,
-)
+from .composition import call_composed, one_line, typed
+from .config import ConfigError, LauncherConfig, TrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -77,13 +68,6 @@ def _squeezed(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def conf_dir() -> Path:
-    """The folder of the yaml files: beside the package in a source tree, inside it when installed."""
-    package = Path(__file__).resolve().parent
-    beside = package.parent / "conf"
-    return beside if (beside / "train.yaml").is_file() else package / "conf"
-
-
 def _train(words: list[str]) -> None:
     jobs: list[Job] = []
     failed: list[tuple[str, Exception]] = []
@@ -115,7 +99,7 @@ def _train(words: list[str]) -> None:
         else:
             finished[job.directory] = {**outcome, "directory": str(job.directory)}
 
-    _hydra(words, job)
+    call_composed(words, job)
     if jobs:
         from .launcher import launch
 
@@ -141,14 +125,14 @@ def _job(raw: DictConfig, overrides: list[str], baselines: dict[tuple[str, ...],
     from omegaconf import OmegaConf
 
     raw = _as_saved(raw, overrides)
-    config = _typed(raw)
+    config = typed(raw)
     names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
     key = tuple(f"{group}={name}" for group, name in names.items())
     if key not in baselines:
         try:
-            baselines[key] = _typed(compose("train", overrides=list(key)))
+            baselines[key] = typed(compose("train", overrides=list(key)))
         except HydraException as error:  # a name that was given as a value, so that no yaml was looked for
-            raise ConfigError(_one_line(error, OmegaConf.structured(TrainConfig))) from None
+            raise ConfigError(one_line(error)) from None
 
     from .identity import run_directory
     from .launcher import Job
@@ -193,12 +177,12 @@ def _show(words: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
 
         try:
-            config = _typed(_as_saved(raw, list(HydraConfig.get().overrides.task)))
+            config = typed(_as_saved(raw, list(HydraConfig.get().overrides.task)))
             shown.append((layer_report(*_network(config)), config.rank))
         except ConfigError as error:
             shown.append(error)
 
-    _hydra(words, job)
+    call_composed(words, job)
     for outcome in shown:
         if isinstance(outcome, ConfigError):
             raise outcome
@@ -228,7 +212,7 @@ def _compress(words: list[str]) -> None:
         except ConfigError as error:
             jobs.append(error)
 
-    _hydra([*(word for word in words if not word.startswith(own)), f"init_from={options['checkpoint']}"], job)
+    call_composed([*(word for word in words if not word.startswith(own)), f"init_from={options['checkpoint']}"], job)
     for outcome in jobs:
         if isinstance(outcome, ConfigError):
             raise outcome
@@ -250,80 +234,6 @@ def _decompose(job: Job, out: str | None) -> None:
     path = Path(out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
     write_compressed(path, model, config)
     print(path)
-
-
-def _typed(raw: DictConfig) -> TrainConfig:
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.to_object(raw)
-    assert isinstance(config, TrainConfig)
-    return validate(config)
-
-
-# Their keys are the user's own, so none of them is unknown.
-_OPEN = ("method.layers", "optim.optimizer.", "optim.scheduler.", "arch.target", "dataset.target")
-
-
-def _hydra(words: list[str], job: Callable[[DictConfig], None]) -> None:
-    """Compose the configuration that ``words`` ask for and call ``job`` with it, once or for each run of a sweep."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions, to be told in one line
-    import hydra
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    store = ConfigStore.instance()
-    store.store("schema", TrainConfig)
-    groups = {
-        "dataset": DatasetConfig,
-        "arch": ArchConfig,
-        "method": MethodConfig,
-        "optim": OptimConfig,
-        "launcher": LauncherConfig,
-    }
-    for group, schema in groups.items():
-        store.store("schema", schema, group=group)
-    if "COMP_LINE" in os.environ:  # completion: the verb is no override
-        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(" train ", " ", 1).replace(" show ", " ", 1)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            os.environ["TDC_SWEEP_DIR"] = scratch  # where Hydra writes of a sweep what each run keeps anyway
-            sys.argv = ["tdc", *(f"++{word}" if word.startswith(_OPEN) else word for word in words)]
-            hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(_one_line(error, OmegaConf.structured(TrainConfig)))
-
-
-def _one_line(error: Exception, schema: DictConfig) -> str:
-    """A composition error as one line: what is wrong, and what would be right."""
-    import difflib
-    import re
-
-    from omegaconf import OmegaConf
-
-    text = str(error)
-    cause: BaseException | None = error
-    while cause is not None and cause.__cause__ is not None:
-        cause = cause.__cause__
-    missing = re.search(r"Could not find '(\w+)/([^']*)'", text)
-    if missing:
-        group, name = missing.groups()
-        known = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
-        return f"unknown {group} '{name}', known: {', '.join(sorted(set(known) - {'schema'}))}"
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        key = unknown[1]
-        folder, _, name = key.rpartition(".")
-        node = OmegaConf.select(schema, folder) if folder else schema
-        keys = [str(k) for k in node] if OmegaConf.is_dict(node) else []
-        close = difflib.get_close_matches(name, keys, 1)
-        hint = f" (did you mean {folder + '.' if folder else ''}{close[0]}?)" if close else ""
-        return f"unknown key '{key}'{hint}, known{' in ' + folder if folder else ''}: {', '.join(keys)}"
-    lines = [line.strip() for line in f"{text}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    told = next((line for line in reversed(lines) if "could not be converted" in line or "annot" in line), lines[0])
-    return f"{key}: {told}" if key else told
 
 
 def _runs(words: list[str]) -> None:

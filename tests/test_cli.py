@@ -13,11 +13,12 @@ import yaml
 
 from tdcompress import cli
 from tdcompress.archs import ARCHS
+from tdcompress.composition import conf_dir
 from tdcompress.formats import FORMATS
 from tdcompress.launcher import LAUNCHERS
 from tdcompress.sources import DATASETS
 
-CONF = cli.conf_dir()
+CONF = conf_dir()
 GROUPS = {"method": FORMATS, "arch": ARCHS, "dataset": DATASETS, "launcher": LAUNCHERS}
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 REPORT = ("report.html", "report.md", "summary.csv", "metrics.csv")
