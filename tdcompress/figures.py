@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SAME = ["dataset", "arch", "epochs", "batch_size", "setting"]  # runs that differ here are never in one figure
 EXTENSIONS = ("png", "svg", "pdf")
+SPREAD = 1.1  # the largest count over the smallest from which on a figure over it says anything
 COUNTS = {"parameters": "parameters", "compression_ratio": "compression ratio", "macs": "MACs per image"}
 
 
@@ -114,8 +115,9 @@ class Comparison:
         at_one_rate = _at_one_rate(self.runs)
         runs = _labelled(at_one_rate, by_rank=False)
         shown = runs[runs["status"] == "finished"]
-        if len(shown[["label", "rank"]].drop_duplicates()) > 1:
-            for column, title in COUNTS.items():
+        compressed = shown[shown["rank"] != ""]
+        for column, title in COUNTS.items():
+            if compressed[column].max() > SPREAD * compressed[column].min():
                 figure = plots.accuracy_over(shown, column, title)
                 yield self._drawing([f"accuracy_over_{column}"], figure, runs, shown, "rank")
         for rank, panel in _by_rank(at_one_rate):

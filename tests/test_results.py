@@ -24,7 +24,7 @@ def results(tmp_path):
         make(tmp_path, seed=seed, accuracy=accuracy)
         make(tmp_path, "cp", seed=seed, status="diverged")
     make(tmp_path, "ht", status="running")
-    make(tmp_path, MethodConfig("tt", conv="cp", layout="split"))
+    make(tmp_path, MethodConfig("tt", conv="cp", layout="split"), parameters=2000)
     return tmp_path
 
 
