@@ -19,7 +19,7 @@ from .layers import Factorised, FeatureMapLinear
 from .network.cost import Rates
 from .network.init import INITS
 from .network.measure import device_rates
-from .network.path import paths
+from .network.search import paths
 from .plans import layer_geometry
 from .sizing import meet
 from .swap import Swap, swap_for

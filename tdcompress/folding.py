@@ -16,11 +16,13 @@ from .dropout import Dropout
 from .inputs import input_shapes
 from .layers import Factorised, FactorisedConv2d
 from .network import contraction
+from .network.calls import Convolution
 from .network.cost import Rates
 from .network.graph import Graph
 from .network.measure import device_rates
-from .network.path import KERNEL, Path, Tree, parts, paths
-from .network.plan import Convolution
+from .network.parts import KERNEL, parts
+from .network.path import Path, Tree
+from .network.search import paths
 from .plans import layer_geometry
 
 PLANS = ("model", "chain", "dense")

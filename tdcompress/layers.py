@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .network.calls import Convolution
 from .network.graph import Graph
 from .network.path import Geometry, Path
-from .network.plan import Convolution, Plan, compile_path, merge_all
+from .network.plan import Plan, compile_path, merge_all
 
 
 def dense_macs(layer: nn.Module, inputs: Mapping[tuple[int, ...], int]) -> int:

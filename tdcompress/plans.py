@@ -9,7 +9,8 @@ from torch import nn
 from .inputs import Inputs
 from .layers import Factorised, FactorisedConv2d
 from .network.graph import Graph
-from .network.path import Geometry, Path, macs
+from .network.path import Geometry, Path
+from .network.search import macs
 
 
 def layer_geometry(layer: Factorised, input_shape: tuple[int, ...], batch_size: int) -> Geometry:

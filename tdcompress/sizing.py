@@ -15,8 +15,8 @@ from .inputs import Inputs
 from .layers import dense_macs
 from .network.cost import Rates
 from .network.graph import Core, Graph
-from .network.path import paths
 from .network.ranks import absorbed
+from .network.search import paths
 from .plans import layer_geometry, path_macs
 from .swap import Swap
 

@@ -16,8 +16,8 @@ from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLi
 from .network.graph import Graph, validate
 from .network.init import INITS
 from .network.layout import arrange
-from .network.path import PLANS
 from .network.ranks import capped
+from .network.search import PLANS
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
 

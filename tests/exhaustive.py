@@ -9,7 +9,8 @@ from functools import cache
 
 from tdcompress.network.cost import Rates
 from tdcompress.network.graph import Graph
-from tdcompress.network.path import KERNEL, Geometry, Parts, arranged, result
+from tdcompress.network.parts import KERNEL, Parts, arranged, result
+from tdcompress.network.path import Geometry
 
 
 class Symmetric(Rates):

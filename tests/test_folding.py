@@ -11,7 +11,7 @@ from tdcompress import fold
 from tdcompress.folding import PLANS, _chain
 from tdcompress.layers import Factorised
 from tdcompress.network.cost import Rates
-from tdcompress.network.path import paths
+from tdcompress.network.search import paths
 from tdcompress.plans import layer_geometry
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tdcompress.layers import Factorised, FactorisedConv2d, FactorisedLinear
 from tdcompress.network.cost import Rates
-from tdcompress.network.path import paths
+from tdcompress.network.search import paths
 from tdcompress.plans import layer_geometry
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,13 +11,14 @@ from exhaustive import Symmetric, cheapest
 
 from tdcompress.config import ConfigError
 from tdcompress.formats import FORMATS
+from tdcompress.network.calls import Conv, Linear
 from tdcompress.network.cost import Rates
 from tdcompress.network.init import INITS, orthogonal, spectral
 from tdcompress.network.layout import arrange, balanced_factors
 from tdcompress.network.norm import squared_norm
-from tdcompress.network.path import Geometry, Path, paths
-from tdcompress.network.plan import Conv, Linear
+from tdcompress.network.path import Geometry, Path
 from tdcompress.network.ranks import capped, caps
+from tdcompress.network.search import paths
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,8 +17,8 @@ from tdcompress.config import KERNELS, LAYOUTS, ConfigError, MethodConfig
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
 from tdcompress.network.graph import Graph
-from tdcompress.network.path import PLANS
 from tdcompress.network.ranks import capped, caps
+from tdcompress.network.search import PLANS
 from tdcompress.swap import build_graph
 
 pytestmark = pytest.mark.usefixtures("one_thread")

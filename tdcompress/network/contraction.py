@@ -9,8 +9,8 @@ from functools import lru_cache
 from torch import Tensor
 
 from .graph import Core, Graph
-from .path import greedy_tree
 from .plan import Contraction, compile_tree
+from .search import greedy_tree
 
 Sizes = tuple[tuple[str, int], ...]
 

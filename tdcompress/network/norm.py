@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .cost import Rates
 from .graph import Core, Graph
-from .path import greedy_tree
 from .plan import Contraction, compile_tree
+from .search import greedy_tree
 
 RATES = Rates()
 

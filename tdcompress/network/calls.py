@@ -1,0 +1,150 @@
+"""The calls that a contraction path is compiled to: linear, conv2d and matmul on channels_last activations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Stride, padding and dilation along y and x, as conv2d takes them."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def along(self, axes: tuple[str, ...]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """The arguments of a convolution over ``axes`` only (a subset of kh, kw)."""
+        height, width = "kh" in axes, "kw" in axes
+        return (
+            (self.stride[0] if height else 1, self.stride[1] if width else 1),
+            (self.padding[0] if height else 0, self.padding[1] if width else 0),
+            (self.dilation[0] if height else 1, self.dilation[1] if width else 1),
+        )
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Contract the weight tensors in slots ``left`` and ``right``; the result is appended as a new slot."""
+
+    left: int
+    right: int
+    left_order: tuple[int, ...]
+    right_order: tuple[int, ...]
+    left_shape: tuple[int, ...]
+    right_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    elementwise: bool
+
+    def __call__(self, slots: list[Tensor]) -> Tensor:
+        left = slots[self.left].permute(self.left_order).reshape(self.left_shape)
+        right = slots[self.right].permute(self.right_order).reshape(self.right_shape)
+        return (left * right if self.elementwise else left @ right).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How a slot is laid out for the call that uses it: permuted, then reshaped.
+
+    ``memory`` is the order of the slot's indices, slowest first, in which neither step copies. ``copies``: how often it
+    is repeated along the first index.
+    """
+
+    slot: int
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+    memory: tuple[int, ...]
+    copies: int = 1
+
+    def __call__(self, slots: list[Tensor]) -> Tensor:
+        weight = slots[self.slot].permute(self.order).reshape(self.shape)
+        return weight if self.copies == 1 else weight.expand(self.copies, *self.shape).flatten(0, 1)
+
+    def kernel(self, slots: list[Tensor]) -> Tensor:
+        """The same as conv2d wants it, copied where it does not lie so; in double precision that is plainly."""
+        weight = self(slots)
+        plain = weight.dtype == torch.float64
+        return weight.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix product over the last indices of the activation."""
+
+    weight: Weight
+    order: tuple[int, ...] | None  # permutation of the activation, None if it lies right
+    lead: int  # how many indices stay
+    summed: int
+    new: tuple[int, ...]
+
+    def __call__(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+        if self.order is not None:
+            x = x.permute(self.order)
+        lead = x.shape[: self.lead]
+        x = F.linear(x.reshape(*lead, self.summed), self.weight(slots), bias)
+        return x if len(self.new) == 1 else x.reshape(*lead, *self.new)
+
+
+@dataclass(frozen=True)
+class Batched:
+    """A matrix product for each value of the leading group indices."""
+
+    weight: Weight
+    order: tuple[int, ...] | None
+    group: int  # how many group indices lead
+    lead: int  # how many indices stay, the group included
+    summed: int
+    new: tuple[int, ...]
+
+    def __call__(self, x: Tensor, slots: list[Tensor]) -> Tensor:
+        if self.order is not None:
+            x = x.permute(self.order)
+        lead, weight = x.shape[: self.lead], self.weight(slots)
+        rows = math.prod(lead[self.group :])
+        return (x.reshape(weight.shape[0], rows, self.summed) @ weight).reshape(*lead, *self.new)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An elementwise product along the group indices."""
+
+    weight: Weight
+
+    def __call__(self, x: Tensor, slots: list[Tensor]) -> Tensor:
+        return x * self.weight(slots).to(x.dtype)  # autocast leaves products alone, and they would be widened
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution; the indices before y and x form the batch, ``groups`` come from hyperedges still in use."""
+
+    weight: Weight
+    order: tuple[int, ...] | None
+    lead: int  # how many indices stand before y and x
+    channels: int
+    groups: int
+    new: tuple[int, ...]  # sizes behind y and x afterwards
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def __call__(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+        if self.order is not None:
+            x = x.permute(self.order)
+        lead = x.shape[: self.lead]
+        x = self.convolved(x, slots, bias)
+        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
+
+    def convolved(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Of an activation in the right order: ``(images, channels, y, x)``, as conv2d itself gives it."""
+        lead, (height, width) = x.shape[: self.lead], x.shape[self.lead : self.lead + 2]
+        x = x.reshape(math.prod(lead), height, width, self.channels).permute(0, 3, 1, 2)
+        return F.conv2d(x, self.weight.kernel(slots), bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+Step = Linear | Batched | Scale | Conv
