@@ -157,15 +157,15 @@ def last_convolution_std(model: nn.Module, x: torch.Tensor) -> float:
 @pytest.mark.parametrize("format", sorted({case.format for case in CASES}))
 def test_activations_keep_their_scale_through_vgg16(format: str, layout: str | None, init: str):
     # Before training, batch norm in evaluation mode passes its input on: nothing but the weights holds the scale.
-    logarithm, seeds = 0.0, 1 if init == "spectral" else 4
+    logarithm, seeds = 0.0, 4
     for seed in range(seeds):
         torch.manual_seed(seed)
-        x, model = torch.randn(2, 3, 32, 32), archs.build(ArchConfig(name="vgg16", width=0.5), 3, 10, 32).eval()
+        x, model = torch.randn(2, 3, 32, 32), archs.build(ArchConfig(name="vgg16", width=0.25), 3, 10, 32).eval()
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         before = last_convolution_std(model, x)
-        compress(model, format, 32, (3, 32, 32), layout=layout, plan="dense", init=init)
+        compress(model, format, 16, (3, 32, 32), layout=layout, plan="dense", init=init)
         logarithm += math.log(last_convolution_std(model, x) / before) / seeds
     assert 0.5 < math.exp(logarithm) < 2  # the geometric mean over the seeds
 
