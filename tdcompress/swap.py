@@ -83,20 +83,41 @@ def swap_for(
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
-    if rank == "reference" and isinstance(layer, nn.Conv2d):
-        method = replace(method, layout=method.layout or format.reference_layout)
+    chosen = method
+    if isinstance(layer, nn.Conv2d) and method.layout is None:
+        method = replace(method, layout=_convolution_layout(format, rank, method.init))
     graph = build_graph(layer.weight.shape, format, method)
     swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
     if cores is not None:
-        try:
-            swap.graph = _sized(graph, cores)
-        except ConfigError:
-            if not swap.split():  # as a budget may have done
-                raise
-            swap.graph = _sized(swap.graph, cores)
+        swap.graph = _held(swap, chosen, cores)
     elif parse_budget(str(rank)) is None:
         swap.graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
     return swap
+
+
+def _convolution_layout(format: Format, rank: int | str, init: str | None) -> str | None:
+    """The layout of a convolution that is asked for none, where it is not the format's usual one."""
+    if rank == "reference":
+        return format.reference_layout
+    budget = parse_budget(str(rank))
+    # A trained dense weight is fitted better by its channels: few of them matter, and nothing pairs them.
+    return format.budget_layout if budget is not None and budget.kind != "macs" and init != "fit" else None
+
+
+def _held(swap: Swap, chosen: MethodConfig, cores: Mapping[str, torch.Tensor]) -> Graph:
+    """The graph that these cores are of: as they would be held now, or as any rank or init may have held them.
+
+    Raises ``ConfigError`` if they are of neither.
+    """
+    layouts = (swap.method.layout, *((None, "split") if chosen.layout is None else ()))
+    errors = []
+    for layout in dict.fromkeys(layouts):
+        try:
+            graph = build_graph(swap.layer.weight.shape, swap.format, replace(chosen, layout=layout))
+            return _sized(graph, cores)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:

@@ -6,6 +6,7 @@ import contextlib
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -130,6 +131,34 @@ def test_a_matrix_too_narrow_for_its_budget_has_split_modes():
     assert len(adaptive[0].cores) == 6 and parameters(adaptive) > 2000
     again = compressed("params:1790", cores={"0": dict(narrow[0].cores)})
     assert ranks(again) == ranks(narrow)
+
+
+def _paired(convolution: nn.Module) -> bool:
+    """Whether some core carries an input and an output mode, so that no bond parts all inputs from all outputs."""
+    return any({"i1", "o1"} <= set(core.indices) for core in convolution.graph.cores)
+
+
+@pytest.mark.parametrize("format", [name for name in FACTORISED if FORMATS[name].budget_layout == "paired"])
+def test_a_budget_of_parameters_pairs_the_modes_of_convolutions(format: str):
+    def compressed(rank: int | str, **settings: object) -> nn.Sequential:
+        net = nn.Sequential(nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(64 * 36, 64))
+        return compress(net, format, rank, (64, 8, 8), keep=[], **settings)
+
+    for rank in ("10x", "params:20000", "adaptive:10x"):
+        assert _paired(compressed(rank)[0])
+    for rank in (4, "reference", "macs:0.3"):
+        assert not _paired(compressed(rank)[0])
+    assert not _paired(compressed("10x", layout="channels")[0])
+    assert not _paired(compressed("10x", init="fit")[0])
+
+    saved = compressed("10x")
+    cores = {name: dict(saved.get_submodule(name).cores) for name in ("0", "2")}
+    again = compressed("10x", cores=cores)
+    torch.testing.assert_close(again[0].to_dense(), saved[0].to_dense())
+    decomposed = compressed("10x", init="fit")
+    cores = {name: dict(decomposed.get_submodule(name).cores) for name in ("0", "2")}
+    again = compressed("10x", cores=cores)
+    torch.testing.assert_close(again[0].to_dense(), decomposed[0].to_dense())
 
 
 def test_each_bond_has_its_own_rank():

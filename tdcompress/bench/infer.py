@@ -35,6 +35,7 @@ class InferOptions(Options):
     rank: tuple[str, ...] = ("reference",)
     batch_size: tuple[int, ...] = (1, 128)
     plan: str = "model"
+    layout: str | None = None
 
 
 class Inference:
@@ -54,7 +55,10 @@ def run(words: Sequence[str]) -> None:
     chosen, ranks = methods(options), [parse_rank(rank) for rank in options.rank]
     options, device = start(options)
     networks = [
-        Network(options.arch, options.width, options.dataset, batch, options.precision, method, rank, "model")
+        Network(
+            *(options.arch, options.width, options.dataset, batch, options.precision, method, rank, "model"),
+            layout=options.layout,
+        )
         for batch in options.batch_size
         for method in chosen
         for rank in ranks

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from ..config import DEVICES, PRECISIONS, ConfigError
+from ..config import DEVICES, LAYOUTS, PRECISIONS, ConfigError
 
 T = TypeVar("T", bound="Options")
 
@@ -91,6 +91,7 @@ def _one_of(*known: str) -> Callable[[str, str], str]:
 _BY_KEY: dict[str, Callable[[str, str], Any]] = {
     "precision": _one_of(*PRECISIONS),
     "device": _one_of(*DEVICES),
+    "layout": _one_of(*LAYOUTS),
     "threads": _whole,
     "limit": _whole,
 }

@@ -35,6 +35,7 @@ class StepOptions(Options):
     batch_size: int = 100
     parameters: str = ""
     plan: str = "model"
+    layout: str | None = None
     checkpoint: bool = False
 
 
@@ -46,6 +47,7 @@ def run(words: Sequence[str]) -> None:
     dense = Network(
         *(options.arch, options.width, options.dataset, options.batch_size, options.precision),
         *("dense", 1, options.plan),
+        layout=options.layout,
     )
     bench = _Bench(dense, options, device)
     cases = [(method, rank) for method in chosen for rank in bench.ranks]

@@ -36,6 +36,7 @@ class Network:
     plan: str
     by_hand: bool = False
     checkpoint: bool = False
+    layout: str | None = None
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -56,6 +57,7 @@ class Network:
             rates=rates(device, self.precision),
             plan=self.plan,
             checkpoint=self.checkpoint,
+            layout=self.layout,
             init="orthogonal",  # no time depends on the values of the cores, and these are made at once
         )
         return model.to(memory_format=torch.channels_last)
