@@ -138,14 +138,15 @@ def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _lines(table: pandas.DataFrame) -> list[tuple[str, dict[str, Any], pandas.DataFrame]]:
-    """Label, style and rows of each line: the baseline first; lines of one method differ in their dashes."""
+    """Label, style and rows of each line: the baseline first; of one method the first has the filled markers."""
     styles = method_styles(list(table["method"].unique()))
     drawn: dict[str, int] = {}
     lines = []
     for (method, label), rows in sorted(table.groupby(["method", "label"], sort=False), key=_baseline_first):
         dashes = DASHES[drawn.get(method, 0) % len(DASHES)]
+        fill = "none" if method in drawn else "full"
         drawn[method] = drawn.get(method, 0) + 1
-        lines.append((label, {**styles[method], "ls": dashes}, rows))
+        lines.append((label, {**styles[method], "ls": dashes, "fillstyle": fill}, rows))
     return lines
 
 

@@ -85,7 +85,7 @@ def swap_for(
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     chosen = method
     if isinstance(layer, nn.Conv2d) and method.layout is None:
-        method = replace(method, layout=_convolution_layout(format, rank, method.init))
+        method = replace(method, layout=_convolution_layout(format, rank, method))
     graph = build_graph(layer.weight.shape, format, method)
     swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
     if cores is not None:
@@ -95,13 +95,16 @@ def swap_for(
     return swap
 
 
-def _convolution_layout(format: Format, rank: int | str, init: str | None) -> str | None:
+def _convolution_layout(format: Format, rank: int | str, method: MethodConfig) -> str | None:
     """The layout of a convolution that is asked for none, where it is not the format's usual one."""
     if rank == "reference":
         return format.reference_layout
     budget = parse_budget(str(rank))
-    # A trained dense weight is fitted better by its channels: few of them matter, and nothing pairs them.
-    return format.budget_layout if budget is not None and budget.kind != "macs" and init != "fit" else None
+    if budget is None or budget.kind == "macs" or method.init == "fit" or method.in_modes or method.out_modes:
+        return None
+    # By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
+    # size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
+    return "paired"
 
 
 def _held(swap: Swap, chosen: MethodConfig, cores: Mapping[str, torch.Tensor]) -> Graph:

@@ -138,7 +138,7 @@ def _paired(convolution: nn.Module) -> bool:
     return any({"i1", "o1"} <= set(core.indices) for core in convolution.graph.cores)
 
 
-@pytest.mark.parametrize("format", [name for name in FACTORISED if FORMATS[name].budget_layout == "paired"])
+@pytest.mark.parametrize("format", FACTORISED)
 def test_a_budget_of_parameters_pairs_the_modes_of_convolutions(format: str):
     def compressed(rank: int | str, **settings: object) -> nn.Sequential:
         net = nn.Sequential(nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(64 * 36, 64))

@@ -31,8 +31,7 @@ class Format:
     ``layout`` and ``kernel``: its default grouping of modes (see ``network.layout.arrange``), ``linear_layout`` that of
     linear layers where it differs. ``open_kernel``: it has a central core on which kh and kw may stay.
     ``reference_rank``: what ``rank=reference`` means for a bond, ``reference_layout`` the layout of convolutions that
-    goes with it where it differs; ``budget_layout`` the one that trained best at a given number of parameters.
-    ``init``: its initial cores, those that trained best.
+    goes with it where it differs. ``init``: its initial cores, those that trained best.
     ``factorised`` is false for the baseline, whose layers are left as they are.
     """
 
@@ -44,7 +43,6 @@ class Format:
     open_kernel: bool = False
     reference_rank: ReferenceRank = widest_third
     reference_layout: str | None = None
-    budget_layout: str | None = None
     init: str = "orthogonal"
     factorised: bool = True
 
