@@ -26,8 +26,8 @@ TIMES = ["train_seconds", "test_seconds", "images_per_second", "peak_memory_mb"]
 
 def torchrun(processes, folder, *words):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path]), "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launcher, "-m", "tdcompress", "train", *WORDS, f"results_dir={folder}", *words]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tdcompress", "train", *WORDS, f"results_dir={folder}", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
@@ -37,7 +37,8 @@ def metrics(folder):
 
 
 def test_losses_are_those_of_one_process_at_the_same_batch(tmp_path):
-    words = ["epochs=2", "lr=0.01", "dataset.limit=400"]  # few steps: rounding doubles with each
+    # Few steps: rounding doubles with each. The last batch has one image, and the second process none of it.
+    words = ["epochs=2", "lr=0.01", "dataset.limit=401"]
     runs = {processes: torchrun(processes, tmp_path / str(processes), *words) for processes in (1, 2)}
     said = {processes: run.communicate()[0] for processes, run in runs.items()}
     assert all(run.returncode == 0 for run in runs.values()), said
@@ -47,15 +48,6 @@ def test_losses_are_those_of_one_process_at_the_same_batch(tmp_path):
     assert said[2].count("epoch 1/2") == 1  # only the first process speaks
     (summary,) = (tmp_path / "2").glob("runs/*/*/*/seed0/summary.json")
     assert json.loads(summary.read_text())["processes"] == 2
-
-
-def test_a_batch_smaller_than_the_processes_are_many(tmp_path):
-    # The last batch of 41 images by fours has one, and the second process none of it.
-    words = ["dataset.limit=41", "batch_size=4", "epochs=1", "lr=0.01"]
-    runs = {processes: torchrun(processes, tmp_path / str(processes), *words) for processes in (1, 2)}
-    said = {processes: run.communicate()[0] for processes, run in runs.items()}
-    assert all(run.returncode == 0 for run in runs.values()), said
-    pandas.testing.assert_frame_equal(*(metrics(tmp_path / str(n)) for n in (1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ["lenet"])  # with dropout: each process has random numbers of its own
