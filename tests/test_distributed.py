@@ -27,7 +27,8 @@ TIMES = ["train_seconds", "test_seconds", "images_per_second", "peak_memory_mb"]
 def torchrun(processes, folder, *words):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path]), "OMP_NUM_THREADS": "1"}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tdcompress", "train", *WORDS, f"results_dir={folder}", *words]
+    program = [*(launcher if processes > 1 else []), "-m", "tdcompress", "train"]
+    command = [sys.executable, *program, *WORDS, f"results_dir={folder}", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
