@@ -54,13 +54,12 @@ def compress(
     ``rank``: the bond dimension, a list of one for each bond of a layer, or ``"reference"``. Or what the whole network
     may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs /
     dense MACs, along the plans for the default rates); a layer with a rank of its own in ``layers`` keeps it, the
-    others absorb. Unless a layout is given, a budget of parameters holds convolutions in pairs of modes (``init="fit"``
-    does not), and where it leaves a matrix a rank below 8, its modes are split; no budget keeps square cores
-    (``network.ranks.absorbed``). ``"adaptive:10x"``: the larger network that such a training starts with, see
-    ``adaptive``. Or what the present weights need, which says something of trained ones only: ``"energy:0.9"``, the
-    smallest ranks that keep this share of the squared norm at every bond, or ``"vbmf"`` (Kim et al. 2016). ``cores``:
-    of an equal network, by layer and core; then the layers that it names are swapped, no others, and the ranks are
-    those of its shapes.
+    others absorb. Unless a layout is given, a budget of parameters holds weights in pairs of modes (``init="fit"`` does
+    not); no budget keeps square cores (``network.ranks.absorbed``). ``"adaptive:10x"``: the larger network that such a
+    training starts with, see ``adaptive``. Or what the present weights need, which says something of trained ones only:
+    ``"energy:0.9"``, the smallest ranks that keep this share of the squared norm at every bond, or ``"vbmf"`` (Kim et
+    al. 2016). ``cores``: of an equal network, by layer and core; then the layers that it names are swapped, no others,
+    and the ranks are those of its shapes.
 
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
     that no ranks meet, with the smallest and the largest that can be reached.

@@ -21,7 +21,6 @@ from .plans import layer_geometry, path_macs
 from .swap import Swap
 
 _SHUNNED = 10
-_NARROW = 8  # a rank of a matrix below which the same parameters train better over split modes
 
 
 def meet(
@@ -55,11 +54,7 @@ def meet(
 
     try:
         graphs = fitted(target)
-        if budget.kind != "macs":  # those are least, at equal rank, for whole modes
-            split = [swap.split() for swap, graph in zip(free, graphs, strict=True) if _narrow(graph)]
-            if any(split):
-                graphs = fitted(target)
-        if budget.adaptive:
+        if budget.adaptive:  # which ends at the target
             graphs = fitted(adaptive.start(target, whole))
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
@@ -88,12 +83,6 @@ class _MacsAlong:
         if (k, graph.cores) not in self.counts:
             self.counts[k, graph.cores] = _macs(replace(self.swaps[k], graph=graph), self.batch_size)
         return self.counts[k, graph.cores](graph)
-
-
-def _narrow(graph: Graph) -> bool:
-    """Whether the weight is held as a matrix, its modes on two cores, of a rank that lets too little through."""
-    holders = [core for core in graph.cores if not set(graph.modes).isdisjoint(core.indices)]
-    return len(holders) == 2 and max(graph.ranks.values()) < _NARROW
 
 
 def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:

@@ -38,15 +38,6 @@ class Swap:
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
 
-    def split(self) -> bool:
-        """Split the modes of a layer whose layout is left open; whether they were whole. Its ranks are one then."""
-        method = replace(self.method, layout="split")
-        graph = build_graph(self.layer.weight.shape, self.format, method)
-        if self.method.layout is not None or graph.cores == self.graph.cores:
-            return False
-        self.method, self.graph = method, graph
-        return True
-
     def stays_dense(self, graph: Graph) -> bool:
         """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
         may = self.method.allow_larger or self.cores is not None
@@ -84,8 +75,8 @@ def swap_for(
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     chosen = method
-    if isinstance(layer, nn.Conv2d) and method.layout is None:
-        method = replace(method, layout=_convolution_layout(format, rank, method))
+    if method.layout is None:
+        method = replace(method, layout=_layout(layer, format, rank, method))
     graph = build_graph(layer.weight.shape, format, method)
     swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
     if cores is not None:
@@ -95,10 +86,10 @@ def swap_for(
     return swap
 
 
-def _convolution_layout(format: Format, rank: int | str, method: MethodConfig) -> str | None:
-    """The layout of a convolution that is asked for none, where it is not the format's usual one."""
+def _layout(layer: nn.Module, format: Format, rank: int | str, method: MethodConfig) -> str | None:
+    """The layout of a layer that is asked for none, where it is not the format's usual one."""
     if rank == "reference":
-        return format.reference_layout
+        return format.reference_layout if isinstance(layer, nn.Conv2d) else None
     budget = parse_budget(str(rank))
     if budget is None or budget.kind == "macs" or method.init == "fit" or method.in_modes or method.out_modes:
         return None
@@ -112,7 +103,7 @@ def _held(swap: Swap, chosen: MethodConfig, cores: Mapping[str, torch.Tensor]) -
 
     Raises ``ConfigError`` if they are of neither.
     """
-    layouts = (swap.method.layout, *((None, "split") if chosen.layout is None else ()))
+    layouts = (swap.method.layout, *((None, "paired") if chosen.layout is None else ()))
     errors = []
     for layout in dict.fromkeys(layouts):
         try:
