@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, checkpoint
+from . import checkpoint
 from .adaptive import Shrinkage
 from .batches import Batches
 from .config import PRECISIONS, ConfigError, TrainConfig, parse_budget, validate
@@ -34,6 +34,7 @@ from .runs import Run, RunError
 from .scalars import Scalars
 from .stability import degeneracy
 from .tuning import tunable, tune
+from .version import version
 
 Log = Callable[[str], Any]
 _APART = 1_000_003  # between the random numbers of one process and the next
@@ -289,7 +290,7 @@ def _first_summary(config: TrainConfig, device: torch.device) -> dict[str, Any]:
         "precision": config.precision,
         "versions": {
             "torch": torch.__version__,
-            "tdcompress": __version__,
+            "tdcompress": version(),
             "python": platform.python_version(),
         },
         "config": plain(config),

@@ -13,6 +13,7 @@ from ..network.cost import Rates
 from ..network.measure import device_name, device_rates
 from ..precision import compute_dtype, effective_precision
 from ..train import choose_device
+from ..version import version
 from .options import Options
 
 T = TypeVar("T", bound=Options)
@@ -47,6 +48,7 @@ def columns(options: Options, device: torch.device) -> dict[str, object]:
         "repeats": options.repeats,
         "device": device_name(device),
         "torch": torch.__version__,
+        "tdcompress": version(),
     }
 
 
