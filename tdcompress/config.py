@@ -61,7 +61,7 @@ class MethodConfig:
     linear: Optional[str] = None  # another format for linear layers
     layout: Optional[str] = None  # channels i|kh kw|o, matrix i kh kw|o, split i1 i2..|kh kw|o1.., paired i1 o1|i2 o2..
     kernel: Optional[str] = None  # kh kw: one site, two sites ("separate"), or left on the format's core ("open")
-    factors: int = 3  # how many factors a channel count is split into (split, paired)
+    factors: Optional[int] = None  # how many a channel count is split into (split, paired); None: the format's own
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
     out_modes: Optional[list[int]] = None
     # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm) or fit; None: the format's own
@@ -226,7 +226,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     for key, value in (
         ("epochs", config.epochs),
         ("batch_size", config.batch_size),
-        ("factors", config.method.factors),
+        ("method.factors", config.method.factors),
         ("arch.hidden", config.arch.hidden),
         ("arch.frames", config.arch.frames),
         ("launcher.jobs", config.launcher.jobs),

@@ -165,7 +165,8 @@ def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfi
         able = ", ".join(sorted(f.name for f in FORMATS.values() if f.open_kernel))
         raise ConfigError(f"kernel=open needs a format with a central core ({able}), {format.name} has none")
     usual = format.layout if len(weight_shape) > 2 else format.linear_layout or format.layout
-    layout = arrange(weight_shape, method.layout or usual, kernel, method.factors, method.in_modes, method.out_modes)
+    factors = format.factors if method.factors is None else method.factors
+    layout = arrange(weight_shape, method.layout or usual, kernel, factors, method.in_modes, method.out_modes)
     if format.factorised and len(layout.sites) < 2:
         raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
     cores = tuple(format.topology(layout))

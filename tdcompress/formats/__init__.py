@@ -29,9 +29,10 @@ class Format:
     """A named topology and how it is used unless the user says otherwise.
 
     ``layout`` and ``kernel``: its default grouping of modes (see ``network.layout.arrange``), ``linear_layout`` that of
-    linear layers where it differs. ``open_kernel``: it has a central core on which kh and kw may stay.
-    ``reference_rank``: what ``rank=reference`` means for a bond, ``reference_layout`` the layout of convolutions that
-    goes with it where it differs. ``init``: its initial cores, those that trained best.
+    linear layers where it differs, ``factors`` how many factors a channel count is split into. ``open_kernel``: it has
+    a central core on which kh and kw may stay. ``reference_rank``: what ``rank=reference`` means for a bond,
+    ``reference_layout`` the layout of convolutions that goes with it where it differs. ``init``: its initial cores,
+    those that trained best.
     ``factorised`` is false for the baseline, whose layers are left as they are.
     """
 
@@ -39,6 +40,7 @@ class Format:
     topology: Topology
     layout: str = "channels"
     linear_layout: str | None = None
+    factors: int = 3
     kernel: str = "merged"
     open_kernel: bool = False
     reference_rank: ReferenceRank = widest_third
