@@ -122,9 +122,9 @@ def _paired(layer: nn.Module) -> bool:
 
 @pytest.mark.parametrize("format", FACTORISED)
 def test_a_budget_of_parameters_pairs_modes(format: str):
-    def compressed(rank: int | str, **settings: object) -> nn.Sequential:
-        net = nn.Sequential(nn.Conv2d(64, 64, 3), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(256, 125))
-        return compress(net, format, rank, (64, 8, 8), keep=[], allow_larger=True, **settings)
+    def compressed(rank: int | str, width: int = 64, **settings: object) -> nn.Sequential:
+        net = nn.Sequential(nn.Conv2d(width, width, 3), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(4 * width, 125))
+        return compress(net, format, rank, (width, 8, 8), keep=[], allow_larger=True, **settings)
 
     def paired(rank: int | str, **settings: object) -> set[bool]:
         model = compressed(rank, **settings)
@@ -134,12 +134,12 @@ def test_a_budget_of_parameters_pairs_modes(format: str):
         assert paired(rank) == {True}
     for rank in (4, "reference", "macs:0.5"):
         assert paired(rank) == {False}
-    assert paired("2x", layout="channels") == paired("2x", init="fit") == {False}
+    assert paired("8x", width=16, layout="channels") == paired("8x", width=16, init="fit") == {False}
 
     for init in (None, "fit"):
-        saved = compressed("2x", init=init)
+        saved = compressed("8x", 16, init=init)
         cores = {name: dict(saved.get_submodule(name).cores) for name in ("0", "3")}
-        again = compressed("2x", cores=cores)
+        again = compressed("8x", 16, cores=cores)
         for name in cores:
             torch.testing.assert_close(again.get_submodule(name).to_dense(), saved.get_submodule(name).to_dense())
 
