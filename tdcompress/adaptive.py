@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 
 import torch
 from torch import nn
@@ -24,6 +25,8 @@ def start(target: float, dense: int) -> float:
 class Shrinkage:
     """Cuts a network down to ``target`` parameters over the first half of ``epochs``, by the same factor after each.
 
+    ``fixed``: name patterns of the layers whose ranks stay.
+
     The components with the least share of their weight's squared norm for each parameter that goes with them are cut,
     of all layers and bonds together, so that the ranks are distributed by what the training made of them (in the
     spirit of Schotthoefer et al. 2022, *Low-rank lottery tickets*, and Zangrando et al. 2024).
@@ -31,6 +34,7 @@ class Shrinkage:
 
     target: int
     epochs: int
+    fixed: tuple[str, ...] = ()
 
     def wanted(self, model: nn.Module, epochs_done: int) -> int | None:
         """How many parameters ``model`` may have after so many epochs, None if nothing is cut there."""
@@ -41,13 +45,17 @@ class Shrinkage:
         return round(present * (self.target / present) ** (1 / (left + 1)))
 
 
-def shrink(model: nn.Module, parameters: int) -> list[nn.Parameter]:
-    """Cut bonds of ``model``'s layers, in place, down to ``parameters``, and give the cores that changed.
+def shrink(model: nn.Module, parameters: int, fixed: Sequence[str] = ()) -> list[nn.Parameter]:
+    """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
 
-    What the last cut took too much is given back; where the tolerance of a budget is not met otherwise, up to that much
-    above ``parameters``.
+    Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
+    met otherwise, up to that much above ``parameters``.
     """
-    layers = [_Layer(module) for module in model.modules() if isinstance(module, Factorised)]
+    layers = [
+        _Layer(module)
+        for name, module in model.named_modules()
+        if isinstance(module, Factorised) and not any(fnmatch(name, pattern) for pattern in fixed)
+    ]
     best = [layer.cheapest() for layer in layers]
     excess = _parameters(model) - parameters
     while excess > 0 and any(step is not None for step in best):
@@ -111,4 +119,4 @@ class _Layer:
 
 
 def _parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(p.numel() for p in model.parameters())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .composition import call_composed, one_line, typed
-from .config import ConfigError, LauncherConfig, TrainConfig
+from .config import ConfigError, LauncherConfig, TrainConfig, parse_rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -213,10 +213,13 @@ def _compress(words: list[str]) -> None:
             jobs.append(error)
 
     call_composed([*(word for word in words if not word.startswith(own)), f"init_from={options['checkpoint']}"], job)
+    out = options.get("out")
+    if out is not None and len(jobs) > 1:
+        raise ConfigError(f"out={out} is one file, and these are {len(jobs)} networks: without it each has its own")
     for outcome in jobs:
         if isinstance(outcome, ConfigError):
             raise outcome
-        _decompose(outcome, options.get("out"))
+        _decompose(outcome, out)
 
 
 def _decompose(job: Job, out: str | None) -> None:
@@ -242,7 +245,7 @@ def _runs(words: list[str]) -> None:
 
     from .runs import read_runs
 
-    filters = {key: value.split(",") for key, value in options.items()}
+    filters = _filters(options)
     table = read_runs(results_dir, **filters)
     if table.empty:
         print(f"no runs in {Path(results_dir) / 'runs'}" + (" like that" if filters else ""))
@@ -260,7 +263,7 @@ def _plot(words: list[str]) -> None:
 
     from .figures import plot_all
 
-    for path in plot_all(results_dir, extensions, **{key: value.split(",") for key, value in options.items()}):
+    for path in plot_all(results_dir, extensions, **_filters(options)):
         print(path)
 
 
@@ -286,6 +289,14 @@ def _write_report(words: list[str]) -> None:
 
     for path in write_report(results_dir):
         print(path)
+
+
+def _filters(options: dict[str, str]) -> dict[str, list[str]]:
+    """The values of each column that are wanted; a list of bond sizes is one rank."""
+    return {
+        key: [str(parse_rank(value))] if key == "rank" and value.startswith("[") else value.split(",")
+        for key, value in options.items()
+    }
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -49,7 +49,8 @@ def compress(
     convolution and the last linear layer. A layer whose cores would hold no fewer entries than its weight stays dense
     too, unless ``allow_larger``. The cores start with the variance that the layer's present weight has, or, with
     ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for batches of
-    ``batch_size`` and a device of these ``rates``, by default the model's own. Returns the model.
+    ``batch_size`` and a device of these ``rates``, by default the model's own. Cores of a frozen weight are frozen.
+    Returns the model, or what takes its place if it is itself a layer.
 
     ``rank``: the bond dimension, a list of one for each bond of a layer, or ``"reference"``. Or what the whole network
     may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs /
@@ -77,6 +78,10 @@ def compress(
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(inputs)}")
     kept = kept_layers(list(inputs), model, keep) if cores is None else inputs.keys() - cores.keys()
+    for pattern in method.layers if cores is None else ():
+        named = [name for name in inputs if fnmatch(name, pattern)]
+        if kept.issuperset(named):
+            raise ConfigError(f"method.layers: {', '.join(named)} stays dense; arch.keep says which layers do")
     swaps = []
     for name, given in inputs.items():
         layer = model.get_submodule(name)
@@ -90,14 +95,16 @@ def compress(
         if budget.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         meet(budget, model, swaps, inputs, batch_size)
-    swapped: dict[str, Factorised] = {}
+    swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
             if not swap.stays_dense(swap.graph):
-                swapped[swap.name] = _factorised(swap, batch_size, rates)
-    for name, new in swapped.items():
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, new)
+                swapped[swap.layer] = _factorised(swap, batch_size, rates)
+    for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
+        if module in swapped:
+            if not name:
+                return cast(M, swapped[module])
+            model.set_submodule(name, swapped[module])
     return model
 
 
@@ -129,6 +136,7 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     else:
         cores = INITS[swap.method.init or swap.format.init](swap.graph, weight)
     new = swap.module([core.to(weight) for core in cores])
+    new.cores.requires_grad_(swap.layer.weight.requires_grad)
     rates = rates or device_rates(weight.device, weight.dtype)
     geometry = layer_geometry(new, next(iter(swap.inputs)), batch_size)
     new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))

@@ -33,7 +33,8 @@ class DatasetConfig:
     limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
-    target: Optional[dict[str, Any]] = None  # {_target_: package.function, ...}: returns tdcompress.sources.Arrays
+    # {_target_: package.function, ...}: returns tdcompress.sources.Arrays
+    target: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,9 +48,8 @@ class ArchConfig:
     hidden: int = 256  # units of lstm and gru, times width
     frames: Optional[int] = None  # lstm and gru: a time step each, stacked as channels; None: a row of pixels is a step
     keep: Optional[list[str]] = None  # layer-name patterns that stay dense; None: first convolution, last linear
-    target: Optional[dict[str, Any]] = (
-        None  # {_target_: package.Class, ...}: called with in_channels, classes, image_size
-    )
+    # {_target_: package.Class, ...}: called with in_channels, classes, image_size
+    target: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -221,8 +221,10 @@ def needs_weights(rank: int | str) -> bool:
 def validate(config: TrainConfig) -> TrainConfig:
     """The configuration with its rank parsed. Raises ``ConfigError`` for the first value out of range."""
     config.rank = parse_rank(config.rank)
-    if config.init_from is None and needs_weights(config.rank):
-        raise ConfigError(f"rank={config.rank} follows from trained weights: say which, init_from=DIRECTORY or FILE")
+    own = [changes.get("rank") for changes in config.method.layers.values() if isinstance(changes, dict)]
+    for rank in (config.rank, *own):
+        if config.init_from is None and needs_weights(rank):
+            raise ConfigError(f"rank={rank} follows from trained weights: say which, init_from=DIRECTORY or FILE")
     for key, value in (
         ("epochs", config.epochs),
         ("batch_size", config.batch_size),

@@ -75,12 +75,19 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
     """
     changed = differences(identity(values), identity({}))
     words = {
-        key: f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        key: f"{key}={_word(value)}"
         for key, (value, _) in changed.items()
         if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
     }
     of_method = [word.removeprefix("method.") for key, word in words.items() if key.startswith("method.")]
     return " ".join(of_method), " ".join(word for key, word in words.items() if not key.startswith("method."))
+
+
+def _word(value: Any) -> str:
+    """A value as a command line takes it, without spaces."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_word(inner)}" for key, inner in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def method_name(method: MethodConfig) -> str:
@@ -138,12 +145,12 @@ def _all_dense(method: dict[str, Any]) -> bool:
     return formats == {"dense"}
 
 
-def _own_or(target: dict[str, Any] | None, name: str) -> str:
-    return str(target["_target_"]) if target and "_target_" in target else name
+def _own_or(target: dict[str, Any], name: str) -> str:
+    return str(target["_target_"]) if "_target_" in target else name
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or prefix == "method.layers":  # whose keys may have dots in them
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, inner in value.items():

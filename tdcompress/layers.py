@@ -81,7 +81,7 @@ class Factorised(nn.Module):
         self.planned: Callable[[Graph], list[Path]] | None = None
         self.candidates: list[Path] = []
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
 
     def use_best(self, planned: Callable[[Graph], list[Path]]) -> None:
         """Contract along the first of the paths that ``planned`` gives, here and whenever the ranks change."""
@@ -128,6 +128,11 @@ class Factorised(nn.Module):
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
         return merge_all(self.graph, self.tensors()).reshape(self.weight_shape)
+
+    @property
+    def weight(self) -> Tensor:
+        """``to_dense()``, for code that reads the weight of torch's own layers (``nn.TransformerEncoderLayer``)."""
+        return self.to_dense()
 
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -162,10 +163,11 @@ class Learner:
                 # A plateau is looked for in the training loss: the test set decides nothing here.
                 self.scheduler.step(*([row["train_loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
         self._open_epoch(self.epoch + 1)
-        wanted = self.shrinkage and self.shrinkage.wanted(self.model, self.epoch)
-        if not wanted:
+        finite = math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])  # else nothing can be told apart
+        wanted = self.shrinkage.wanted(self.model, self.epoch) if self.shrinkage and finite else None
+        if not wanted or not self.shrinkage:
             return False
-        for core in shrink(self.model, wanted):
+        for core in shrink(self.model, wanted, self.shrinkage.fixed):
             state = self.optimizer.state[core]
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
@@ -177,7 +179,7 @@ class Learner:
 
     def _passes(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """The network as the loops call it; a user's own may hold what cannot be recorded, or compiled as a whole."""
-        config, ours = self.config, self.config.arch.target is None
+        config, ours = self.config, not self.config.arch.target
         if config.compile:
             # For each shape that it meets; on CUDA into graphs of kernels that are launched as one.
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"

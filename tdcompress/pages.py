@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from .config import ConfigError
@@ -112,7 +113,7 @@ def _command(runs: pandas.DataFrame) -> str:
         if column == "method":  # tt+cp_conv is method=tt method.conv=cp
             text, *kinds = text.split("+")
             kinds = [f"method.{kind}={name}" for name, _, kind in (part.rpartition("_") for part in kinds)]
-            text = " ".join([text, *kinds, *(f"method.{word}" for word in runs.iloc[0]["variant"].split())])
+            text = " ".join([text, *kinds, *(quote(f"method.{word}") for word in runs.iloc[0]["variant"].split())])
         words += [f"{column}={text}"] if text else []
     return " ".join(words)
 

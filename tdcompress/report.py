@@ -17,13 +17,13 @@ from .plans import path_macs
 def layer_report(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
     """Counts of a whole network and of each convolution and linear layer, for one input of ``input_shape``.
 
-    ``parameters`` and ``dense_parameters`` count everything trainable (biases and norms too), ``macs`` and
+    ``parameters`` and ``dense_parameters`` count every parameter (biases and norms too), ``macs`` and
     ``dense_macs`` are multiply-accumulates per image of the convolution and linear layers, of every call of them.
     """
     layers = [
         _layer(name, model.get_submodule(name), inputs) for name, inputs in input_shapes(model, input_shape).items()
     ]
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in model.parameters())
     dense = parameters + sum(layer["dense_parameters"] - layer["parameters"] for layer in layers)
     return {
         "parameters": parameters,
@@ -105,6 +105,7 @@ def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
     if errors:
         console.print(f"relative error of all factorised weights together: {report['error']:.4f}", highlight=False)
     budget = parse_budget(str(rank))
-    if budget is not None:
+    if budget is not None and any(layer["ranks"] for layer in report["layers"]):
         total, dense = ("macs", "dense_macs") if budget.kind == "macs" else ("parameters", "dense_parameters")
-        console.print(f"rank={budget}: reached {budget.said(report[total], report[dense])}", highlight=False)
+        verb = "training starts with" if budget.adaptive else "reached"
+        console.print(f"rank={budget}: {verb} {budget.said(report[total], report[dense])}", highlight=False)

@@ -173,7 +173,9 @@ def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
 
     unknown = sorted(set(filters) - set(COLUMNS))
     if unknown:
-        raise ConfigError(f"runs have no column {unknown[0]!r}; known: {', '.join(COLUMNS)}")
+        raise ConfigError(
+            f"unknown key '{unknown[0]}', known: results_dir, and to choose among the runs {', '.join(COLUMNS)}"
+        )
     for column, wanted in filters.items():
         values = list(wanted) if isinstance(wanted, (list, tuple, set)) else [wanted]
         if pandas.api.types.is_numeric_dtype(runs[column]):

@@ -36,26 +36,28 @@ def meet(
         whole, dense = sum(all_macs.values()), {swap.name: all_macs[swap.name] for swap in swaps}
         kept = sum(_macs(swap, batch_size)(swap.graph) for swap in own)
     else:
-        whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        whole = sum(p.numel() for p in model.parameters())
         dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
     target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
 
     def planned(graphs: Sequence[Graph]) -> Count:
-        if budget.adaptive:  # a layer that starts dense stays dense, so that none is let be before all others are
-            return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
         if budget.kind != "macs":
-            return lambda k, graph: free[k].parameters(absorbed(graph))
+            return lambda k, graph: free[k].parameters(graph if budget.adaptive else absorbed(graph))
         return _MacsAlong(free, [absorbed(graph) for graph in graphs], batch_size)
 
-    def fitted(target: float) -> list[Graph]:
+    def started(graphs: Sequence[Graph]) -> Count:
+        # A layer that starts dense stays dense, so that none is let be before all others are.
+        return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
+
+    def fitted(target: float, planned: Callable[[Sequence[Graph]], Count]) -> list[Graph]:
         fixed = whole - sum(dense.values()) + kept
         return fit([swap.graph for swap in free], planned, [dense[swap.name] for swap in free], fixed, target)
 
     try:
-        graphs = fitted(target)
+        graphs = fitted(target, planned)
         if budget.adaptive:  # which ends at the target
-            graphs = fitted(adaptive.start(target, whole))
+            graphs = fitted(adaptive.start(target, whole), started)
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
         smallest, largest, nearest = (budget.said(total, whole) for total in totals)

@@ -209,7 +209,7 @@ def _folders(config: DatasetConfig, kind: Callable[[Path, list[Path], int | None
 def shape(config: DatasetConfig) -> tuple[int, int, int]:
     """Channels, image size and classes, without reading all images where that can be avoided."""
     _check_ranges(config)
-    if config.target is None and config.name in SHAPES:
+    if not config.target and config.name in SHAPES:
         channels, size, classes = SHAPES[config.name]
         return channels, config.image_size or size, classes
     arrays = find(config)

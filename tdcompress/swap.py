@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
+from typing import cast
 
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from .config import KERNELS, ConfigError, MethodConfig, listed_ranks, parse_budget, parse_rank
@@ -152,7 +155,10 @@ def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[Method
                 raise ConfigError(f"unknown key {', '.join(unknown)} in method.layers, known: rank, {', '.join(known)}")
             if "format" in changes:
                 changes |= {"conv": None, "linear": None}
-            method = replace(method, **changes)
+            try:
+                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(method), changes)))
+            except OmegaConfBaseException as error:
+                raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
     return method, rank
 
 

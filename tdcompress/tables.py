@@ -43,17 +43,19 @@ def print_outcome(summaries: list[dict[str, Any]]) -> None:
 
 
 def print_runs(runs: pandas.DataFrame) -> None:
-    """The rows of ``runs.read_runs``."""
-    shown: dict[str, Callable[[Any], str]] = {
-        "dataset": str, "arch": str, "method": str, "rank": str, "seed": "{:.0f}".format, "status": str,
-        "epochs_done": "{:.0f}".format, "parameters": "{:,.0f}".format, "compression_ratio": "{:.1f}x".format,
-        "test_accuracy": "{:.2%}".format, "train_seconds_per_epoch": "{:.2f}".format,
+    """The rows of ``runs.read_runs``; their directories say the data set, the network and the seed."""
+    shown: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "method": ("method", str), "variant": ("variant", str), "rank": ("rank", str), "lr": ("lr", "{:g}".format),
+        "status": ("status", str), "epochs_done": ("done", "{:.0f}".format), "epochs": ("epochs", "{:.0f}".format),
+        "parameters": ("parameters", "{:,.0f}".format), "compression_ratio": ("smaller", "{:.1f}x".format),
+        "test_accuracy": ("accuracy", "{:.2%}".format), "train_seconds_per_epoch": ("s/epoch", "{:.2f}".format),
+        "directory": ("directory", str),
     }  # fmt: skip
     out = Table(box=None, header_style="bold", pad_edge=False)
-    for column in shown:
-        out.add_column(column.replace("_", " "))
+    for title, _ in shown.values():
+        out.add_column(title, no_wrap=True, overflow="ignore")
     for row in runs.to_dict("records"):
-        out.add_row(*("-" if row[c] is None or row[c] != row[c] else show(row[c]) for c, show in shown.items()))
-    console = Console()
-    console.width = max(console.width, 140)
+        out.add_row(*("-" if row[c] is None or row[c] != row[c] else show(row[c]) for c, (_, show) in shown.items()))
+    console = Console(soft_wrap=True)
+    console.width = 10_000  # a line a run, whatever the terminal: directories are there to be copied
     console.print(out)

@@ -145,7 +145,8 @@ def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
     budget = parse_budget(str(config.rank))
     if budget is None or not budget.adaptive:
         return None
-    return Shrinkage(int(budget.parameters(dense)), config.epochs)
+    own = tuple(pattern for pattern, changes in config.method.layers.items() if "rank" in changes)
+    return Shrinkage(int(budget.parameters(dense)), config.epochs, own)
 
 
 @contextmanager

@@ -148,6 +148,15 @@ def test_the_layer_whose_weight_needs_less_is_cut():
     assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 2}, {"r1": 10}]
 
 
+def test_a_layer_with_a_rank_of_its_own_keeps_it():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
+    compress(model, "tt", "adaptive:2x", (40,), layout="matrix", layers={"0": {"rank": 8}})
+    begun = parameters(model)
+    shrink(model, begun - 400, ["0"])
+    assert model[0].graph.ranks == {"r1": 8} and parameters(model) < begun - 300
+
+
 def test_a_compiled_network_goes_on_after_a_cut():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.ReLU(), torch.nn.Linear(40, 10))

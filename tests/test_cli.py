@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def tdc(tmp_path, monkeypatch, capfd):
     def run(line: str) -> tuple[int, str, str]:
         code = 0
         try:
-            cli.main(line.split())
+            cli.main(shlex.split(line))
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
         return code, *capfd.readouterr()
@@ -128,11 +129,14 @@ BAD = {
     "show rank=0": "rank=0 must be at least 1",
     "plot": "no finished runs in results/runs",
     "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
-    "plot size=3": "runs have no column 'size'; known: dataset,",
+    "plot size=3": "unknown key 'size', known: results_dir, and to choose among the runs dataset,",
     "report": "no finished runs in results: tdc train",
     "report method=tt": "unknown key 'method', known: results_dir",
     "runs method": "'method' is not of the form key=value",
-    "runs speed=3": "runs have no column 'speed'",
+    "runs speed=3": "unknown key 'speed'",
+    "show method=tt arch=lenet 'method.layers={fc1:{factors:two}}'": "layer fc1: method.layers.fc1.factors: Value 'two'",
+    "show method=tt arch=lenet 'method.layers={fc2:{rank:2}}'": "method.layers: fc2 stays dense; arch.keep says",
+    "show method=tt 'method.layers={fc1:{rank:vbmf}}'": "rank=vbmf follows from trained weights",
     "trane": "unknown verb 'trane', known: train, compress, show, runs, plot, report, export, bench",
 }
 
@@ -265,6 +269,16 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_ones_own_network_is_named_on_the_command_line(tdc):
+    own = "{_target_: torchvision.models.squeezenet1_1}"
+    code, out, err = tdc(
+        f"show 'arch.target={own}' arch.keep=[] dataset=cifar10 dataset.image_size=64 method=tt rank=4"
+    )
+    assert (code, err) == (0, "") and "features.12.expand3x3" in out
+    words = "arch.target._target_=torchvision.models.squeezenet1_1 dataset=cifar10 dataset.image_size=64"
+    assert tdc(f"show {words} arch.keep=[] method=tt rank=4")[1] == out
 
 
 def test_show_prints_the_layers_and_writes_nothing(tdc, tmp_path):

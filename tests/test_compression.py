@@ -196,6 +196,33 @@ def test_an_activation_in_place_behind_a_chain_needs_no_copy(kind: str):
     assert type(out.grad_fn).__name__ == "ReluBackward0"
 
 
+def test_a_layer_under_two_names_is_swapped_under_both():
+    tied = nn.Linear(64, 64)
+    model = compress(nn.Sequential(tied, nn.ReLU(), tied, nn.Linear(64, 10)), "tt", 4, (64,))
+    assert model[0] is model[2] and isinstance(model[0], FactorisedLinear)
+    alone = compress(tied, "tt", 4, (64,), keep=[])
+    assert isinstance(alone, FactorisedLinear) and not any(isinstance(m, nn.Linear) for m in alone.modules())
+
+
+def test_what_is_frozen_stays_frozen_and_counts():
+    model = Net().requires_grad_(False)
+    compress(model, "tt", "5x", SHAPE)
+    whole = sum(p.numel() for p in Net().parameters())
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(whole / 5, rel=0.02)
+    assert swapped(model) and not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("format", FACTORISED)
+def test_a_transformer_reads_the_weights_of_its_layers(format: str):
+    model = compress(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), format, 4, (5, 16), keep=[]).double()
+    assert isinstance(model.linear1, FactorisedLinear)
+    x = torch.randn(3, 5, 16, dtype=torch.double)
+    model.eval()
+    with torch.no_grad():
+        fast = model(x)  # torch's own kernel, which is given linear1.weight
+    torch.testing.assert_close(fast, model(x).detach())
+
+
 REFUSED = [
     ("nonsense", 4, {}, "nonsense.*cp, dense, ht, tr, tt, tucker"),
     ("tt", 4, {"layout": "rows"}, "layer body.0.conv.*rows.*channels, matrix, split, paired"),
@@ -211,6 +238,8 @@ REFUSED = [
     ("tt", 4, {"layout": "split", "in_modes": [-4, -4]}, "in_modes"),
     ("tt", 4, {"layers": {"hidden": {"size": 3}}}, "layer hidden.*size.*rank"),
     ("tt", 4, {"layers": {"hidden": {"decay": "scaled"}}}, "layer hidden.*decay.*rank"),
+    ("tt", 4, {"layers": {"hidden": {"in_modes": 288}}}, "layer hidden: method.layers.hidden.in_modes: .*list"),
+    ("tt", 4, {"layers": {"hea*": {"rank": 4}}}, "method.layers: head stays dense"),
     ("tt", 4, {"layers": {"hidden": 4}}, "method.layers.hidden=4.*rank: 4"),
     ("tt", 4, {"layers": {"hiden": {"rank": 4}}}, "method.layers: no layer is named hiden; there are .*hidden"),
     ("tt", 4, {"keep": ["stem", "fc*"]}, r"arch.keep: no layer is named fc\*; there are stem"),

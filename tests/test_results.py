@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pandas
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_figures import make
 
 from tdcompress.config import ConfigError, MethodConfig
@@ -65,6 +66,14 @@ def test_the_tables_say_mean_and_spread_over_seeds(results):
     assert "| dense | - | 0.05 | 10,000 | 1.0x |" in text
     assert "tdc train -m dataset=mnist arch=lenet method=cp,dense,ht,tt rank=10x lr=0.05 epochs=4" in text
     assert "method=tt method.conv=cp method.layout=split rank=10x" in text
+
+
+def test_the_commands_can_be_given_again(results):
+    layers = {"features.conv2_1": {"rank": [4, 8], "layout": "split"}, "fc*": {"rank": 3}}
+    make(results, MethodConfig("tt", layers=layers))
+    write_report(results)
+    (word,) = re.findall(r"'(method\.layers=[^']*)'", (results / "report.md").read_text())
+    assert OverridesParser.create().parse_override(word).value() == layers
 
 
 def test_the_page_needs_nothing_but_itself(results):

@@ -304,7 +304,7 @@ def test_runs_and_metrics_read_back_what_was_written(tmp_path):
     mine = metrics[(metrics.method == "tt") & (metrics.seed == 1)]
     assert mine.epoch.tolist() == [1, 2, 3]
     assert mine.train_loss.tolist() == [0.1 + 1, 0.1 + 2, 0.1 + 3]
-    with pytest.raises(ConfigError, match="no column 'colour'"):
+    with pytest.raises(ConfigError, match="unknown key 'colour'"):
         read_runs(tmp_path, colour="red")
 
 

@@ -332,8 +332,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
         train(config, run, print)
 
 
-def test_a_run_that_diverges_stops_and_says_so(tmp_path):
-    config = config_in(tmp_path, lr=1e30, epochs=5)
+@pytest.mark.parametrize("rank", [4, "adaptive:8x"])
+def test_a_run_that_diverges_stops_and_says_so(tmp_path, rank):
+    config = config_in(tmp_path, rank=rank, lr=1e30, epochs=2)
     lines = []
     summary = train(config, run_of(config), lines.append)
     assert summary["status"] == "diverged"
