@@ -134,7 +134,7 @@ BAD = {
     "report method=tt": "unknown key 'method', known: results_dir",
     "runs method": "'method' is not of the form key=value",
     "runs speed=3": "unknown key 'speed'",
-    "show method=tt arch=lenet 'method.layers={fc1:{factors:two}}'": "layer fc1: method.layers.fc1.factors: Value 'two'",
+    "show method=tt 'method.layers={fc1:{factors:two}}'": "layer fc1: method.layers.fc1.factors: Value 'two'",
     "show method=tt arch=lenet 'method.layers={fc2:{rank:2}}'": "method.layers: fc2 stays dense; arch.keep says",
     "show method=tt 'method.layers={fc1:{rank:vbmf}}'": "rank=vbmf follows from trained weights",
     "trane": "unknown verb 'trane', known: train, compress, show, runs, plot, report, export, bench",
@@ -272,13 +272,10 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
 
 
 def test_ones_own_network_is_named_on_the_command_line(tdc):
-    own = "{_target_: torchvision.models.squeezenet1_1}"
-    code, out, err = tdc(
-        f"show 'arch.target={own}' arch.keep=[] dataset=cifar10 dataset.image_size=64 method=tt rank=4"
-    )
+    rest = "arch.keep=[] dataset=cifar10 dataset.image_size=64 method=tt rank=4"
+    code, out, err = tdc(f"show 'arch.target={{_target_: torchvision.models.squeezenet1_1}}' {rest}")
     assert (code, err) == (0, "") and "features.12.expand3x3" in out
-    words = "arch.target._target_=torchvision.models.squeezenet1_1 dataset=cifar10 dataset.image_size=64"
-    assert tdc(f"show {words} arch.keep=[] method=tt rank=4")[1] == out
+    assert tdc(f"show arch.target._target_=torchvision.models.squeezenet1_1 {rest}")[1] == out
 
 
 def test_show_prints_the_layers_and_writes_nothing(tdc, tmp_path):
