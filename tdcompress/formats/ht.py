@@ -5,7 +5,7 @@ from ..network.layout import Layout
 from . import register
 
 
-@register("ht", layout="split", kernel="open", open_kernel=True)
+@register("ht", layout="split", kernel="open", open_kernel=True, init="spectral")
 def ht(layout: Layout) -> list[Core]:
     """A factor per leaf of a balanced binary tree over the sites, a transfer core per inner node.
 
