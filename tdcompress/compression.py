@@ -20,7 +20,6 @@ from .network.cost import Rates
 from .network.init import INITS
 from .network.measure import device_rates
 from .network.search import paths
-from .plans import layer_geometry
 from .sizing import meet
 from .swap import Swap, swap_for
 
@@ -138,7 +137,7 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
     new = swap.module([core.to(weight) for core in cores])
     new.cores.requires_grad_(swap.layer.weight.requires_grad)
     rates = rates or device_rates(weight.device, weight.dtype)
-    geometry = layer_geometry(new, next(iter(swap.inputs)), batch_size)
+    geometry = swap.geometry(new, batch_size)
     new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))
     new.checkpoint = swap.method.checkpoint
     return new.train(swap.layer.training)

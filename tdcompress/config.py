@@ -67,7 +67,9 @@ class MethodConfig:
     # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm) or fit; None: the format's own
     init: Optional[str] = None
     decay: str = "factors"  # of each core; "scaled": times parameters / dense ones; "frobenius": of the weight itself
-    plan: str = "model"  # the contraction order: by the cost model, by "measure" on the first batch, "chain" or "dense"
+    # the contraction order: by the cost model, by "measure" on the first batch, "contract" (never the whole weight),
+    # "chain" or "dense"
+    plan: str = "model"
     checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again
     allow_larger: bool = False  # factorise layers even where the cores hold no fewer entries than the dense weight
     layers: dict[str, Any] = field(

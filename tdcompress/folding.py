@@ -65,7 +65,7 @@ def fold(
             if name in shapes and plan != "dense" and not (isinstance(layer, FactorisedConv2d) and layer.groups > 1):
                 weight = layer.tensors()[0]
                 rates = rates or device_rates(weight.device, weight.dtype)
-                geometry = replace(layer_geometry(layer, next(iter(shapes[name])), batch_size), constant=True)
+                geometry = replace(layer_geometry(layer, next(iter(shapes[name])), batch_size), uses=math.inf)
                 path = paths(layer.graph, geometry, rates, plan)[0]
             chained = path is not None and len(path.terms) > 1
             found[layer] = _chain(layer, path, next(iter(shapes[name]))) if path and chained else _dense(layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -57,6 +58,15 @@ class FeatureMapLinear(nn.Linear):
     def __init__(self, feature_map: Sequence[int], out_features: int, bias: bool = True) -> None:
         super().__init__(math.prod(feature_map), out_features, bias)
         self.feature_map = tuple(feature_map)
+
+
+class StepLinear(nn.Linear):
+    """A linear layer that one pass applies to many inputs, one after the other, as ``prepared`` gives it."""
+
+
+def prepared(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The layer for all inputs of a pass: what is merged of its cores is merged here, once."""
+    return partial(layer, weights=layer.weights()) if isinstance(layer, FactorisedLinear) else layer
 
 
 class Factorised(nn.Module):
@@ -118,12 +128,13 @@ class Factorised(nn.Module):
         """Contract along ``path`` from now on."""
         raise NotImplementedError
 
-    def contract(self, x: Tensor) -> Tensor:
-        """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, and the bias."""
+    def contract(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias."""
+        call, tensors = (self.plan, self.tensors()) if weights is None else (self.plan.apply, weights)
         if self.checkpoint and torch.is_grad_enabled():
             # Nothing in a plan is random.
-            return checkpoint(self.plan, x, self.tensors(), self.bias, use_reentrant=False, preserve_rng_state=False)
-        return self.plan(x, self.tensors(), self.bias)
+            return checkpoint(call, x, tensors, self.bias, use_reentrant=False, preserve_rng_state=False)
+        return call(x, tensors, self.bias)
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
@@ -151,11 +162,19 @@ class FactorisedLinear(Factorised):
         self.plan = compile_path(self.graph, path, spatial=False)
         self._lay_out()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def weights(self) -> list[Tensor]:
+        """What the plan multiplies with, in the type that autocast computes in: see ``prepared``."""
+        weights = self.plan.weights(self.tensors())
+        device = weights[0].device.type
+        if torch.is_autocast_enabled(device):
+            weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
+        return weights
+
+    def forward(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         if x.dim() == 2:
-            return self.contract(x)
+            return self.contract(x, weights)
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return self.contract(rows).reshape(*x.shape[:-1], self.weight_shape[0])
+        return self.contract(rows, weights).reshape(*x.shape[:-1], self.weight_shape[0])
 
 
 class FactorisedConv2d(Factorised):

@@ -13,6 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from .layers import StepLinear, prepared
+
 
 class Recurrent(nn.Module):
     """``(b, steps, features)`` to the hidden states ``(b, steps, hidden)``, the first from a state of zeros.
@@ -26,7 +28,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.size = hidden
         self.input = nn.Linear(features, self.gates * hidden)
-        self.hidden = nn.Linear(hidden, self.gates * hidden)
+        self.hidden = StepLinear(hidden, self.gates * hidden)
 
 
 class LSTM(Recurrent):
@@ -36,9 +38,9 @@ class LSTM(Recurrent):
 
     def forward(self, x: Tensor) -> Tensor:
         state = cell = x.new_zeros(x.shape[0], self.size)
-        states = []
+        states, hidden = [], prepared(self.hidden)
         for given in self.input(x).unbind(1):
-            i, f, g, o = (given + self.hidden(state)).chunk(4, 1)
+            i, f, g, o = (given + hidden(state)).chunk(4, 1)
             cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
             state = o.sigmoid() * cell.tanh()
             states.append(state)
@@ -52,9 +54,9 @@ class GRU(Recurrent):
 
     def forward(self, x: Tensor) -> Tensor:
         state = x.new_zeros(x.shape[0], self.size)
-        states = []
+        states, hidden = [], prepared(self.hidden)
         for given in self.input(x).unbind(1):
-            (r, z, n), (hidden_r, hidden_z, hidden_n) = given.chunk(3, 1), self.hidden(state).chunk(3, 1)
+            (r, z, n), (hidden_r, hidden_z, hidden_n) = given.chunk(3, 1), hidden(state).chunk(3, 1)
             n = (n + (r + hidden_r).sigmoid() * hidden_n).tanh()
             state = n + (z + hidden_z).sigmoid() * (state - n)
             states.append(state)

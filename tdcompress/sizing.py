@@ -17,7 +17,7 @@ from .network.cost import Rates
 from .network.graph import Core, Graph
 from .network.ranks import absorbed
 from .network.search import paths
-from .plans import layer_geometry, path_macs
+from .plans import path_macs
 from .swap import Swap
 
 _SHUNNED = 10
@@ -61,11 +61,9 @@ def meet(
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
         smallest, largest, nearest = (budget.said(total, whole) for total in totals)
-        faster = "; a layer that is faster reconstructed costs its dense MACs, with method.plan=chain none does"
         raise ConfigError(
             f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
             f"the nearest found {nearest}"
-            + (faster if budget.kind == "macs" and error.smallest < target < error.largest else "")
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph if budget.adaptive else absorbed(graph)  # a bond that is to be cut must be there
@@ -93,5 +91,5 @@ def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
     if isinstance(swap.layer, nn.Conv2d) and swap.layer.groups > 1:  # the weight is reconstructed
         return lambda graph: dense
     new = swap.module([torch.empty(swap.graph.shape(core), device="meta") for core in swap.graph.cores])
-    path = paths(swap.graph, layer_geometry(new, next(iter(swap.inputs)), batch_size), Rates(), swap.method.plan)[0]
+    path = paths(swap.graph, swap.geometry(new, batch_size), Rates(), swap.method.plan)[0]
     return lambda graph: dense if swap.stays_dense(graph) else path_macs(graph, path, new, swap.inputs)

@@ -15,14 +15,16 @@ from torch import nn
 from .config import KERNELS, ConfigError, MethodConfig, listed_ranks, parse_budget, parse_rank
 from .formats import FORMATS, Format, find_format
 from .inputs import Inputs
-from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLinear
+from .layers import Factorised, FactorisedConv2d, FactorisedLinear, FeatureMapLinear, StepLinear
 from .network.graph import Graph, validate
 from .network.init import INITS
 from .network.layout import arrange
+from .network.path import Geometry
 from .network.ranks import capped
 from .network.search import PLANS
 from .network.unfolding import energy, unfolding_ranks
 from .network.vbmf import vbmf_rank
+from .plans import layer_geometry
 
 
 @dataclass
@@ -49,6 +51,11 @@ class Swap:
     def parameters(self, graph: Graph) -> int:
         """Entries of the layer's weight, held as ``graph`` or dense."""
         return graph.dense_parameters if self.stays_dense(graph) else graph.parameters
+
+    def geometry(self, new: Factorised, batch_size: int) -> Geometry:
+        """What the planner sees of ``new``, a layer that this swap makes: the first of its inputs."""
+        shape, calls = next(iter(self.inputs.items()))
+        return replace(layer_geometry(new, shape, batch_size), uses=calls if isinstance(self.layer, StepLinear) else 1)
 
     def module(self, cores: Sequence[torch.Tensor]) -> Factorised:
         """The layer that holds these cores."""
@@ -77,6 +84,9 @@ def swap_for(
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
+    budget = parse_budget(str(rank))
+    if budget is not None and budget.kind == "macs" and method.plan == "model":
+        method = replace(method, plan="contract")  # a weight that is put together costs its dense MACs at any rank
     chosen = method
     if method.layout is None:
         method = replace(method, layout=_layout(layer, format, rank, method))
@@ -84,7 +94,7 @@ def swap_for(
     swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
     if cores is not None:
         swap.graph = _held(swap, chosen, cores)
-    elif parse_budget(str(rank)) is None:
+    elif budget is None:
         swap.graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
     return swap
 

@@ -94,7 +94,7 @@ BAD = {
     "train method.layout=rows": "unknown method.layout 'rows', known: channels, matrix, split, paired",
     "train method.kernel=closed": "unknown method.kernel 'closed', known: merged, separate, open",
     "train method=tt method.kernel=open method.layout=channels": "kernel=open needs a format with a central core",
-    "train method.plan=best": "unknown plan 'best', known: model, measure, chain, dense",
+    "train method.plan=best": "unknown plan 'best', known: model, measure, contract, chain, dense",
     "train method.init=zero": "unknown init 'zero', known: variance",
     "train rank=0": "rank=0 must be at least 1",
     "train rank=-3": "rank=-3 must be at least 1",

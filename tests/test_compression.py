@@ -228,7 +228,7 @@ REFUSED = [
     ("tt", 4, {"layout": "rows"}, "layer body.0.conv.*rows.*channels, matrix, split, paired"),
     ("tt", 4, {"kernel": "ajar"}, "layer body.0.conv.*ajar.*merged, separate, open"),
     ("tt", 4, {"kernel": "open", "layout": "channels"}, "layer body.0.conv.*open.*ht, tucker.*tt"),
-    ("tt", 4, {"plan": "luck"}, "layer body.0.conv.*luck.*model, measure, chain, dense"),
+    ("tt", 4, {"plan": "luck"}, "layer body.0.conv.*luck.*model, measure, contract, chain, dense"),
     ("tt", 4, {"init": "zeros"}, "layer body.0.conv.*zeros.*variance, orthogonal"),
     ("tt", 4, {"colour": "red"}, "colour.*layout"),
     ("tt", 4, {"layout": "split", "in_modes": [4, 5]}, "layer body.0.conv.*product 20.*16"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -165,6 +167,22 @@ def test_no_named_plan_is_cheaper_than_the_models_choice(case: Case):
         (path,) = paths(graph, geometry(case), Rates(), plan)
         assert path.seconds >= best
         assert len(path.terms) == (len(graph.cores) if plan == "chain" else 1)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_contraction_never_merges_all_cores(case: Case):
+    graph = case.graph()
+    chain, best, found = (paths(graph, geometry(case), Rates(), plan)[0] for plan in ("chain", "model", "contract"))
+    assert len(found.terms) > 1 and best.seconds <= found.seconds <= chain.seconds
+    assert len(best.terms) == 1 or best == found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_many_inputs_share_costs_each_a_part(case: Case):
+    graph, one = case.graph(), geometry(case)
+    alone, shared = (paths(graph, replace(one, uses=uses), Rates(), "dense")[0].seconds for uses in (1, 4))
+    free = paths(graph, replace(one, uses=math.inf), Rates(), "dense")[0].seconds
+    assert shared - free == pytest.approx((alone - free) / 4)
 
 
 # The chains one writes by hand, at rank 3 from 8 to 12 channels: taps, groups, channels in and out of each convolution.

@@ -14,6 +14,7 @@ from tdcompress.compression import compress
 from tdcompress.config import ArchConfig, ConfigError, MethodConfig, parse_rank
 from tdcompress.formats import FORMATS
 from tdcompress.layers import Factorised
+from tdcompress.network.calls import Merge
 from tdcompress.recurrent import GRU, LSTM, Steps
 from tdcompress.report import layer_report
 from tdcompress.swap import build_graph, with_rank
@@ -77,6 +78,17 @@ def test_outputs_and_gradients_are_torchs(kind, format, kept):
                 assert_close(core.grad, wanted)
         else:
             assert_close(layer.weight.grad, gradient)
+
+
+@pytest.mark.parametrize("format", sorted(name for name, format in FORMATS.items() if format.factorised))
+@pytest.mark.parametrize("kind", OURS)
+def test_what_is_merged_of_the_cores_is_merged_once_a_pass(kind, format, monkeypatch):
+    rnn = compressed(OURS[kind](FEATURES, HIDDEN), format, plan="dense")
+    merges, once = [], Merge.__call__
+    monkeypatch.setattr(Merge, "__call__", lambda merge, slots: (merges.append(merge), once(merge, slots))[1])
+    rnn(torch.randn(BATCH, STEPS, FEATURES))
+    assert sorted(map(id, merges)) == sorted(map(id, (*rnn.input.plan.merges, *rnn.hidden.plan.merges)))
+    assert rnn.hidden.plan.merges
 
 
 @pytest.mark.parametrize("kind", OURS)

@@ -65,9 +65,12 @@ class Weight:
         weight = slots[self.slot].permute(self.order).reshape(self.shape)
         return weight if self.copies == 1 else weight.expand(self.copies, *self.shape).flatten(0, 1)
 
-    def kernel(self, slots: list[Tensor]) -> Tensor:
-        """The same as conv2d wants it, copied where it does not lie so; in double precision that is plainly."""
-        weight = self(slots)
+
+class Kernel(Weight):
+    """The same as conv2d wants it, copied where it does not lie so; in double precision that is plainly."""
+
+    def __call__(self, slots: list[Tensor]) -> Tensor:
+        weight = super().__call__(slots)
         plain = weight.dtype == torch.float64
         return weight.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
 
@@ -82,11 +85,11 @@ class Linear:
     summed: int
     new: tuple[int, ...]
 
-    def __call__(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if self.order is not None:
             x = x.permute(self.order)
         lead = x.shape[: self.lead]
-        x = F.linear(x.reshape(*lead, self.summed), self.weight(slots), bias)
+        x = F.linear(x.reshape(*lead, self.summed), weight, bias)
         return x if len(self.new) == 1 else x.reshape(*lead, *self.new)
 
 
@@ -101,10 +104,10 @@ class Batched:
     summed: int
     new: tuple[int, ...]
 
-    def __call__(self, x: Tensor, slots: list[Tensor]) -> Tensor:
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.order is not None:
             x = x.permute(self.order)
-        lead, weight = x.shape[: self.lead], self.weight(slots)
+        lead = x.shape[: self.lead]
         rows = math.prod(lead[self.group :])
         return (x.reshape(weight.shape[0], rows, self.summed) @ weight).reshape(*lead, *self.new)
 
@@ -115,8 +118,8 @@ class Scale:
 
     weight: Weight
 
-    def __call__(self, x: Tensor, slots: list[Tensor]) -> Tensor:
-        return x * self.weight(slots).to(x.dtype)  # autocast leaves products alone, and they would be widened
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x * weight.to(x.dtype)  # autocast leaves products alone, and they would be widened
 
 
 @dataclass(frozen=True)
@@ -133,18 +136,18 @@ class Conv:
     padding: tuple[int, int]
     dilation: tuple[int, int]
 
-    def __call__(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         if self.order is not None:
             x = x.permute(self.order)
         lead = x.shape[: self.lead]
-        x = self.convolved(x, slots, bias)
+        x = self.convolved(x, kernel, bias)
         return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
 
-    def convolved(self, x: Tensor, slots: list[Tensor], bias: Tensor | None = None) -> Tensor:
+    def convolved(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         """Of an activation in the right order: ``(images, channels, y, x)``, as conv2d itself gives it."""
         lead, (height, width) = x.shape[: self.lead], x.shape[self.lead : self.lead + 2]
         x = x.reshape(math.prod(lead), height, width, self.channels).permute(0, 3, 1, 2)
-        return F.conv2d(x, self.weight.kernel(slots), bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 Step = Linear | Batched | Scale | Conv

@@ -56,9 +56,9 @@ def _paired(tree: Any) -> Tree:
 @dataclass(frozen=True)
 class Geometry:
     """The input as the planner sees it: images in a batch; ``space`` maps y and x to (size before, size after) the
-    convolution along that axis, and is empty for a linear layer. ``constant``: the cores no longer change, as in a
-    network that only infers, so merging them costs nothing."""
+    convolution along that axis, and is empty for a linear layer. ``uses``: how many inputs share what is merged of the
+    cores; infinitely many in a network that only infers, where merging costs nothing."""
 
     batch: int
     space: tuple[tuple[str, tuple[int, int]], ...] = ()
-    constant: bool = False
+    uses: float = 1

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from .calls import Batched, Conv, Convolution, Linear, Merge, Scale, Step, Weight
+from .calls import Batched, Conv, Convolution, Kernel, Linear, Merge, Scale, Step, Weight
 from .cost import Rates
 from .graph import Graph
 from .parts import KERNEL, arranged, convolves, others, parts, result
@@ -40,20 +40,28 @@ class Plan:
 
         Images ``(b, in, y, x)``, best channels last, become ``(b, out, y', x')``; rows ``(b, in)`` become ``(b, out)``.
         """
+        return self.apply(x, self.weights(cores), bias)
+
+    def weights(self, cores: Sequence[Tensor]) -> list[Tensor]:
+        """What the calls multiply with, one tensor a call: cores, and products of them."""
         slots = list(cores)
         for merge in self.merges:
             slots.append(merge(slots))
+        return [step.weight(slots) for step in self.steps]
+
+    def apply(self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Contract ``x`` with what ``weights`` gave and add the bias."""
         if self.spatial:
             x = x.permute(0, 2, 3, 1)
         lead = x.dim() - 1
         x = x.reshape(*x.shape[:-1], *self.in_sizes)
-        for step in self.steps[:-1]:
-            x = step(x, slots)
-        last = self.steps[-1]
+        for step, weight in zip(self.steps[:-1], weights, strict=False):
+            x = step(x, weight)
+        last, weight = self.steps[-1], weights[-1]
         if self.fuse_bias and isinstance(last, Conv) and last.order is None:
             # Not a view of it: the activation function behind may then work in place without a copy.
-            return last.convolved(x, slots, bias)
-        x = last(x, slots, bias) if self.fuse_bias and isinstance(last, (Linear, Conv)) else last(x, slots)
+            return last.convolved(x, weight, bias)
+        x = last(x, weight, bias) if self.fuse_bias and isinstance(last, (Linear, Conv)) else last(x, weight)
         if self.order is not None:
             x = x.permute(self.order)
         if len(x.shape) > lead + 1:
@@ -129,19 +137,23 @@ class _Compiler:
         spread = others(need) if term.spread else ()
         copies = self.size(spread)
 
-        def weight(*arrangement: str, shape: tuple[int, ...], memory: tuple[str, ...] = ()) -> Weight:
+        def weight(
+            *arrangement: str, shape: tuple[int, ...], memory: tuple[str, ...] = (), kind: type[Weight] = Weight
+        ) -> Weight:
             order, stored = (tuple(indices.index(i) for i in part) for part in (arrangement, memory or arrangement))
-            return Weight(slot, order, shape, stored, copies)
+            return kind(slot, order, shape, stored, copies)
 
         step: Step
         if convolves(wanted, need, bool(axes), self.spatial):
             taps = tuple(self.graph.sizes[axis] if axis in axes else 1 for axis in KERNEL)
             stride, padding, dilation = self.convolution.along(axes)
             shape = (self.size(group) * math.prod(new), summed, *taps)
-            matrix = weight(*group, *term.new, *tail, *axes, shape=shape, memory=(*group, *term.new, *axes, *tail))
+            kernel = weight(
+                *group, *term.new, *tail, *axes, shape=shape, memory=(*group, *term.new, *axes, *tail), kind=Kernel
+            )
             before = wanted.index("y")
             step = Conv(
-                matrix,
+                kernel,
                 permute,
                 before,
                 copies * self.size(group) * summed,

@@ -12,7 +12,7 @@ from .graph import Graph
 from .parts import KERNEL, Parts, arranged, convolves, others, parts, result
 from .path import Geometry, Path, Term, Tree
 
-PLANS = ("model", "measure", "chain", "dense")
+PLANS = ("model", "measure", "contract", "chain", "dense")
 _SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
 _MEASURED = 6
 
@@ -118,8 +118,8 @@ class _Search:
 
     def _apply(self, order: tuple[str, ...], done: int, subset: int) -> Iterator[tuple[tuple[str, ...], float, Term]]:
         """Every way of applying the merged cores of ``subset``: order afterwards, seconds, term."""
-        merge, tree, indices = self.trees[subset]
-        merge = 0.0 if self.geometry.constant else merge
+        whole, tree, indices = self.trees[subset]
+        merge = whole / self.geometry.uses
         axes = tuple(index for index in indices if index in KERNEL)
         weight = tuple(index for index in indices if index not in KERNEL)
         need = parts(order, weight, self.needed(done | subset))
@@ -210,8 +210,8 @@ def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -
     """Candidate paths, the cheapest by the model first.
 
     ``plan``: ``model`` gives the optimum of the cost model over all connected contraction orders, ``measure`` the best
-    few, of which a measurement may choose; ``chain`` applies one core at a time; ``dense`` merges all cores into the
-    dense weight.
+    few, of which a measurement may choose; ``contract`` the optimum of those that never merge all cores into the dense
+    weight; ``chain`` applies one core at a time; ``dense`` merges all cores.
     """
     return list(_paths(graph, tuple(sorted(graph.sizes.items())), geometry, rates, plan))
 
@@ -223,10 +223,13 @@ def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry,
     named = {"chain": singles, "dense": [search.everything]}
     if plan in named:
         return search.run(named[plan])[:1]
+    if plan == "contract":
+        del named["dense"]
     known = [path for allowed in named.values() for path in search.run(allowed)[:1]]
     slack = _SLACK if plan == "measure" else 1 + 1e-9
     bound = slack * min(path.seconds for path in known)
-    best = sorted([*search.run(list(search.trees), bound), *known], key=lambda path: path.seconds)
-    if plan == "model":
+    subsets = [subset for subset in search.trees if plan != "contract" or subset != search.everything]
+    best = sorted([*search.run(subsets, bound), *known], key=lambda path: path.seconds)
+    if plan != "measure":
         return best[:1]
     return list({path.terms: path for path in [*best[:_MEASURED], *known]}.values())
