@@ -28,8 +28,8 @@ def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Inpu
 
     try:
         _watched(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # anyone's code, which may object to a shape in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
     return found
 

@@ -277,6 +277,15 @@ def test_an_input_the_model_cannot_take(shape: tuple[int, ...]):
         compress(Net(), "tt", 4, shape)
 
 
+def test_a_model_that_objects_in_its_own_way():
+    class Picky(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError
+
+    with pytest.raises(ConfigError, match=r"cannot take an input of shape \(3, 8, 8\): AssertionError"):
+        compress(Picky(), "tt", 4, SHAPE)
+
+
 @pytest.mark.parametrize("format", FACTORISED)
 def test_copies_pickles_and_state_dicts(format: str):
     model, x = compress(Net(), format, 4, SHAPE).eval(), torch.randn(2, *SHAPE)
