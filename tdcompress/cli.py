@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (of the processes that torchrun starts, the first one speaks)
     if words[:1] == ["-sc"] or words[:1] == ["--shell-completion"]:
         words = ["train", *words]
-    if not words or words[0] in ("-h", "--help", "help"):
+    composed = words[:1] in (["train"], ["show"], ["compress"])  # Hydra has a page of its own for these
+    if not words or words[0] == "help" or (not composed and {"-h", "--help"} & set(words)):
         print(HELP, end="")
         return
     if words[0] not in VERBS:

@@ -45,7 +45,7 @@ def tdc(tmp_path, monkeypatch, capfd):
     return run
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["bench", "step", "--help"]])
 def test_help_names_the_verbs_without_torch(words):
     code = (
         f"import sys; from tdcompress.cli import main; main({words!r}); "
