@@ -186,12 +186,22 @@ def _by_rank(runs: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
 
 
 def _labelled(runs: pandas.DataFrame, by_rank: bool = True) -> pandas.DataFrame:
-    """Ordered by rank, with a column ``label``: the method, its rank where ranks differ, its variant."""
+    """Ordered by rank, with a column ``label``: the method, its rank where ranks differ, its variant.
+
+    Without the rank it still says where ranks were cut while training: a line over sizes does not mix the two.
+    """
     keys = [(natural(rank), variant) for rank, variant in zip(runs["rank"], runs["variant"], strict=True)]
     ordered = runs.iloc[sorted(range(len(runs)), key=keys.__getitem__)]
-    ranks = ordered["rank"] if by_rank and ordered.loc[ordered["rank"] != "", "rank"].nunique() > 1 else ""
+    if by_rank:
+        ranks = ordered["rank"] if ordered.loc[ordered["rank"] != "", "rank"].nunique() > 1 else ""
+    else:
+        ranks = ordered["rank"].map(lambda rank: "adaptive" if _adaptive(rank) else "")
     labels = ordered["method"] + " " + ranks + " " + ordered["variant"]
     return ordered.assign(label=[" ".join(label.split()) for label in labels])
+
+
+def _adaptive(rank: str) -> bool:
+    return rank.startswith("adaptive:")
 
 
 def natural(rank: str) -> tuple[float, str]:
@@ -231,9 +241,10 @@ def _absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str
     ):
         cells.setdefault((label, at), {})[int(seed)] = "" if directory in shown else status
     plain = runs[(runs["variant"] == "") & ((runs["rank"] != "") | (by != "rank"))]
-    for label in plain["label"].unique():
-        for at in sorted(set(value[plain.index]), key=natural):
-            cells.setdefault((label, at), {})
+    for label, rows in plain.groupby("label", sort=False):
+        alike = plain["rank"].map(_adaptive) == _adaptive(rows["rank"].iloc[0])
+        for at in sorted(set(value[plain.index[alike]]), key=natural):
+            cells.setdefault((str(label), at), {})
     seeds = [seed for found in cells.values() for seed in found]
     usual = {seed for seed in seeds if 2 * seeds.count(seed) > sum(map(bool, cells.values()))}
     told = []

@@ -143,6 +143,18 @@ def test_accuracy_over_the_learning_rate(tmp_path):
     assert "lr 0.01," in figures["test_accuracy_over_epochs"].caption  # the one that serves the runs best
 
 
+def test_a_line_over_sizes_has_either_fixed_or_adaptive_ranks(tmp_path):
+    for size in (10, 20):
+        for method in ("tt", "cp"):
+            make(tmp_path, method, rank=f"{size}x", parameters=20_000 // size)
+        make(tmp_path, "tt", rank=f"adaptive:{size}x", parameters=20_000 // size)
+    drawing = drawn(tmp_path)["accuracy_over_parameters"]
+    (axes,) = drawing.figure.axes
+    _, labels = axes.get_legend_handles_labels()
+    assert sorted(labels) == ["cp", "tt", "tt adaptive"]
+    assert "no run" not in drawing.caption
+
+
 def test_what_is_missing_is_said(tmp_path):
     for seed in range(3):
         make(tmp_path, "dense", seed=seed)
