@@ -163,9 +163,10 @@ class Learner:
                 # A plateau is looked for in the training loss: the test set decides nothing here.
                 self.scheduler.step(*([row["train_loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
         self._open_epoch(self.epoch + 1)
-        finite = math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])  # else nothing can be told apart
-        wanted = self.shrinkage.wanted(self.model, self.epoch) if self.shrinkage and finite else None
-        if not wanted or not self.shrinkage:
+        if self.shrinkage is None or not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])):
+            return False
+        wanted = self.shrinkage.wanted(self.model, self.epoch)
+        if wanted is None:
             return False
         for core in shrink(self.model, wanted, self.shrinkage.fixed):
             state = self.optimizer.state[core]
