@@ -184,6 +184,16 @@ def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
     return runs.reset_index(drop=True)
 
 
+def _without_place(config: dict[str, Any], results_dir: Path) -> dict[str, Any]:
+    """The configuration with the run that it starts from named from beside ``results_dir``, wherever that lies."""
+    if not config.get("init_from"):
+        return config
+    folder, start = results_dir.resolve(), Path(str(config["init_from"])).resolve()
+    if not start.is_relative_to(folder):
+        return config
+    return config | {"init_from": Path(folder.name, start.relative_to(folder)).as_posix()}
+
+
 def read_metrics(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Every epoch of every run of ``read_runs``: the run's columns, then those of metrics.csv.
 
@@ -236,6 +246,7 @@ def _row(directory: Path) -> dict[str, Any]:
         return {"variant": "", "rank": "", "setting": "", **row, "directory": str(directory)}
     config = summary.get("config")
     config = config if isinstance(config, dict) else {}
+    config = _without_place(config, directory.parents[4])
     variant, setting = choices(config) if config else ("", "")
     versions = summary.get("versions")
     row = {column: summary.get(column) for column in COLUMNS}

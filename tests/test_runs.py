@@ -323,6 +323,16 @@ def test_what_else_was_chosen_is_told_apart(tmp_path):
     assert set(runs.torch) == {"2.0"}
 
 
+def test_the_run_that_one_starts_from_is_named_wherever_the_results_lie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dense, elsewhere = Path("results/runs/mnist/vgg16/dense/seed0"), "/weights/vgg16.pth"
+    for seed, start in enumerate([str(dense.resolve()), str(dense), elsewhere]):
+        config = plain(replace(BASELINE, init_from=start))
+        write_run(tmp_path / f"results/runs/mnist/vgg16/tt-8-{seed}/seed{seed}", config=config)
+    for results_dir in ("results", tmp_path / "results"):
+        assert read_runs(results_dir).setting.tolist() == [f"init_from={path}" for path in (dense, dense, elsewhere)]
+
+
 def test_no_results_are_an_empty_table(tmp_path):
     runs = read_runs(tmp_path / "nowhere")
     assert runs.empty
