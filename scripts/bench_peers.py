@@ -22,14 +22,15 @@ from peer_layers import PEERS, Peer
 from torch import Tensor, nn
 
 from tdcompress import compress
-from tdcompress.bench.clock import compare, finished
 from tdcompress.bench.layers import LayerShape, Pass, layer_shapes
 from tdcompress.bench.machine import columns, methods, rates, start
 from tdcompress.bench.options import Options, read
 from tdcompress.bench.table import show, write
-from tdcompress.config import ConfigError, parse_rank
-from tdcompress.layers import Factorised
-from tdcompress.progress import bar
+from tdcompress.device.clock import compare, finished
+from tdcompress.layers.base import Factorised
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.rank import parse_rank
+from tdcompress.train.watch import bar
 
 _SHOWN = (
     *("peer", "layer", "method", "layout", "rank", "batch_size", "parameters", "peer_parameters", "difference"),

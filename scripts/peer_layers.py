@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdcompress.layers import Factorised
+from tdcompress.layers.base import Factorised
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 
-from tdcompress.runs import METRICS
+from tdcompress.results.run import METRICS
 
 CLOCKS = ("train_seconds", "test_seconds", "images_per_second", "peak_memory_mb", "train_seconds_per_epoch", "seconds")
 FILES = {".hydra/config.yaml", ".hydra/overrides.yaml", "checkpoint.pt", "lock", "metrics.csv", "summary.json"}

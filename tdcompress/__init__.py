@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Decomposition", "__version__", "compress", "conv2d", "count", "decompose", "fold", "linear"]
+_WHERE = {
+    "compress": "compression.swap",
+    "conv2d": "compression.single",
+    "linear": "compression.single",
+    "decompose": "compression.single",
+    "count": "compression.counts",
+    "fold": "compression.fold",
+}
+__all__ = ["__version__", "compress", "conv2d", "count", "decompose", "fold", "linear"]
 
 if TYPE_CHECKING:
-    from .api import Decomposition, compress, conv2d, count, decompose, fold, linear
+    from .compression.counts import count
+    from .compression.fold import fold
+    from .compression.single import conv2d, decompose, linear
+    from .compression.swap import compress
 
 
 def __getattr__(name: str) -> Any:
     """Import the rest (and with it torch) only when it is asked for."""
-    if name in __all__:
-        import importlib
-
-        return getattr(importlib.import_module(".api", __name__), name)
+    if name in _WHERE:
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

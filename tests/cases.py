@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tdcompress.compression import compress
-from tdcompress.config import KERNELS, LAYOUTS, MethodConfig
-from tdcompress.formats import FORMATS
-from tdcompress.layers import Factorised
-from tdcompress.network.graph import Graph
-from tdcompress.swap import build_graph, with_rank
+from tdcompress.compression.spec import build_graph
+from tdcompress.compression.swap import compress
+from tdcompress.config.schema import MethodConfig
+from tdcompress.layers.base import Factorised
+from tdcompress.tensor.build import with_rank
+from tdcompress.tensor.formats import FORMATS
+from tdcompress.tensor.graph import Graph
+from tdcompress.tensor.layout import KERNELS, LAYOUTS
 
 IN, OUT, TAPS = 8, 12, (3, 2)  # split in two: 2*4 and 3*4; no two sizes alike, so that a swap of modes shows
 IMAGE = (7, 6)

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable
 from functools import cache
 
-from tdcompress.network.cost import Rates
-from tdcompress.network.graph import Graph
-from tdcompress.network.parts import KERNEL, Parts, arranged, result
-from tdcompress.network.path import Geometry
+from tdcompress.tensor.contraction.cost import Rates
+from tdcompress.tensor.contraction.path import Geometry
+from tdcompress.tensor.contraction.roles import KERNEL, Parts, arranged, result
+from tdcompress.tensor.graph import Graph
 
 
 class Symmetric(Rates):

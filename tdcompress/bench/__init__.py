@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from ..config import ConfigError
+from ..tensor.errors import ConfigError
 
 VERBS = {
     "layers": "single layers against their dense twins and against a hand-written chain of convolutions",

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Factorised, FactorisedConv2d
-from ..network.graph import Graph
+from ..layers.base import Factorised
+from ..layers.conv import FactorisedConv2d
+from ..tensor.graph import Graph
 
 AXES = ("kh", "kw")
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import parse_rank
-from ..folding import fold
-from ..precision import compute_dtype
-from ..progress import bar
-from .clock import compare, finished
+from ..compression.fold import fold
+from ..device.clock import compare, finished
+from ..device.precision import compute_dtype
+from ..tensor.rank import parse_rank
+from ..train.watch import bar
 from .machine import columns, methods, rates, start
 from .options import Options, read
 from .table import show, write

@@ -11,18 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..archs import build
-from ..compression import compress, kept_layers
-from ..config import ArchConfig, ConfigError, MethodConfig, parse_rank
-from ..formats import find_format
-from ..inputs import input_shapes
-from ..precision import autocast
-from ..progress import bar
-from ..report import layer_report
-from ..sources import SHAPES
-from ..swap import build_graph, with_rank
-from ..tuning import tunable, tune
-from .clock import compare, finished
+from ..compression.counts import count
+from ..compression.spec import build_graph
+from ..compression.swap import compress, kept_layers
+from ..compression.trace import input_shapes
+from ..compression.tuning import tunable, tune
+from ..config.schema import ArchConfig, MethodConfig
+from ..data.sources import SHAPES
+from ..device.clock import compare, finished
+from ..device.precision import autocast
+from ..models.build import build
+from ..tensor.build import with_rank
+from ..tensor.errors import ConfigError
+from ..tensor.formats import find_format
+from ..tensor.rank import parse_rank
+from ..train.watch import bar
 from .hand import hand_chain
 from .machine import columns, methods, rates, start
 from .options import Options, read
@@ -30,6 +33,8 @@ from .table import show, write
 
 NETWORKS = {"vgg16": "cifar10", "lenet": "mnist"}
 """Networks whose layers are timed, and the data set whose images they get."""
+
+
 _COLUMNS = (
     *("layer", "method", "rank", "parameters", "macs", "dense_macs", "ms", "dense_ms", "ratio", "hand_ms"),
     *("hand_ratio", "plan"),
@@ -150,7 +155,7 @@ def measure(
     if tunable(model):
         tune(model, images, autocast(device, options.precision))
     images.requires_grad_()
-    report = layer_report(model, shape.input_shape)["layers"][0]
+    report = count(model, shape.input_shape)["layers"][0]
     hand = hand_chain(model[0])
     rivals = {"dense": dense, **({"hand": hand} if hand is not None else {})}
     ours, *others = (finished(Pass(layer, images, options.precision), device) for layer in (model[0], *rivals.values()))

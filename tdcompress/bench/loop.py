@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
-from ..archs import build
-from ..compression import compress
-from ..config import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig, parse_rank
-from ..data import datasets
-from ..interrupt import StopSignals
-from ..learner import Learner
-from ..progress import bar
-from ..sources import load
-from .clock import compare, finished
+from ..compression.swap import compress
+from ..config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
+from ..data.datasets import datasets
+from ..data.sources import load
+from ..device.clock import compare, finished
+from ..models.build import build
+from ..tensor.rank import parse_rank
+from ..train.interrupt import StopSignals
+from ..train.learner import Learner
+from ..train.watch import bar
 from .machine import columns, rates, start
 from .options import Options, read
 from .ordinary import ImageDataset, OrdinaryLoop

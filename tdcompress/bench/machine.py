@@ -7,13 +7,13 @@ from typing import TypeVar
 
 import torch
 
-from ..formats import FORMATS, find_format
-from ..memory import keep_freed_memory
-from ..network.cost import Rates
-from ..network.measure import device_name, device_rates
-from ..precision import compute_dtype, effective_precision
-from ..train import choose_device
-from ..version import version
+from ..device.machine import choose_device, device_name
+from ..device.memory import keep_freed_memory
+from ..device.precision import compute_dtype, effective_precision
+from ..device.rates import device_rates
+from ..results.version import version
+from ..tensor.contraction.cost import Rates
+from ..tensor.formats import FORMATS, find_format
 from .options import Options
 
 T = TypeVar("T", bound=Options)

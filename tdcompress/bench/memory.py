@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ..config import ConfigError
-from ..memory import forget_peak, peak_memory
+from ..device.memory import forget_peak, peak_memory
+from ..tensor.errors import ConfigError
 from .training import Network, TrainingStep
 
 _STEPS = 2  # the first one makes the optimizer's buffers, the second works with them

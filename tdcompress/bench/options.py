@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from ..config import DEVICES, LAYOUTS, PRECISIONS, ConfigError
+from ..config.schema import DEVICES, PRECISIONS
+from ..tensor.errors import ConfigError
+from ..tensor.layout import LAYOUTS
 
 T = TypeVar("T", bound="Options")
 
@@ -95,6 +97,8 @@ _BY_KEY: dict[str, Callable[[str, str], Any]] = {
     "threads": _whole,
     "limit": _whole,
 }
+
+
 _BY_TYPE: dict[type, Callable[[str, str], Any]] = {
     str: _text,
     tuple: _names,

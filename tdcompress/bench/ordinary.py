@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import DatasetConfig
-from ..data import statistics
-from ..sources import Arrays
+from ..config.schema import DatasetConfig
+from ..data.datasets import statistics
+from ..data.sources import Arrays
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ..config import ConfigError, parse_rank
-from ..formats import find_format
-from ..progress import bar
-from .clock import compare, finished
+from ..device.clock import compare, finished
+from ..tensor.errors import ConfigError
+from ..tensor.formats import find_format
+from ..tensor.rank import parse_rank
+from ..train.watch import bar
 from .machine import columns, methods, start
 from .memory import step_memory
 from .options import Options, read

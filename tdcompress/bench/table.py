@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runs import write_text
+from ..device.files import write_text
 
 Row = Mapping[str, Any]
 

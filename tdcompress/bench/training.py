@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..archs import build
-from ..compression import compress
-from ..config import ArchConfig, ConfigError, DatasetConfig
-from ..plans import plans, use_plans
-from ..precision import autocast
-from ..recorded import Recorded
-from ..report import layer_report
-from ..sources import shape
-from ..tuning import tunable, tune
+from ..compression.counts import count
+from ..compression.plans import plans, use_plans
+from ..compression.swap import compress
+from ..compression.tuning import tunable, tune
+from ..config.schema import ArchConfig, DatasetConfig
+from ..data.sources import shape
+from ..device.graphs import Recorded
+from ..device.precision import autocast
+from ..models.build import build
+from ..tensor.errors import ConfigError
 from .hand import hand_network
 from .machine import rates
 
@@ -85,7 +86,7 @@ class TrainingStep:
         elif not network.by_hand and tunable(model):
             tune(model, self.images, autocast(device, network.precision))
         self.paths = plans(model)
-        report = layer_report(model, network.image)
+        report = count(model, network.image)
         self.parameters, self.macs = report["parameters"], report["macs"]
         by_hand = hand_network(model) if network.by_hand else model
         if by_hand is None:

@@ -1,0 +1,103 @@
+"""``tdc export``: a run's trained network as a file that needs nothing of this package."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..bench.table import show
+from ..compression.export import WRITERS, Network, Trained, export
+from ..compression.fold import PLANS, fold
+from ..compression.plans import use_plans
+from ..device.clock import compare
+from ..device.files import RunError
+from ..results.identity import typed
+from ..tensor.errors import ConfigError
+from ..train import checkpoint
+from ..train.network import dense, initial
+from ..train.weights import Weights
+
+_ROUNDS = 21
+
+
+def run(options: Mapping[str, str]) -> None:
+    """``tdc export run=DIR format=onnx [output=FILE] [plan=model]``: write the file, print what each network takes.
+
+    Raises ``ConfigError`` for bad options, ``RunError`` for a directory without a trained network, and where what was
+    written is not what was trained; then there is no file.
+    """
+    known = {"run": "", "format": "", "output": "", "plan": "model"}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"unknown key '{key}', known: {', '.join(known)}")
+    chosen = {**known, **options}
+    for key, example in (("run", "results/runs/digits/lenet/tt-8/seed0"), ("format", "onnx")):
+        if not chosen[key]:
+            raise ConfigError(f"tdc export needs {key}=, for example {key}={example}")
+    if chosen["format"] not in WRITERS:
+        raise ConfigError(f"unknown format '{chosen['format']}', known: {', '.join(WRITERS)}")
+    writer = WRITERS[chosen["format"]]
+    missing = [package for package in writer.needs if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(f"format={chosen['format']} needs {missing[0]}: pip install -e '.[export]'")
+    trained = load(Path(chosen["run"]), chosen["plan"])
+    path = Path(chosen["output"] or trained.directory / writer.name)
+    written = export(trained, writer, path)
+    _print_times(trained, path, written)
+    print(path)
+
+
+def load(directory: Path, plan: str = "model") -> Trained:
+    """The network of a run's newest checkpoint, folded along ``plan`` (see ``fold``) for single images.
+
+    Raises ``RunError`` where there is no run, no checkpoint, or one that its own configuration does not fit.
+    """
+    if plan not in PLANS:
+        raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
+    if not directory.is_dir():
+        raise RunError(f"there is no run in {directory}; tdc runs lists those there are")
+    state = checkpoint.load(directory, print)
+    if state is None:
+        raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
+    config = typed(state["config"])
+    config = replace(config, precision="fp32")
+    try:
+        with torch.random.fork_rng([]):
+            model, image = initial(config, torch.device("cpu"), Weights(str(directory), state["model"], None))
+        use_plans(model, state["plans"])
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{directory}: the checkpoint does not fit this network ({reason})") from None
+    model = model.to(memory_format=torch.channels_last).eval()
+    twin, _ = dense(config)
+    twin.load_state_dict(fold(model, image, plan="dense").state_dict())
+    twin = twin.to(memory_format=torch.channels_last).eval()
+    return Trained(directory, image, model, twin, fold(model, image, plan=plan))
+
+
+def _print_times(trained: Trained, path: Path, written: Network) -> None:
+    """A table of milliseconds for one image: medians, each network in turn with the dense one."""
+    images = torch.randn(1, *trained.image)
+    networks = {"as trained": trained.factorised, "folded": trained.folded, "dense": trained.dense}
+    calls = {name: _inference(network, images) for name, network in networks.items()}
+    times = compare(calls["dense"], calls | {path.name: _inference(written, images)}, _ROUNDS)
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    rows = [
+        {"network": name, "parameters": counts.get(name), "ms": pairs.rival_ms, "speedup": pairs.ratio}
+        for name, pairs in times.items()
+    ]
+    rows[-1]["bytes"] = path.stat().st_size
+    show(rows, ("network", "parameters", "bytes", "ms", "speedup"), "one image on this CPU; speedup: dense / this one")
+
+
+def _inference(network: Network, images: Tensor) -> Callable[[], None]:
+    def forward() -> None:
+        with torch.inference_mode():
+            network(images)
+
+    return forward

@@ -1,0 +1,109 @@
+"""Tables of runs as a terminal shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..tensor.rank import parse_budget
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def print_outcome(summaries: list[dict[str, Any]]) -> None:
+    """The runs of a command, and where each one lies."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("method", "rank"):
+        table.add_column(title)
+    for title in ("parameters", "compression", "MACs", "test accuracy", "best", "s/epoch", "status"):
+        table.add_column(title, justify="right")
+    for summary in summaries:
+        accuracy, best, seconds = (
+            summary[key] for key in ("test_accuracy", "best_test_accuracy", "train_seconds_per_epoch")
+        )
+        table.add_row(
+            summary["method"],
+            summary["rank"] or "-",
+            f"{summary['parameters']:,}",
+            f"{summary['compression_ratio']:.2f}x",
+            f"{summary['macs']:,}",
+            "-" if accuracy is None else f"{accuracy:.2%}",
+            "-" if best is None else f"{best:.2%}",
+            "-" if seconds is None else f"{seconds:.2f}",
+            summary["status"],
+        )
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print()
+    console.print(table)
+    for summary in summaries:
+        console.print(summary["directory"], highlight=False, soft_wrap=True)
+
+
+def print_runs(runs: pandas.DataFrame) -> None:
+    """The rows of ``runs.read_runs``; their directories say the data set, the network and the seed."""
+    shown: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "method": ("method", str), "variant": ("variant", str), "rank": ("rank", str), "lr": ("lr", "{:g}".format),
+        "status": ("status", str), "epochs_done": ("done", "{:.0f}".format), "epochs": ("epochs", "{:.0f}".format),
+        "parameters": ("parameters", "{:,.0f}".format), "compression_ratio": ("smaller", "{:.1f}x".format),
+        "test_accuracy": ("accuracy", "{:.2%}".format), "train_seconds_per_epoch": ("s/epoch", "{:.2f}".format),
+        "directory": ("directory", str),
+    }  # fmt: skip
+    out = Table(box=None, header_style="bold", pad_edge=False)
+    for title, _ in shown.values():
+        out.add_column(title, no_wrap=True, overflow="ignore")
+    for row in runs.to_dict("records"):
+        out.add_row(*("-" if row[c] is None or row[c] != row[c] else show(row[c]) for c, (_, show) in shown.items()))
+    console = Console(soft_wrap=True)
+    console.width = 10_000  # a line a run, whatever the terminal: directories are there to be copied
+    console.print(out)
+
+
+def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
+    """Print the per-layer table and the totals; if ``rank`` is a budget, also what it asks for and what is reached.
+
+    With relative errors, ``error`` of layers and of the whole, it has these in place of the plans.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    errors = any("error" in layer for layer in report["layers"])
+    for title in ("layer", "shape", "format", "cores"):
+        table.add_column(title, overflow="fold")
+    for title in ("ranks", "parameters", "MACs", "dense/params", "dense/MACs"):
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("error" if errors else "plan", overflow="fold")
+    for layer in report["layers"]:
+        table.add_row(
+            layer["name"],
+            "x".join(map(str, layer["shape"])),
+            layer["format"],
+            " ".join("x".join(map(str, size)) for size in layer["cores"].values()),
+            " ".join(map(str, layer["ranks"].values())) or "-",
+            f"{layer['parameters']:,}",
+            f"{layer['macs']:,}",
+            f"{layer['dense_parameters'] / layer['parameters']:.1f}",
+            f"{layer['dense_macs'] / layer['macs']:.1f}",
+            layer["plan"] if not errors else f"{layer['error']:.4f}" if "error" in layer else "-",
+        )
+    console = Console()
+    console.width = max(console.width, 150)
+    console.print(table)
+    console.print(
+        f"\n{report['parameters']:,} parameters, dense {report['dense_parameters']:,}: "
+        f"{report['compression_ratio']:.2f}x smaller\n{report['macs']:,} MACs per image, dense "
+        f"{report['dense_macs']:,}: {report['dense_macs'] / report['macs']:.2f}x fewer",
+        highlight=False,
+    )
+    if errors:
+        console.print(f"relative error of all factorised weights together: {report['error']:.4f}", highlight=False)
+    budget = parse_budget(str(rank))
+    if budget is not None and any(layer["ranks"] for layer in report["layers"]):
+        total, dense = ("macs", "dense_macs") if budget.kind == "macs" else ("parameters", "dense_parameters")
+        verb = "training starts with" if budget.adaptive else "reached"
+        console.print(f"rank={budget}: {verb} {budget.said(report[total], report[dense])}", highlight=False)

@@ -1,0 +1,122 @@
+"""Ranks that are found while training: start high, and cut what the weights turn out not to need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+
+import torch
+from torch import nn
+
+from ..layers.base import Factorised
+from ..tensor.caps import capped
+from ..tensor.rounding import energies, truncated
+from .budget import TOLERANCE
+
+
+def start(target: float, dense: int) -> float:
+    """Parameters to start with for ``target`` parameters in the end: halfway to the dense network's, on a log scale."""
+    return math.sqrt(target * dense)
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """Cuts a network down to ``target`` parameters over the first half of ``epochs``, by the same factor after each.
+
+    ``fixed``: name patterns of the layers whose ranks stay.
+
+    The components with the least share of their weight's squared norm for each parameter that goes with them are cut,
+    of all layers and bonds together, so that the ranks are distributed by what the training made of them (in the
+    spirit of Schotthoefer et al. 2022, *Low-rank lottery tickets*, and Zangrando et al. 2024).
+    """
+
+    target: int
+    epochs: int
+    fixed: tuple[str, ...] = ()
+
+    def wanted(self, model: nn.Module, epochs_done: int) -> int | None:
+        """How many parameters ``model`` may have after so many epochs, None if nothing is cut there."""
+        left = max(1, self.epochs // 2) - epochs_done
+        if epochs_done < 1 or left < 0:
+            return None
+        present = _parameters(model)
+        return round(present * (self.target / present) ** (1 / (left + 1)))
+
+
+def shrink(model: nn.Module, parameters: int, fixed: Sequence[str] = ()) -> list[nn.Parameter]:
+    """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
+
+    Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
+    met otherwise, up to that much above ``parameters``.
+    """
+    layers = [
+        _Layer(module)
+        for name, module in model.named_modules()
+        if isinstance(module, Factorised) and not any(fnmatch(name, pattern) for pattern in fixed)
+    ]
+    best = [layer.cheapest() for layer in layers]
+    excess = _parameters(model) - parameters
+    while excess > 0 and any(step is not None for step in best):
+        k, (_, ranks, saved) = min(((k, step) for k, step in enumerate(best) if step), key=lambda found: found[1][0])
+        layers[k].ranks = ranks
+        best[k] = layers[k].cheapest()
+        excess -= saved
+    while True:  # the last cut may have taken more than was needed
+        near = excess >= -TOLERANCE * parameters
+        room = -excess if near else TOLERANCE * parameters - excess
+        steps = [(worth, k, ranks, cost) for k, layer in enumerate(layers) for worth, ranks, cost in layer.raises(room)]
+        if not steps:
+            break
+        _, k, ranks, cost = max(steps, key=lambda step: step[0])
+        layers[k].ranks = ranks
+        excess += cost
+    return [core for layer in layers for core in layer.apply()]
+
+
+@dataclass
+class _Layer:
+    """A layer, the ranks that it is to have, and what each component of its bonds holds."""
+
+    module: Factorised
+    ranks: dict[str, int] = field(init=False)
+    energies: dict[str, list[float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        graph = self.module.graph
+        self.ranks = dict(graph.ranks)
+        with torch.no_grad():
+            self.energies = {bond: energies(graph, self.module.tensors(), bond).tolist() for bond in graph.bonds}
+
+    def cheapest(self) -> tuple[float, dict[str, int], int] | None:
+        """The cut that loses least for what it saves: that ratio, the ranks after it, the parameters saved."""
+        here = self.module.graph.with_ranks(self.ranks).parameters
+        steps = []
+        for bond, rank in self.ranks.items():
+            if rank > 1:
+                graph = capped(self.module.graph, {**self.ranks, bond: rank - 1})
+                saved = here - graph.parameters
+                steps.append((self.energies[bond][rank - 1] / saved, graph.ranks, saved))
+        return min(steps, default=None, key=lambda step: step[0])
+
+    def raises(self, room: float) -> Iterator[tuple[float, dict[str, int], int]]:
+        """The same for each bond that can have a component back within ``room`` parameters."""
+        here = self.module.graph.with_ranks(self.ranks).parameters
+        for bond, rank in self.ranks.items():
+            ranks = {**self.ranks, bond: rank + 1}
+            cost = self.module.graph.with_ranks(ranks).parameters - here
+            if rank < len(self.energies[bond]) and cost <= room and capped(self.module.graph, ranks).ranks == ranks:
+                yield self.energies[bond][rank] / cost, ranks, cost
+
+    def apply(self) -> list[nn.Parameter]:
+        """Give the module its ranks; its cores if any of them changed."""
+        if self.ranks == self.module.graph.ranks:
+            return []
+        with torch.no_grad():
+            self.module.resize(*truncated(self.module.graph, self.module.tensors(), self.ranks))
+        return list(self.module.cores.values())
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,195 @@
+"""Ranks by budget: one scale for a whole network, bisected over counts until it costs what is asked."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from ..tensor.caps import capped, caps, shares
+from ..tensor.graph import Graph
+
+TOLERANCE = 0.02
+NEAR = 0.005  # no more bonds leave the common scale once the total is as near as this
+HALVINGS = 40
+FINEST = 1e-6  # of a power
+PLANNINGS = 8
+HELD = 3  # how far below its share a single bond is tried
+
+
+Count = Callable[[int, Graph], int]
+"""What the weight at a position costs as a graph: parameters or MACs."""
+
+
+class Unreachable(ValueError):
+    """No ranks come near enough: the ``smallest`` and ``largest`` totals there are, and the ``nearest`` one found."""
+
+    def __init__(self, smallest: int, largest: int, nearest: int) -> None:
+        super().__init__(smallest, largest, nearest)
+        self.smallest, self.largest, self.nearest = smallest, largest, nearest
+
+
+def fit(
+    graphs: Sequence[Graph],
+    planned: Callable[[Sequence[Graph]], Count],
+    dense: Sequence[float],
+    fixed: int,
+    target: float,
+) -> list[Graph]:
+    """The graphs with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
+
+    Each weight may cost in proportion to the square root of its ``dense`` cost, as far as its full ranks use it: of all
+    ways to divide a budget the one with the least sum of compression ratios (by Lagrange: of dense / p over p of a
+    given sum), and the same one for every format. In proportion to ``dense`` itself, the small layers beside a large
+    one would be left with next to nothing. Within a weight every bond has the same power of its share
+    (``network.ranks.shares``), as far as its own cap allows: 0 for rank one and 1 for full ranks.
+
+    ``planned``: how to count, as things are planned for graphs of these ranks; asked again at the ranks found, until
+    they are those that were planned for, because MACs depend on the plan and the plan on the ranks. Raises
+    ``Unreachable``.
+    """
+    search = _Search(graphs, [math.sqrt(cost) for cost in dense])
+    room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
+    found = search.at([0.25] * len(graphs))
+    count = planned(found)
+    nearest = math.inf
+    for _ in range(PLANNINGS):
+        before, found = found, search.run(count, room, TOLERANCE * target)
+        if found == before and nearest < math.inf:
+            break
+        count = planned(found)
+        total = fixed + sum(count(k, graph) for k, graph in enumerate(found))
+        if abs(total - target) <= TOLERANCE * target:
+            return found
+        nearest = min(nearest, total, key=lambda reached: abs(reached - target))
+    ends = []
+    for powers in ([0.0] * len(graphs), search.tops):
+        found = search.at(powers)
+        count = planned(found)
+        ends.append(fixed + sum(count(k, graph) for k, graph in enumerate(found)))
+    smallest, largest = ends
+    raise Unreachable(smallest, largest, int(nearest))
+
+
+Bond = tuple[int, str]
+"""The position of a graph and the name of its bond."""
+
+
+class _Search:
+    """The ranks that come near a target. ``weights``: what each graph may cost, in proportion."""
+
+    def __init__(self, graphs: Sequence[Graph], weights: Sequence[float]) -> None:
+        self.graphs, self.weights = graphs, weights
+        self.caps = [caps(graph) for graph in graphs]
+        self.shares = [shares(graph) for graph in graphs]
+        # Beyond 1 only where single bonds of a cycle can use more than an even share.
+        self.tops = [
+            max([1.0, *(math.log(limits[bond]) / math.log(share) for bond, share in parts.items() if share > 1)])
+            for limits, parts in zip(self.caps, self.shares, strict=True)
+        ]
+
+    def wanted(self, k: int, power: float) -> dict[Bond, float]:
+        """The size of every bond of a graph, not yet whole."""
+        return {(k, bond): min(share**power, self.caps[k][bond]) for bond, share in self.shares[k].items()}
+
+    def whole(self, k: int, sizes: Mapping[Bond, float]) -> Graph:
+        """A graph with these sizes, rounded down and capped."""
+        return capped(self.graphs[k], {bond: _floor(sizes[k, bond]) for bond in self.caps[k]})
+
+    def at(self, powers: Sequence[float]) -> list[Graph]:
+        """The graphs that a power each gives."""
+        return [self.whole(k, self.wanted(k, power)) for k, power in enumerate(powers)]
+
+    def powers(self, scale: float, cost: Callable[[int, float], int]) -> list[float]:
+        """The largest power of each graph at which it costs no more than ``scale`` times its weight, at least 0."""
+        found = []
+        for k, weight in enumerate(self.weights):
+            low, high = 0.0, self.tops[k]
+            if cost(k, high) <= scale * weight:
+                low = high
+            while high - low > FINEST:
+                middle = (low + high) / 2
+                low, high = (middle, high) if cost(k, middle) <= scale * weight else (low, middle)
+            found.append(low)
+        return found
+
+    def run(self, count: Count, target: float, tolerance: float) -> list[Graph]:
+        """The ranks of the largest scale that keeps to the target, then single bonds raised as far as it allows."""
+        known: dict[tuple[int, ...], int] = {}
+
+        def cost(k: int, power: float) -> int:
+            sizes = self.wanted(k, power)
+            key = (k, *(_floor(size) for size in sizes.values()))
+            if key not in known:
+                known[key] = count(k, self.whole(k, sizes))
+            return known[key]
+
+        def total(powers: Sequence[float]) -> int:
+            return sum(cost(k, power) for k, power in enumerate(powers))
+
+        low, high = 0.0, max((cost(k, self.tops[k]) / weight for k, weight in enumerate(self.weights)), default=0.0)
+        if total(self.powers(high, cost)) <= target:
+            low = high
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if total(self.powers(middle, cost)) <= target else (low, middle)
+        powers = self.powers(low, cost)
+        wanted = {bond: size for k, power in enumerate(powers) for bond, size in self.wanted(k, power).items()}
+        sizes = {bond: _floor(size) for bond, size in wanted.items()}
+        short = [1 - cost(k, power) / (low * self.weights[k] or 1) for k, power in enumerate(powers)]
+        order = sorted(wanted, key=lambda bond: (-short[bond[0]], sizes[bond] - wanted[bond]))
+        found, missing = self.raised(sizes, order, count, target, tolerance)
+        if total(self.tops) < target - tolerance:
+            return found
+        # Bonds of nearly one size have few products: 31 is none, but 32 = 4 * 8 is, found by holding a bond lower.
+        for held, less in itertools.product(order, range(1, HELD + 1)):
+            if abs(missing) > tolerance and sizes[held] > less:
+                lower, others = {**sizes, held: sizes[held] - less}, [bond for bond in order if bond != held]
+                other, rest = self.raised(lower, others, count, target, tolerance)
+                if abs(rest) < abs(missing):
+                    found, missing = other, rest
+        return found
+
+    def raised(
+        self, sizes: dict[Bond, int], order: Sequence[Bond], count: Count, target: float, tolerance: float
+    ) -> tuple[list[Graph], float]:
+        """Graphs of these sizes, single bonds raised by one, and what is then missing from the target.
+
+        Once round in the given order, where there is room, until the total is near. Then, while more is missing than
+        the tolerance, always the bond that brings the total to within it or, where none does, the dearest that there
+        is room for.
+        """
+        sizes = dict(sizes)
+        graphs = [self.whole(k, sizes) for k in range(len(self.graphs))]
+        counts = [count(k, graph) for k, graph in enumerate(graphs)]
+        room = target - sum(counts)
+
+        def raisable(bonds: Sequence[Bond]) -> Iterator[tuple[int, Bond, Graph]]:
+            for k, bond in bonds:
+                # A bond that its neighbours keep below its size waits for them.
+                if graphs[k].sizes[bond] == sizes[k, bond] < self.caps[k][bond]:
+                    graph = self.whole(k, {**sizes, (k, bond): sizes[k, bond] + 1})
+                    yield count(k, graph) - counts[k], (k, bond), graph
+
+        def take(cost: int, bond: Bond, graph: Graph) -> None:
+            nonlocal room
+            k = bond[0]
+            sizes[bond], graphs[k], counts[k], room = sizes[bond] + 1, graph, counts[k] + cost, room - cost
+
+        for step in raisable(order):
+            if NEAR * target < room >= step[0]:
+                take(*step)
+        while room > tolerance:
+            steps = list(raisable(order))
+            near = min(steps, key=lambda step: abs(room - step[0]), default=None)
+            if near is None or abs(room - near[0]) > tolerance:
+                near = max((step for step in steps if step[0] <= room), key=lambda step: step[0], default=None)
+            if near is None:
+                break
+            take(*near)
+        return graphs, room
+
+
+def _floor(size: float) -> int:
+    # The tiny addend: a product that is whole but for rounding must not lose one.
+    return int(size + 1e-9)

@@ -1,0 +1,216 @@
+"""A compressed network as one of plain torch modules, for inference: nothing of this package is needed to run it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Union
+
+import torch
+from torch import Tensor, nn
+
+from ..device.rates import device_rates
+from ..layers.base import Factorised
+from ..layers.conv import FactorisedConv2d
+from ..layers.dropout import Dropout
+from ..tensor.contraction import einsum as contraction
+from ..tensor.contraction.calls import Convolution
+from ..tensor.contraction.cost import Rates
+from ..tensor.contraction.path import Path, Tree
+from ..tensor.contraction.roles import KERNEL, parts
+from ..tensor.contraction.search import paths
+from ..tensor.errors import ConfigError
+from ..tensor.graph import Graph
+from .plans import layer_geometry
+from .trace import input_shapes
+
+PLANS = ("model", "chain", "dense")
+
+
+Plain = Union[nn.Conv1d, nn.Conv2d, nn.Linear]
+
+
+_PADS = {
+    "zeros": nn.ZeroPad2d,
+    "circular": nn.CircularPad2d,
+    "reflect": nn.ReflectionPad2d,
+    "replicate": nn.ReplicationPad2d,
+}
+
+
+def fold(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    plan: str = "model",
+    batch_size: int = 1,
+    rates: Rates | None = None,
+) -> nn.Module:
+    """A copy of ``model`` in which plain torch modules stand for the factorised layers and compute the same.
+
+    ``input_shape``: one input without the batch dimension. ``plan``: ``model`` gives each layer what is fastest at
+    ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
+    that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
+    ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, and a layer that a
+    forward pass does not reach, become dense.
+
+    Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
+    Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    """
+    if plan not in PLANS:
+        raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
+    model = copy.deepcopy(model)
+    shapes = input_shapes(model, input_shape)
+    found: dict[nn.Module, nn.Module] = {}
+    for name, layer in [*model.named_modules(remove_duplicate=False)]:
+        if isinstance(layer, Factorised) and layer not in found:
+            path = None
+            if name in shapes and plan != "dense" and not (isinstance(layer, FactorisedConv2d) and layer.groups > 1):
+                weight = layer.tensors()[0]
+                rates = rates or device_rates(weight.device, weight.dtype)
+                geometry = replace(layer_geometry(layer, next(iter(shapes[name])), batch_size), uses=math.inf)
+                path = paths(layer.graph, geometry, rates, plan)[0]
+            chained = path is not None and len(path.terms) > 1
+            found[layer] = _chain(layer, path, next(iter(shapes[name]))) if path and chained else _dense(layer)
+        elif isinstance(layer, Dropout):
+            found[layer] = nn.Dropout(layer.p)
+        if layer in found:
+            new = found[layer].train(layer.training)
+            if not name:
+                return new
+            model.set_submodule(name, new)
+    return model
+
+
+def _dense(layer: Factorised) -> Plain:
+    out_channels, in_channels, *kernel = layer.weight_shape
+    module: nn.Conv2d | nn.Linear
+    if isinstance(layer, FactorisedConv2d):
+        padding: tuple[int, int] | str = layer.padding
+        if layer.pad_first is not None:
+            left, right, top, bottom = layer.pad_first
+            padding = (top, left) if (left, top) == (right, bottom) else "same"
+        settings = (layer.stride, padding, layer.dilation, layer.groups)
+        module = nn.Conv2d(
+            in_channels * layer.groups, out_channels, (kernel[0], kernel[1]), *settings,
+            padding_mode=layer.padding_mode, device="meta",
+        )  # fmt: skip
+    else:
+        module = nn.Linear(in_channels, out_channels, device="meta")
+    return _holding(module, layer.to_dense(), layer.bias)
+
+
+def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
+    """The calls of ``path``, one after the other; ``shape``: an input for one image, with the batch dimension."""
+    graph, applied = layer.graph, set[int]()
+    chain = _Chain(graph, layer.bias, layer if isinstance(layer, FactorisedConv2d) else None)
+    for term in path.terms:
+        members = _members(term.tree)
+        applied |= members
+        needed = frozenset(bond for bond in graph.bonds if not applied.issuperset(graph.carriers[bond]))
+        chain.apply(_merged(layer, members), term.new, needed)
+    chain.finish()
+    modules = chain.modules
+    if isinstance(layer, FactorisedConv2d):
+        if layer.pad_first is not None:
+            modules.insert(0, _PADS[layer.padding_mode](layer.pad_first))
+    elif len(shape) > 2 and not all(isinstance(module, nn.Linear) for module in modules):
+        modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *shape[1:-1]))]
+    return nn.Sequential(*modules)
+
+
+def _members(tree: Tree) -> set[int]:
+    return {tree} if isinstance(tree, int) else _members(tree[0]) | _members(tree[1])
+
+
+def _merged(layer: Factorised, members: set[int]) -> contraction.Term:
+    """The product of some cores, over their modes and the bonds that reach beyond them."""
+    graph = layer.graph
+    cores = [contraction.Term(graph.cores[k].indices, layer.tensors()[k].detach()) for k in sorted(members)]
+    indices = dict.fromkeys(index for core in cores for index in core.indices)
+    keep = [i for i in indices if i in graph.modes or not members.issuperset(graph.carriers[i])]
+    (merged,) = contraction.contract(cores, keep)
+    return merged
+
+
+class _Chain:
+    """Modules, and the indices of the activation that they put out: ``(b, order [, y, x])``, flat in one dimension.
+
+    ``images``: the layer where it is a convolution, None where it takes rows.
+    """
+
+    def __init__(self, graph: Graph, bias: Tensor | None, images: FactorisedConv2d | None) -> None:
+        self.sizes, self.bias = graph.sizes, bias
+        self.convolution = images and Convolution(images.stride, images.padding, images.dilation)
+        self.order = tuple(mode for mode in graph.modes if mode[0] == "i")
+        self.outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
+        self.modules: list[nn.Module] = []
+
+    def size(self, indices: Sequence[str]) -> int:
+        return math.prod(self.sizes[index] for index in indices)
+
+    def apply(self, weight: contraction.Term, new: tuple[str, ...], needed: frozenset[str]) -> None:
+        """Contract with ``weight``, whose own indices come out as ``new``; ``needed``: the bonds used afterwards."""
+        axes = tuple(index for index in weight.indices if index in KERNEL)
+        need = parts(self.order, [index for index in weight.indices if index not in KERNEL], needed)
+        self.arrange((*need.kept, *need.group, *need.summed))
+        self.order = (*need.kept, *need.group, *new)
+        order = tuple(weight.indices.index(index) for index in (*need.group, *new, *need.summed, *axes))
+        shape = (self.size((*need.group, *new)), self.size(need.summed), *self._taps(axes))
+        bias = None
+        if new == self.order == self.outputs:
+            bias, self.bias = self.bias, None
+        call = self._call(weight.value.permute(order).reshape(shape), self.size(need.group), axes, bias)
+        self.modules += _apart(self.size(need.kept), call)
+
+    def finish(self) -> None:
+        """Bring the outputs into their order, and add the bias where no call could."""
+        self.arrange(self.outputs)
+        if self.bias is not None:  # a kernel of ones for each channel: torch has no module that only adds
+            channels = len(self.bias)
+            self.modules += self._call(self.bias.new_ones(channels, 1, *self._taps(())), channels, (), self.bias)
+
+    def arrange(self, wanted: tuple[str, ...]) -> None:
+        """Permute the indices of the activation: neighbouring runs of them change places, as channels are shuffled."""
+        for start, index in enumerate(wanted):
+            left = self.order.index(index)
+            if left == start:
+                continue
+            right = left + 1
+            while self.order[right : right + 1] == wanted[start + right - left : start + right - left + 1] != ():
+                right += 1
+            before, moved = self.order[:start], self.order[start:left]
+            sizes = (self.size(before), self.size(self.order[start:right]), self.size(self.order[right:]))
+            self.modules += [nn.Unflatten(1, sizes), nn.Flatten(0, 1), nn.ChannelShuffle(self.size(moved))]
+            self.modules += [nn.Unflatten(0, (-1, sizes[0])), nn.Flatten(1, 3)]
+            self.order = (*before, *self.order[left:right], *moved, *self.order[right:])
+
+    def _taps(self, axes: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL) if self.convolution else ()
+
+    def _call(self, weight: Tensor, groups: int, axes: tuple[str, ...], bias: Tensor | None) -> list[nn.Module]:
+        """A convolution or a product whose ``weight`` is ``(new, summed / groups [, taps])``."""
+        new, summed = weight.shape[0], weight.shape[1] * groups
+        if self.convolution:
+            taps, settings = (weight.shape[2], weight.shape[3]), self.convolution.along(axes)
+            return [_holding(nn.Conv2d(summed, new, taps, *settings, groups=groups, device="meta"), weight, bias)]
+        if groups == 1:
+            return [_holding(nn.Linear(summed, new, device="meta"), weight, bias)]
+        product = nn.Conv1d(summed, new, 1, groups=groups, device="meta")
+        return [nn.Unflatten(1, (summed, 1)), _holding(product, weight[..., None], bias), nn.Flatten(1, 2)]
+
+
+def _apart(lead: int, call: list[nn.Module]) -> list[nn.Module]:
+    """A call on the last channels only: the ``lead`` ones before them join the batch."""
+    if lead == 1:
+        return call
+    return [nn.Unflatten(1, (lead, -1)), nn.Flatten(0, 1), *call, nn.Unflatten(0, (-1, lead)), nn.Flatten(1, 2)]
+
+
+def _holding(module: Plain, weight: Tensor, bias: Tensor | None) -> Plain:
+    lies = torch.channels_last if isinstance(module, nn.Conv2d) else torch.contiguous_format
+    module.weight = nn.Parameter(weight.detach().clone(memory_format=lies))
+    module.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+    return module

@@ -1,0 +1,63 @@
+"""Plans by measurement: each layer's candidate paths timed on a real batch, the fastest kept."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.base import Factorised
+from ..tensor.contraction.path import Path
+from .trace import layer_inputs
+
+ROUNDS = 5
+_MARGIN = 0.97  # another path must be this much faster than the model's choice: less is noise
+
+
+def tunable(model: nn.Module) -> dict[str, Factorised]:
+    """The layers with a choice of paths, by name: those made with ``plan="measure"``."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+    return {name: layer for name, layer in layers.items() if len(layer.candidates) > 1}
+
+
+def tune(model: nn.Module, batch: Tensor, context: AbstractContextManager[object] | None = None) -> None:
+    """Let every tunable layer of ``model`` contract along the fastest of its candidates, forward and backward.
+
+    ``batch``: inputs of the model as in training; ``context``: under which it runs, such as autocast.
+    """
+    with context or nullcontext():
+        layers = tunable(model)
+        for name, x in layer_inputs(model, layers, batch).items():
+            layers[name].use(_fastest(layers[name], x))
+
+
+def _fastest(layer: Factorised, x: Tensor) -> Path:
+    """The candidate with the smallest median time, all of them timed in turn."""
+    seconds: dict[Path, list[float]] = {path: [] for path in layer.candidates}
+    for _ in range(1 + ROUNDS):
+        for path in layer.candidates:
+            layer.use(path)
+            seconds[path].append(_timed(partial(_step, layer, x.requires_grad_()), x.device))
+    medians = {path: statistics.median(times[1:]) for path, times in seconds.items()}  # the first chose the kernels
+    best = min(medians, key=medians.__getitem__)
+    first = layer.candidates[0]
+    return best if medians[best] < _MARGIN * medians[first] else first
+
+
+def _step(layer: Factorised, x: Tensor) -> None:
+    output = layer(x)
+    torch.autograd.grad(output, [x, *layer.parameters()], torch.ones_like(output))
+
+
+def _timed(step: partial[None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

@@ -1,0 +1,166 @@
+"""The configuration's schema: types, defaults and checked ranges. Nothing below this file sees OmegaConf."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ..tensor.errors import ConfigError
+from ..tensor.layout import KERNELS, LAYOUTS
+from ..tensor.rank import needs_weights, parse_budget, parse_rank
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+INTERVALS = ("epoch", "step")
+DECAYS = ("factors", "scaled", "frobenius")
+HEADS = ("fc", "trl")
+
+
+@dataclass
+class DatasetConfig:
+    """What is learned. ``name`` is a key of ``data.sources.DATASETS``; ``target`` names a user's own loader."""
+
+    name: str = "digits"
+    root: Optional[str] = None  # folder of the files; None: ./data (image_folder and video_folder require one)
+    image_size: Optional[int] = None  # pixels, square; None: as stored (digits: 28)
+    padding: int = 0  # random crop after zero padding by this many pixels, 0: none
+    flip: bool = False  # random horizontal flip
+    frames: Optional[int] = None  # of each clip, evenly spaced, stacked as channels (video_folder)
+    limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
+    stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
+    workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
+    # {_target_: package.function, ...}: returns tdcompress.data.sources.Arrays
+    target: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ArchConfig:
+    """The network, built dense. ``name`` is a key of ``models.build.ARCHS``; ``target`` a user's own model."""
+
+    name: str = "lenet"
+    width: float = 1.0  # multiplies every hidden channel count
+    batch_norm: bool = True  # VGG only
+    head: str = "fc"  # behind the convolutions: two linear layers, or "trl", one tensor regression of the feature map
+    hidden: int = 256  # units of lstm and gru, times width
+    frames: Optional[int] = None  # lstm and gru: a time step each, stacked as channels; None: a row of pixels is a step
+    keep: Optional[list[str]] = None  # layer-name patterns that stay dense; None: first convolution, last linear
+    # {_target_: package.Class, ...}: called with in_channels, classes, image_size
+    target: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class MethodConfig:
+    """How weights are held. ``format`` is a key of ``tensor.formats.FORMATS``."""
+
+    format: str = "tt"
+    conv: Optional[str] = None  # another format for convolutions
+    linear: Optional[str] = None  # another format for linear layers
+    layout: Optional[str] = None  # channels i|kh kw|o, matrix i kh kw|o, split i1 i2..|kh kw|o1.., paired i1 o1|i2 o2..
+    kernel: Optional[str] = None  # kh kw: one site, two sites ("separate"), or left on the format's core ("open")
+    factors: Optional[int] = None  # how many a channel count is split into (split, paired); None: the format's own
+    in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
+    out_modes: Optional[list[int]] = None
+    # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm) or fit; None: the format's own
+    init: Optional[str] = None
+    decay: str = "factors"  # of each core; "scaled": times parameters / dense ones; "frobenius": of the weight itself
+    # the contraction order: by the cost model, by "measure" on the first batch, "contract" (never the whole weight),
+    # "chain" or "dense"
+    plan: str = "model"
+    checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again
+    allow_larger: bool = False  # factorise layers even where the cores hold no fewer entries than the dense weight
+    layers: dict[str, Any] = field(
+        default_factory=dict
+    )  # per-layer overrides: {name pattern: {rank: 4, layout: split}}
+
+
+@dataclass
+class OptimConfig:
+    """Optimizer and learning-rate schedule as ``_target_`` dictionaries; the learning rate is ``TrainConfig.lr``."""
+
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: Optional[dict[str, Any]] = None
+    interval: str = "epoch"  # the scheduler steps once an epoch, or once a "step"
+    clip: Optional[float] = None  # the gradient's norm never exceeds this; products of cores can make it very large
+
+
+@dataclass
+class LauncherConfig:
+    """How a sweep's runs are carried out. ``name`` is a key of ``train.launch.launchers.LAUNCHERS``."""
+
+    name: str = "basic"
+    jobs: int = 1  # runs at once
+    # Of each run, for a cluster:
+    partition: Optional[str] = None
+    account: Optional[str] = None
+    cpus: int = 1
+    gpus: int = 0
+    minutes: int = 1440
+    requeues: int = 10  # how often a run that reached the time limit is queued again
+
+
+@dataclass
+class TrainConfig:
+    """One training run."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    arch: ArchConfig = field(default_factory=ArchConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    rank: Any = 8  # bond dimension, one for each bond, "reference", a budget of the network: "10x", "params:120000",
+    # "macs:0.2", or one that the ranks are cut down to while training: "adaptive:10x"
+    init_from: Optional[str] = None  # weights to start from: a run's directory or a file; dense ones are decomposed
+    lr: float = 0.05
+    epochs: int = 10
+    batch_size: int = 100
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"  # fp32, bf16; auto: bf16 where the device computes it natively
+    compile: bool = False  # torch.compile the network; other kernels and other dropout masks, so another run
+    cuda_graphs: bool = True  # record a step's passes once and replay them: the same kernels, launched as one
+    profile: bool = False  # torch's profiler over a few steps of the first epoch: a table in the log, trace.json
+    tensorboard: bool = False  # event files in the run's folder, beside metrics.csv
+    results_dir: str = "results"
+
+
+def validate(config: TrainConfig) -> TrainConfig:
+    """The configuration with its rank parsed. Raises ``ConfigError`` for the first value out of range."""
+    config.rank = parse_rank(config.rank)
+    own = [changes.get("rank") for changes in config.method.layers.values() if isinstance(changes, dict)]
+    for rank in (config.rank, *own):
+        if config.init_from is None and needs_weights(rank):
+            raise ConfigError(f"rank={rank} follows from trained weights: say which, init_from=DIRECTORY or FILE")
+    for key, value in (
+        ("epochs", config.epochs),
+        ("batch_size", config.batch_size),
+        ("method.factors", config.method.factors),
+        ("arch.hidden", config.arch.hidden),
+        ("arch.frames", config.arch.frames),
+        ("launcher.jobs", config.launcher.jobs),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{key}={value} must be at least 1")
+    for key, number in (("lr", config.lr), ("arch.width", config.arch.width), ("optim.clip", config.optim.clip)):
+        if number is not None and not (number > 0 and math.isfinite(number)):
+            raise ConfigError(f"{key}={number:g} must be greater than 0")
+    budget = parse_budget(str(config.rank))
+    if budget is not None and budget.adaptive:
+        if config.epochs < 2:
+            raise ConfigError(f"rank={budget} cuts after the first half of the epochs: epochs must be at least 2")
+        if config.method.decay == "scaled":
+            raise ConfigError(f"rank={budget} changes the sizes that method.decay=scaled goes by; use another decay")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")
+    for key, name, known in (
+        ("device", config.device, DEVICES),
+        ("precision", config.precision, PRECISIONS),
+        ("arch.head", config.arch.head, HEADS),
+        ("method.layout", config.method.layout, LAYOUTS),
+        ("method.kernel", config.method.kernel, KERNELS),
+        ("method.decay", config.method.decay, DECAYS),
+        ("optim.interval", config.optim.interval, INTERVALS),
+    ):
+        if name is not None and name not in known:
+            raise ConfigError(f"unknown {key} '{name}', known: {', '.join(known)}")
+    return config

@@ -1,0 +1,35 @@
+"""A user's own code, named by ``_target_`` in the configuration."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..tensor.errors import ConfigError
+
+
+def find_target(path: Any, key: str) -> Callable[..., Any]:
+    """The object at a dotted path. Raises ``ConfigError`` naming the configuration's ``key``."""
+    module, _, name = str(path or "").rpartition(".")
+    if not module:
+        raise ConfigError(f"{key} needs a _target_ such as package.module.name")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where the user's own code lies: an installed command does not look there
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}._target_={path} cannot be imported: {error}") from None
+    return found
+
+
+def call_target(values: Mapping[str, Any], key: str, **more: Any) -> Any:
+    """Call ``values["_target_"]`` with the other values and ``more`` as keyword arguments."""
+    options = {name: value for name, value in values.items() if name != "_target_"}
+    target = find_target(values.get("_target_"), key)
+    try:
+        return target(**options, **more)
+    except TypeError as error:
+        raise ConfigError(f"{key}: {error}") from None

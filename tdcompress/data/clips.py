@@ -1,0 +1,57 @@
+"""A folder of video clips, one folder a class: listed at once, decoded by PyAV when asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+import torch
+from torch import Tensor
+from ..tensor.errors import ConfigError
+from .image_folder import UNREADABLE, FolderImages
+
+
+class FolderClips(FolderImages):
+    """Clips in files, indexed like a uint8 tensor ``(n, height, width, 3 frames)``.
+
+    Of each clip the ``frames`` in the middle of as many equal parts, in their order, red, green and blue of one after
+    the other: what is done to an image is done to all frames alike. Raises ``ConfigError`` where PyAV is missing.
+    """
+
+    kind = "a clip"
+
+    def __init__(self, folder: Path, files: Sequence[Path], size: int | None, frames: int) -> None:
+        if importlib.util.find_spec("av") is None:
+            raise ConfigError("dataset=video_folder: PyAV is missing; pip install 'tdcompress[video]'")
+        self.frames, self.channels = frames, 3 * frames
+        super().__init__(folder, files, size)
+
+    def read(self, path: Path) -> Tensor:
+        import av
+
+        broken: tuple[type[Exception], ...] = (*UNREADABLE, av.FFmpegError)
+        try:
+            # Not every container knows how many there are, and to keep them all would take gigabytes of a long clip.
+            count = sum(1 for _ in _frames(path))
+            if count < self.frames:
+                raise ValueError(f"it has {count} frames, dataset.frames={self.frames} asks for more")
+            chosen = {(2 * part + 1) * count // (2 * self.frames) for part in range(self.frames)}
+            pixels = [self._pixels(frame) for position, frame in enumerate(_frames(path)) if position in chosen]
+            return torch.cat(pixels, 2)
+        except broken as error:
+            raise self.unreadable(path, error) from None
+
+    def _pixels(self, frame: Any) -> Tensor:
+        return torch.from_numpy(frame.to_ndarray(format="rgb24", width=self.size, height=self.size))
+
+
+def _frames(path: Path) -> Iterator[Any]:
+    import av
+
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("it has no pictures")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # several files are decoded side by side
+        yield from container.decode(stream)

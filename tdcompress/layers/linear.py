@@ -1,0 +1,62 @@
+"""Linear layers whose weight is held as cores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..tensor.contraction.path import Geometry, Path
+from ..tensor.contraction.plan import compile_path
+from .base import Factorised
+
+
+class FeatureMapLinear(nn.Linear):
+    """A linear layer from a flattened feature map ``(c, y, x)`` to ``out_features``; input ``(b, c * y * x)``.
+
+    Compressed, it is a tensor regression layer (Kossaifi et al. 2020, section 3): its weight has the modes c, y, x and
+    the outputs, and the map is contracted mode by mode.
+    """
+
+    def __init__(self, feature_map: Sequence[int], out_features: int, bias: bool = True) -> None:
+        super().__init__(math.prod(feature_map), out_features, bias)
+        self.feature_map = tuple(feature_map)
+
+
+class StepLinear(nn.Linear):
+    """A linear layer that one pass applies to many inputs, one after the other, as ``prepared`` gives it."""
+
+
+def prepared(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The layer for all inputs of a pass: what is merged of its cores is merged here, once."""
+    return partial(layer, weights=layer.weights()) if isinstance(layer, FactorisedLinear) else layer
+
+
+class FactorisedLinear(Factorised):
+    """``nn.Linear`` with a factorised weight ``(out, in)``; input ``(.., in)``, output ``(.., out)``."""
+
+    def geometry(self, batch: int) -> Geometry:
+        """The planner's view of a batch of ``batch`` rows."""
+        return Geometry(batch)
+
+    def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
+        self.plan = compile_path(self.graph, path, spatial=False)
+        self._lay_out()
+
+    def weights(self) -> list[Tensor]:
+        """What the plan multiplies with, in the type that autocast computes in: see ``prepared``."""
+        weights = self.plan.weights(self.tensors())
+        device = weights[0].device.type
+        if torch.is_autocast_enabled(device):
+            weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
+        return weights
+
+    def forward(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        if x.dim() == 2:
+            return self.contract(x, weights)
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        return self.contract(rows, weights).reshape(*x.shape[:-1], self.weight_shape[0])

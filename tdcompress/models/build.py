@@ -1,0 +1,49 @@
+"""The networks, built dense with torch's initial weights: LeNet, LeNet-5, VGG, LSTM, GRU, or a user's own.
+
+Where a max-pooling and a ReLU follow each other, the pooling comes first: the two commute, and the ReLU then has a
+quarter of the entries to work on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ..config.schema import ArchConfig
+from ..config.targets import call_target
+from ..tensor.errors import ConfigError
+from .lenet import lenet, lenet5
+from .recurrent import RECURRENT, recurrent
+from .vgg import VGG, vgg
+
+ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {}
+
+
+def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
+    """The dense network for square images of ``image_size`` pixels.
+
+    Raises ``ConfigError`` for an unknown name, or when pooling leaves nothing of the input.
+    """
+    if config.target:
+        sizes = {"in_channels": in_channels, "classes": classes, "image_size": image_size}
+        if str(config.target.get("_target_")).startswith("torchvision.models."):
+            if in_channels != 3:
+                raise ConfigError(f"arch.target: torchvision's models take images of 3 channels, not {in_channels}")
+            sizes = {"num_classes": classes}
+        sizes = {name: size for name, size in sizes.items() if name not in config.target}
+        model = call_target(config.target, "arch.target", **sizes)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"arch.target must return a torch.nn.Module, got {type(model).__name__}")
+        return model
+    if config.name not in ARCHS:
+        raise ConfigError(f"unknown arch '{config.name}', known: {', '.join(sorted(ARCHS))}")
+    return ARCHS[config.name](config, in_channels, classes, image_size)
+
+
+ARCHS |= {
+    "lenet": lenet,
+    "lenet5": lenet5,
+    **dict.fromkeys(VGG, vgg),
+    **dict.fromkeys(RECURRENT, recurrent),
+}

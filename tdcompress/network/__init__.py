@@ -1,1 +1,0 @@
-"""What is true of every format: graph, ranks, initialisation, contraction planning and execution."""

@@ -1,0 +1,274 @@
+"""Which figures the results allow: runs that can be compared, what is missing among them, captions, files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..device.files import write_whole
+from ..tensor.errors import ConfigError
+from . import plots
+from .tables import read_results
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+
+SAME = ["dataset", "arch", "epochs", "batch_size", "setting"]  # runs that differ here are never in one figure
+EXTENSIONS = ("png", "svg", "pdf")
+SPREAD = 1.1  # the largest count over the smallest from which on a figure over it says anything
+COUNTS = {"parameters": "parameters", "compression_ratio": "compression ratio", "macs": "MACs per image"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure without its caption, and the name of its file."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+def plot_all(results_dir: str | Path, extensions: Sequence[str] = ("png", "svg"), **filters: Any) -> list[Path]:
+    """Draw every figure that the runs under ``results_dir`` allow, into ``results_dir``/figures; the files written.
+
+    ``filters`` choose runs as in ``read_runs``. Raises ``ConfigError`` when there is nothing to draw or a file format
+    is not known.
+    """
+    unknown = sorted(set(extensions) - set(EXTENSIONS))
+    if unknown:
+        raise ConfigError(f"unknown figure format '{unknown[0]}', known: {', '.join(EXTENSIONS)}")
+    written = []
+    for drawing in drawings(*read_results(results_dir, **filters)):
+        _footnote(drawing)
+        for extension in extensions:
+            path = Path(results_dir) / "figures" / f"{drawing.name}.{extension}"
+            metadata = {"Date": None} if extension == "svg" else None
+            write_whole(path, partial(drawing.figure.savefig, format=extension, dpi=300, metadata=metadata))
+            written.append(path)
+    if not written:
+        like = " like that" if filters else ""
+        raise ConfigError(
+            f"no finished runs{like} in {Path(results_dir) / 'runs'}: tdc train -m method=tt,dense makes two"
+        )
+    return written
+
+
+def drawings(runs: pandas.DataFrame, epochs: pandas.DataFrame) -> Iterator[Drawing]:
+    """Every figure of ``runs`` and their ``epochs``, as ``read_results`` gives them."""
+    for comparison in comparisons(runs):
+        yield from comparison.drawings(epochs)
+
+
+def comparisons(runs: pandas.DataFrame) -> Iterator[Comparison]:
+    """The runs in groups that can be compared; only groups with a finished run."""
+    known = runs[runs["status"] != "broken"]
+    for key, group in known.groupby(SAME, dropna=False):
+        if (group["status"] == "finished").any():
+            dataset, arch, epochs = key[:3]
+            alike = known[(known["dataset"] == dataset) & (known["arch"] == arch) & (known["epochs"] == epochs)]
+            lost = runs[(runs["status"] == "broken") & (runs["dataset"] == dataset) & (runs["arch"] == arch)]
+            yield Comparison(group, lost, alike)
+
+
+class Comparison:
+    """Runs that agree in all but method, rank, learning rate and seed. ``lost``: broken ones, perhaps of them.
+
+    ``alike`` are all runs of the same data set, arch and number of epochs: what sets these apart goes into names.
+    """
+
+    def __init__(self, runs: pandas.DataFrame, lost: pandas.DataFrame, alike: pandas.DataFrame) -> None:
+        self.runs, self.lost = runs, lost
+        first = runs.iloc[0]
+        settings = {tuple(row) for row in alike[["batch_size", "setting"]].itertuples(index=False)}
+        common = set.intersection(*(set(setting.split()) for _, setting in settings))
+        self.name = f"{first['dataset']}_{first['arch']}_{first['epochs']:.0f}-epochs"
+        if len(settings) > 1:
+            text = f"{first['batch_size']:g} {first['setting']}"
+            self.name += "_" + hashlib.sha256(text.encode()).hexdigest()[:6]
+        # The optimizer has many words, worth telling only where it is what differs.
+        told = [word for word in first["setting"].split() if word not in common or not word.startswith("optim.")]
+        self.what = [f"{first['dataset']}, {first['arch']}, {first['epochs']:.0f} epochs", *told]
+        if first["batch_size"] == first["batch_size"]:
+            self.what.append(f"batch size {first['batch_size']:.0f}")
+
+    def drawings(self, metrics: pandas.DataFrame) -> Iterator[Drawing]:
+        """The figures that these runs allow, in matplotlib's settings for them."""
+        import matplotlib
+
+        with matplotlib.rc_context(plots.STYLE):
+            yield from self._drawings(metrics)
+
+    def _drawings(self, metrics: pandas.DataFrame) -> Iterator[Drawing]:
+        if self.runs["lr"].nunique() > 1:
+            for rank, panel in _by_rank(self.runs):
+                shown = panel[panel["status"].isin(["finished", "diverged"])]
+                yield self._drawing(
+                    ["accuracy_over_learning_rate", rank], plots.accuracy_over_learning_rate(shown), panel, shown, "lr"
+                )
+        at_one_rate = _at_one_rate(self.runs)
+        runs = _labelled(at_one_rate, by_rank=False)
+        shown = runs[runs["status"] == "finished"]
+        compressed = shown[shown["rank"] != ""]
+        for column, title in COUNTS.items():
+            if compressed[column].max() > SPREAD * compressed[column].min():
+                figure = plots.accuracy_over(shown, column, title)
+                yield self._drawing([f"accuracy_over_{column}"], figure, runs, shown, "rank")
+        for rank, panel in _by_rank(at_one_rate):
+            yield from self._of_one_rank(rank, panel, metrics)
+
+    def _of_one_rank(self, rank: str, panel: pandas.DataFrame, metrics: pandas.DataFrame) -> Iterator[Drawing]:
+        shown = panel[panel["status"] == "finished"]
+        epochs = metrics[["directory", "epoch", "train_accuracy", "test_accuracy"]]
+        curves = shown[["label", "method", "seed", "directory"]].merge(epochs, on="directory")
+        if not curves.empty:
+            for split in ("train", "test"):
+                figure = plots.accuracy_over_epochs(curves, split)
+                yield self._drawing([f"{split}_accuracy_over_epochs", rank], figure, panel, shown)
+        devices = list(shown.groupby("device"))
+        for device, rows in devices:
+            name = ["seconds_per_epoch", rank, *([_file_name(device)] if len(devices) > 1 else [])]
+            others = panel[(panel["device"] == device) | (panel["status"] != "finished")]
+            yield self._drawing(name, plots.seconds_per_epoch(rows), others, rows, more=[device])
+
+    def _drawing(
+        self,
+        name: list[str],
+        figure: Figure,
+        runs: pandas.DataFrame,
+        shown: pandas.DataFrame,
+        by: str | None = None,
+        more: Sequence[str] = (),
+    ) -> Drawing:
+        what = [*self.what]
+        for column, text in (("lr", "lr {:g}"), ("rank", "rank {}")):
+            values = shown.loc[shown[column] != "", column].dropna().unique()
+            what += [text.format(value) for value in values if len(values) == 1]
+        sentences = [", ".join([*what, *more]), _seeds_told(shown)]
+        absent = _absent(runs, set(shown["directory"]), by)
+        absent += [
+            f"{'/'.join(Path(directory).parts[-2:])} (broken)"
+            for directory in self.lost.loc[self.lost["method"].isin(runs["method"]), "directory"]
+        ]
+        if absent:
+            sentences.append("Not drawn: " + "; ".join(absent[:8]) + f"; {len(absent) - 8} more" * (len(absent) > 8))
+        caption = ". ".join(sentences) + "."
+        return Drawing(_file_name("_".join([self.name, *filter(None, name)])), figure, caption)
+
+
+def _at_one_rate(runs: pandas.DataFrame) -> pandas.DataFrame:
+    """The runs at the learning rate that most have; among equals, the one that serves them best."""
+    if runs["lr"].nunique() < 2:
+        return runs
+    finished = runs.assign(test_accuracy=runs["test_accuracy"].fillna(0.0))
+    rates = finished.groupby("lr")["test_accuracy"].agg(["size", "mean"]).sort_values(["size", "mean"])
+    return runs[runs["lr"] == rates.index[-1]]
+
+
+def _by_rank(runs: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """The labelled runs of each rank with those that have none; of all ranks at once if only one method has any.
+
+    Only panels with a finished run.
+    """
+    ranked = runs[runs["rank"] != ""]
+    ranks = sorted(ranked["rank"].unique(), key=natural)
+    together = len(ranks) < 2 or ranked["method"].nunique() < 2
+    panels = [("", runs)] if together else [(rank, runs[runs["rank"].isin([rank, ""])]) for rank in ranks]
+    for rank, panel in panels:
+        if (panel["status"] == "finished").any():
+            yield f"rank-{rank}" if rank else "", _labelled(panel)
+
+
+def _labelled(runs: pandas.DataFrame, by_rank: bool = True) -> pandas.DataFrame:
+    """Ordered by rank, with a column ``label``: the method, its rank where ranks differ, its variant.
+
+    Without the rank it still says where ranks were cut while training: a line over sizes does not mix the two.
+    """
+    keys = [(natural(rank), variant) for rank, variant in zip(runs["rank"], runs["variant"], strict=True)]
+    ordered = runs.iloc[sorted(range(len(runs)), key=keys.__getitem__)]
+    if by_rank:
+        ranks = ordered["rank"] if ordered.loc[ordered["rank"] != "", "rank"].nunique() > 1 else ""
+    else:
+        ranks = ordered["rank"].map(lambda rank: "adaptive" if _adaptive(rank) else "")
+    labels = ordered["method"] + " " + ranks + " " + ordered["variant"]
+    return ordered.assign(label=[" ".join(label.split()) for label in labels])
+
+
+def _adaptive(rank: str) -> bool:
+    return rank.startswith("adaptive:")
+
+
+def natural(rank: str) -> tuple[float, str]:
+    """A key that sorts 2x before 10x."""
+    digits = re.search(r"[0-9]+(\.[0-9]+)?", rank)
+    return (float(digits[0]) if digits else 0.0, rank)
+
+
+def _seeds_told(shown: pandas.DataFrame) -> str:
+    cells = [tuple(sorted(rows["seed"].unique())) for _, rows in shown.groupby(["label", "rank", "lr"], dropna=False)]
+    common = max(set(cells), key=lambda seeds: (cells.count(seeds), seeds))
+    told = f"S{_seeds(common)[1:]}" if len(common) == 1 else f"Mean and range of {_seeds(common)}"
+    return told + (" (of a few lines others)" if set(cells) != {common} else "")
+
+
+def _seeds(seeds: Sequence[float]) -> str:
+    """Seeds 0-2, 7."""
+    parts: list[list[int]] = []
+    for seed in sorted({int(seed) for seed in seeds}):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    text = ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+    return f"seed{'s' if len(seeds) > 1 else ''} {text}"
+
+
+def _absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str]:
+    """What one would look for in a figure of ``runs`` and not find, each with the reason.
+
+    Of every label the seeds that most of them have; of plain methods also every value of ``by`` (rank, lr).
+    """
+    value = runs[by].map("{:g}".format if by == "lr" else str) if by else runs["label"].map(lambda _: "")
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for label, at, seed, status, directory in zip(
+        runs["label"], value, runs["seed"], runs["status"], runs["directory"], strict=True
+    ):
+        cells.setdefault((label, at), {})[int(seed)] = "" if directory in shown else status
+    plain = runs[(runs["variant"] == "") & ((runs["rank"] != "") | (by != "rank"))]
+    for label, rows in plain.groupby("label", sort=False):
+        alike = plain["rank"].map(_adaptive) == _adaptive(rows["rank"].iloc[0])
+        for at in sorted(set(value[plain.index[alike]]), key=natural):
+            cells.setdefault((str(label), at), {})
+    seeds = [seed for found in cells.values() for seed in found]
+    usual = {seed for seed in seeds if 2 * seeds.count(seed) > sum(map(bool, cells.values()))}
+    told = []
+    for (label, at), found in cells.items():
+        reasons = {**dict.fromkeys(usual, "no run"), **found}
+        name = " ".join(filter(None, (label, "lr" if by == "lr" else "", at)))
+        if not found:
+            told.append(f"{name} (no run)")
+            continue
+        for reason in sorted(set(reasons.values()) - {""}):
+            of = [seed for seed, why in reasons.items() if why == reason]
+            told.append(f"{name} {_seeds(of)} ({reason})" if len(of) < len(reasons) else f"{name} ({reason})")
+    return told
+
+
+def _footnote(drawing: Drawing) -> None:
+    lines = textwrap.wrap(drawing.caption, 84)
+    figure = drawing.figure
+    figure.set_figheight(figure.get_figheight() + 0.1 * len(lines))
+    figure.supxlabel("\n".join(lines), fontsize=5.5, x=0.01, ha="left")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # or each save would move things a little, and no two files would be the same
+
+
+def _file_name(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in text)

@@ -1,0 +1,170 @@
+"""What makes two runs the same run, and the directory that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..config.schema import MethodConfig, TrainConfig, validate
+from ..tensor.errors import ConfigError
+
+# Said by the path itself, so the hash of "what else differs" leaves them out.
+_IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "method.format", "method.conv", "method.linear")
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as plain JSON values, as summary.json and checkpoints hold it."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return values
+
+
+def typed(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that ``plain`` gave, checked; a field that ``values`` lacks has its default.
+
+    Raises ``ConfigError`` for a field that there is not: a later version may have written it.
+    """
+    config = TrainConfig()
+    for key, value in values.items():
+        default: Any = getattr(config, key, None)
+        changed: dict[str, Any] = {}
+        try:
+            changed[key] = replace(default, **value) if is_dataclass(type(default)) else value
+            config = replace(config, **changed)
+        except TypeError as error:
+            raise ConfigError(f"the configuration's {key} is of another version of tdcompress ({error})") from None
+    return validate(config)
+
+
+def identity(values: dict[str, Any]) -> dict[str, Any]:
+    """The part of a ``plain`` configuration that decides a run's results.
+
+    Where results go, where the data of a known set lie, how they are read, which device computes, whether its work is
+    recorded, profiled or watched and beside how many other runs do not decide; neither do a rank and a method that no
+    layer has (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default.
+    """
+    whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
+    for key, value in values.items():
+        whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
+    for key in ("results_dir", "device", "launcher", "cuda_graphs", "profile", "tensorboard"):
+        del whole[key]
+    for key in ("stream", "workers"):
+        del whole["dataset"][key]
+    if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
+        del whole["dataset"]["root"]
+    whole["rank"] = str(whole["rank"])
+    if _all_dense(whole["method"]):
+        whole["rank"], whole["method"] = None, dict(_dense_method())
+    return whole
+
+
+def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys at which two nested dictionaries differ, with both values (None where one has no such key)."""
+    a, b = _flat(left), _flat(right)
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def choices(values: dict[str, Any]) -> tuple[str, str]:
+    """What was chosen beside the columns of a table of runs, as ``key=value`` words: of the method, and of the rest.
+
+    ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words.
+    """
+    changed = differences(identity(values), identity({}))
+    words = {
+        key: f"{key}={_word(value)}"
+        for key, (value, _) in changed.items()
+        if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
+    }
+    of_method = [word.removeprefix("method.") for key, word in words.items() if key.startswith("method.")]
+    return " ".join(of_method), " ".join(word for key, word in words.items() if not key.startswith("method."))
+
+
+def _word(value: Any) -> str:
+    """A value as a command line takes it, without spaces."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_word(inner)}" for key, inner in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def method_name(method: MethodConfig) -> str:
+    """The format, and the ones that convolutions and linear layers have instead: ``tt``, ``tt+cp_conv``."""
+    parts = [method.format]
+    parts += [f"{method.conv}_conv"] if method.conv else []
+    parts += [f"{method.linear}_linear"] if method.linear else []
+    return "+".join(parts)
+
+
+def dataset_name(config: TrainConfig) -> str:
+    """The registry's name, or the dotted path of a user's own loader."""
+    return _own_or(config.dataset.target, config.dataset.name)
+
+
+def arch_name(config: TrainConfig) -> str:
+    """The registry's name, or the dotted path of a user's own model."""
+    return _own_or(config.arch.target, config.arch.name)
+
+
+def run_directory(config: TrainConfig, baseline: TrainConfig) -> Path:
+    """``<results_dir>/runs/<dataset>/<arch>/<method>-<rank>[-<hash of what else differs from baseline>]/seed<k>``.
+
+    ``baseline`` is what the same data set, arch and method give with nothing else chosen. No value can lead outside
+    ``results_dir``: what a file name cannot hold is replaced, and a digest then keeps the names apart.
+    """
+    here = identity(plain(config))
+    variant = _file_name(method_name(config.method))
+    if here["rank"] is not None:
+        variant += "-" + _file_name(here["rank"])
+    changed = differences(here, identity(plain(baseline)))
+    other = {key: value for key, (value, _) in changed.items() if key not in _IN_PATH}
+    if other:
+        variant += "-" + _digest(json.dumps(other, sort_keys=True))
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
+        raise ConfigError(f"seed={config.seed!r} is not a whole number; use for example seed=0")
+    folder = Path(config.results_dir) / "runs" / _file_name(dataset_name(config)) / _file_name(arch_name(config))
+    return folder / variant / f"seed{config.seed}"
+
+
+@cache  # thousands of runs are read with the same defaults
+def _defaults() -> dict[str, Any]:
+    return plain(TrainConfig())
+
+
+@cache
+def _dense_method() -> dict[str, Any]:
+    values: dict[str, Any] = plain(TrainConfig(method=MethodConfig("dense")))["method"]
+    return values
+
+
+def _all_dense(method: dict[str, Any]) -> bool:
+    formats = {method[kind] or method["format"] for kind in ("format", "conv", "linear")}
+    formats |= {layer["format"] for layer in method["layers"].values() if isinstance(layer, dict) and "format" in layer}
+    return formats == {"dense"}
+
+
+def _own_or(target: dict[str, Any], name: str) -> str:
+    return str(target["_target_"]) if "_target_" in target else name
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or prefix == "method.layers":  # whose keys may have dots in them
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _file_name(text: str) -> str:
+    # "params:120000" reads well as "params-120000"; anything else that changes gets a digest, so that no two meet.
+    wanted = text.replace(":", "-")
+    safe = re.sub(r"[^A-Za-z0-9_.+=-]", "-", wanted)[:80].lstrip(".-")
+    return safe if safe and safe == wanted else f"{safe}-{_digest(text)}".lstrip("-")

@@ -1,0 +1,73 @@
+"""The graph of a format for a weight, at the ranks that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .caps import capped
+from .errors import ConfigError
+from .fitting.vbmf import vbmf_rank
+from .formats import FORMATS, Format
+from .graph import Graph, validate
+from .layout import KERNELS, arrange
+from .rank import listed_ranks
+from .spectrum import energy, unfolding_ranks
+
+
+def build(
+    weight_shape: Sequence[int],
+    format: Format,
+    layout: str | None = None,
+    kernel: str | None = None,
+    factors: int | None = None,
+    in_modes: Sequence[int] | None = None,
+    out_modes: Sequence[int] | None = None,
+) -> Graph:
+    """The graph of ``format`` for a dense weight of torch's shape, every bond at size one.
+
+    The other arguments are those of ``layout.arrange``; None: as the format usually has it. Raises ``ConfigError`` for
+    what cannot be combined.
+    """
+    kernel = kernel or format.kernel
+    if kernel not in KERNELS:
+        raise ConfigError(f"unknown kernel '{kernel}', known: {', '.join(KERNELS)}")
+    if kernel == "open" and not format.open_kernel and len(weight_shape) > 2:
+        able = ", ".join(sorted(f.name for f in FORMATS.values() if f.open_kernel))
+        raise ConfigError(f"kernel=open needs a format with a central core ({able}), {format.name} has none")
+    usual = format.layout if len(weight_shape) > 2 else format.linear_layout or format.layout
+    factors = format.factors if factors is None else factors
+    arranged = arrange(weight_shape, layout or usual, kernel, factors, in_modes, out_modes)
+    if format.factorised and len(arranged.sites) < 2:
+        raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
+    cores = tuple(format.topology(arranged))
+    validate(cores, arranged.modes)
+    bonds = {index for core in cores for index in core.indices} - set(arranged.modes)
+    return Graph(cores, arranged.modes, {**arranged.sizes, **dict.fromkeys(bonds, 1)})
+
+
+def with_rank(
+    graph: Graph, format: Format, rank: int | str, weight_shape: Sequence[int], weight: torch.Tensor | None = None
+) -> Graph:
+    """The graph at the asked rank, capped. ``reference``: the reference system's, see ``Format.reference_rank``.
+
+    ``4-8``: a size for each bond, in the order of ``graph.bonds``.
+    ``vbmf`` and ``energy:0.9``: what the dense ``weight`` needs, see ``network.unfolding`` and ``network.vbmf``.
+    """
+    if isinstance(rank, int):
+        return capped(graph, dict.fromkeys(graph.bonds, rank))
+    sizes = listed_ranks(rank)
+    if sizes is not None:
+        if len(sizes) != len(graph.bonds):
+            raise ConfigError(f"rank={rank} has {len(sizes)} sizes, but there are {len(graph.bonds)} bonds")
+        return capped(graph, dict(zip(graph.bonds, sizes, strict=True)))
+    if rank == "reference":
+        channels = (weight_shape[1], weight_shape[0])
+        conv = len(weight_shape) > 2
+        return capped(graph, {bond: format.reference_rank(channels, bond, conv) for bond in graph.bonds})
+    if weight is not None and rank == "vbmf":
+        return unfolding_ranks(graph, weight, vbmf_rank)
+    if weight is not None and rank.startswith("energy:"):
+        return unfolding_ranks(graph, weight, energy(float(rank.removeprefix("energy:"))))
+    raise ConfigError(f"rank '{rank}' is not a whole number and not 'reference'")

@@ -1,0 +1,242 @@
+"""A contraction path compiled to a straight list of calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import Tensor
+
+from ..graph import Graph
+from .calls import Batched, Conv, Convolution, Kernel, Linear, Merge, Scale, Step, Weight
+from .cost import Rates
+from .path import Path, Term, Tree
+from .roles import KERNEL, arranged, convolves, others, parts, result
+from .search import merge_tree
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The compiled path of one layer; ``text`` names its calls in order."""
+
+    path: Path
+    spatial: bool
+    merges: tuple[Merge, ...]
+    steps: tuple[Step, ...]
+    in_sizes: tuple[int, ...]
+    out_channels: int
+    order: tuple[int, ...] | None
+    fuse_bias: bool  # the last call yields the output channels and can add the bias itself
+    text: str
+
+    def memory(self, core: int) -> tuple[int, ...] | None:
+        """The order in which a core's indices should lie in memory for the call that uses it; None: it is merged."""
+        return next((step.weight.memory for step in self.steps if step.weight.slot == core), None)
+
+    def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Contract ``x`` with the cores and add the bias.
+
+        Images ``(b, in, y, x)``, best channels last, become ``(b, out, y', x')``; rows ``(b, in)`` become ``(b, out)``.
+        """
+        return self.apply(x, self.weights(cores), bias)
+
+    def weights(self, cores: Sequence[Tensor]) -> list[Tensor]:
+        """What the calls multiply with, one tensor a call: cores, and products of them."""
+        slots = list(cores)
+        for merge in self.merges:
+            slots.append(merge(slots))
+        return [step.weight(slots) for step in self.steps]
+
+    def apply(self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        """Contract ``x`` with what ``weights`` gave and add the bias."""
+        if self.spatial:
+            x = x.permute(0, 2, 3, 1)
+        lead = x.dim() - 1
+        x = x.reshape(*x.shape[:-1], *self.in_sizes)
+        for step, weight in zip(self.steps[:-1], weights, strict=False):
+            x = step(x, weight)
+        last, weight = self.steps[-1], weights[-1]
+        if self.fuse_bias and isinstance(last, Conv) and last.order is None:
+            # Not a view of it: the activation function behind may then work in place without a copy.
+            return last.convolved(x, weight, bias)
+        x = last(x, weight, bias) if self.fuse_bias and isinstance(last, (Linear, Conv)) else last(x, weight)
+        if self.order is not None:
+            x = x.permute(self.order)
+        if len(x.shape) > lead + 1:
+            x = x.reshape(*x.shape[:lead], self.out_channels)
+        if bias is not None and not self.fuse_bias:
+            x = x + bias.to(x.dtype)
+        return x.permute(0, 3, 1, 2) if self.spatial else x
+
+
+class _Compiler:
+    def __init__(self, graph: Graph, spatial: bool, convolution: Convolution) -> None:
+        self.graph, self.spatial, self.convolution = graph, spatial, convolution
+        self.slots: list[tuple[str, ...]] = [core.indices for core in graph.cores]
+        self.members: list[frozenset[int]] = [frozenset({k}) for k in range(len(graph.cores))]
+        self.names: list[str] = [core.name for core in graph.cores]
+        self.merges: list[Merge] = []
+
+    def needed(self, members: frozenset[int]) -> frozenset[str]:
+        carriers = self.graph.carriers
+        return frozenset(bond for bond in self.graph.bonds if not members.issuperset(carriers[bond]))
+
+    def sizes(self, indices: Sequence[str]) -> tuple[int, ...]:
+        return tuple(self.graph.sizes[index] for index in indices)
+
+    def size(self, indices: Sequence[str]) -> int:
+        return math.prod(self.sizes(indices))
+
+    def merge(self, tree: Tree) -> int:
+        """Emit the merges of a tree; returns the slot of its result."""
+        if isinstance(tree, int):
+            return tree
+        left, right = self.merge(tree[0]), self.merge(tree[1])
+        a, b, members = self.slots[left], self.slots[right], self.members[left] | self.members[right]
+        need = parts(a, b, self.needed(members).union(self.graph.modes))
+        elementwise = not need.summed
+        inner = need.summed
+        left_order = (*need.group, *need.kept, *inner)
+        right_order = (*need.group, *inner, *need.new)
+        group = (self.size(need.group),) if need.group else ()
+        self.merges.append(
+            Merge(
+                left,
+                right,
+                tuple(a.index(i) for i in left_order),
+                tuple(b.index(i) for i in right_order),
+                (*group, self.size(need.kept), self.size(inner)),
+                (*group, self.size(inner), self.size(need.new)),
+                self.sizes((*need.group, *need.kept, *need.new)),
+                elementwise,
+            )
+        )
+        self.slots.append((*need.group, *need.kept, *need.new))
+        self.members.append(members)
+        self.names.append(f"({self.names[left]}*{self.names[right]})")
+        return len(self.slots) - 1
+
+    def apply(
+        self, term: Term, order: tuple[str, ...], done: frozenset[int]
+    ) -> tuple[Step, tuple[str, ...], frozenset[int], str]:
+        """Emit the call for one term; returns (step, order after it, cores done, text)."""
+        slot = self.merge(term.tree)
+        indices = self.slots[slot]
+        done = done | self.members[slot]
+        axes = tuple(axis for axis in KERNEL if axis in indices)
+        need = parts(order, tuple(i for i in indices if i not in KERNEL), self.needed(done))
+        wanted = arranged(order, need, bool(axes), self.spatial, term.spread)
+        permute = None if wanted == order else tuple(order.index(i) for i in wanted)
+        after = result(wanted, need, term.new)
+        summed, new = self.size(need.summed), self.sizes(term.new)
+        group = tuple(i for i in wanted if i in need.group)
+        tail = tuple(i for i in wanted if i in need.summed)
+
+        spread = others(need) if term.spread else ()
+        copies = self.size(spread)
+
+        def weight(
+            *arrangement: str, shape: tuple[int, ...], memory: tuple[str, ...] = (), kind: type[Weight] = Weight
+        ) -> Weight:
+            order, stored = (tuple(indices.index(i) for i in part) for part in (arrangement, memory or arrangement))
+            return kind(slot, order, shape, stored, copies)
+
+        step: Step
+        if convolves(wanted, need, bool(axes), self.spatial):
+            taps = tuple(self.graph.sizes[axis] if axis in axes else 1 for axis in KERNEL)
+            stride, padding, dilation = self.convolution.along(axes)
+            shape = (self.size(group) * math.prod(new), summed, *taps)
+            kernel = weight(
+                *group, *term.new, *tail, *axes, shape=shape, memory=(*group, *term.new, *axes, *tail), kind=Kernel
+            )
+            before = wanted.index("y")
+            step = Conv(
+                kernel,
+                permute,
+                before,
+                copies * self.size(group) * summed,
+                copies * self.size(group),
+                (*self.sizes(spread), *self.sizes(group), *new),
+                stride,
+                padding,
+                dilation,
+            )
+            text = f"{taps[0]}x{taps[1]}" + (f"/{copies * self.size(group)}" if group or spread else "")
+        elif group and not tail and not term.new:
+            broadcast = tuple(self.graph.sizes[i] if i in group else 1 for i in wanted)
+            step, text = Scale(weight(*group, shape=broadcast)), "*"
+        elif group:
+            matrix = weight(*group, *tail, *term.new, shape=(self.size(group), summed, math.prod(new)))
+            step, text = Batched(matrix, permute, len(group), len(wanted) - len(tail), summed, new), "bmm"
+        else:
+            matrix = weight(*term.new, *tail, shape=(math.prod(new), summed))
+            step, text = Linear(matrix, permute, len(wanted) - len(tail), summed, new), "linear"
+        return step, after, done, f"{self.names[slot]}:{text}"
+
+
+def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convolution | None = None) -> Plan:
+    """Compile ``path`` for ``graph``; ``spatial``: the activation is an image and kh, kw convolve."""
+    compiler = _Compiler(graph, spatial, convolution or Convolution())
+    inputs = tuple(mode for mode in graph.modes if mode[0] == "i")
+    outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
+    space = ("y", "x") if spatial else ()
+    order: tuple[str, ...] = ("b", *space, *inputs)
+    done: frozenset[int] = frozenset()
+    steps, texts = [], []
+    for term in path.terms:
+        step, order, done, text = compiler.apply(term, order, done)
+        steps.append(step)
+        texts.append(text)
+    final = ("b", *space, *outputs)
+    permute = None if order == final else tuple(order.index(i) for i in final)
+    fuse_bias = permute is None and isinstance(steps[-1], Linear | Conv) and steps[-1].new == compiler.sizes(outputs)
+    in_sizes, out_channels = compiler.sizes(inputs), compiler.size(outputs)
+    return Plan(
+        path,
+        spatial,
+        tuple(compiler.merges),
+        tuple(steps),
+        in_sizes,
+        out_channels,
+        permute,
+        fuse_bias,
+        " > ".join(texts),
+    )
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """All tensors of a graph merged into one over its modes; a mode may sit on several of them."""
+
+    merges: tuple[Merge, ...]
+    order: tuple[int, ...]
+
+    def __call__(self, cores: Sequence[Tensor]) -> Tensor:
+        slots = list(cores)
+        for merge in self.merges:
+            slots.append(merge(slots))
+        return slots[-1].permute(self.order)
+
+    def seconds(self, rates: Rates) -> float:
+        """The cost model's estimate, forward and backward."""
+        total = 0.0
+        for merge in self.merges:
+            *group, kept, summed = merge.left_shape
+            sizes = (math.prod(merge.left_shape), math.prod(merge.right_shape), math.prod(merge.shape))
+            total += rates.contraction(kept, math.prod(group), summed, merge.right_shape[-1], 1, sizes)
+        return total
+
+
+@lru_cache(maxsize=4096)
+def compile_tree(graph: Graph, tree: Tree) -> Contraction:
+    """Compile the merging of all cores in the order that ``tree`` says."""
+    compiler = _Compiler(graph, False, Convolution())
+    indices = compiler.slots[compiler.merge(tree)]
+    return Contraction(tuple(compiler.merges), tuple(indices.index(mode) for mode in graph.modes))
+
+
+def merge_all(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
+    """The cores merged into one tensor over the graph's modes, in their order."""
+    return compile_tree(graph, merge_tree(graph))(cores)

@@ -1,0 +1,235 @@
+"""The cheapest contraction path, found by dynamic programming over subsets of cores."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+
+from ..graph import Graph
+from .cost import Rates
+from .path import Geometry, Path, Term, Tree
+from .roles import KERNEL, Parts, arranged, convolves, others, parts, result
+
+PLANS = ("model", "measure", "contract", "chain", "dense")
+_SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
+_MEASURED = 6
+
+
+class _Search:
+    """The dynamic programme for one graph, geometry and device."""
+
+    def __init__(self, graph: Graph, geometry: Geometry, rates: Rates) -> None:
+        self.graph, self.geometry, self.rates = graph, geometry, rates
+        self.everything = (1 << len(graph.cores)) - 1
+        self.inputs = tuple(mode for mode in graph.modes if mode[0] == "i")
+        self.outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
+        self.space = dict(geometry.space)
+        self._needed: dict[int, frozenset[str]] = {}
+
+    def indices(self, subset: int) -> tuple[str, ...]:
+        """The open indices of the merged cores of ``subset``, in order of appearance."""
+        found: dict[str, None] = {}
+        for position, core in enumerate(self.graph.cores):
+            if subset >> position & 1:
+                found |= dict.fromkeys(core.indices)
+        outside = self.needed(subset)
+        return tuple(index for index in found if index in outside or index in self.graph.modes)
+
+    def needed(self, subset: int) -> frozenset[str]:
+        """The bonds that reach beyond ``subset``."""
+        if subset not in self._needed:
+            self._needed[subset] = frozenset(
+                bond
+                for bond in self.graph.bonds
+                if any(not subset >> position & 1 for position in self.graph.carriers[bond])
+            )
+        return self._needed[subset]
+
+    def size(self, indices: Sequence[str], done: int = 0) -> int:
+        """Entries of a tensor; ``done``: the cores applied so far, which decides the spatial sizes."""
+        total = 1
+        for index in indices:
+            if index == "b":
+                total *= self.geometry.batch
+            elif index in self.space:
+                kernel = "kh" if index == "y" else "kw"
+                total *= self.space[index][done >> self.graph.carriers[kernel][0] & 1]
+            else:
+                total *= self.graph.sizes[index]
+        return total
+
+    @cached_property
+    def trees(self) -> dict[int, tuple[float, Tree, tuple[str, ...]]]:
+        """For each connected subset of the cores: seconds of its best merge, the tree, its open indices."""
+        count = len(self.graph.cores)
+        found: dict[int, tuple[float, Tree, tuple[str, ...]]] = {
+            1 << k: (0.0, k, self.graph.cores[k].indices) for k in range(count)
+        }
+        for subset in sorted(range(1, self.everything + 1), key=int.bit_count):
+            best: tuple[float, Tree] | None = None
+            left = subset & (subset - 1)
+            while left:
+                right = subset ^ left
+                if left < right and left in found and right in found:
+                    a, b = found[left], found[right]
+                    need = parts(a[2], b[2], self.needed(subset))
+                    if need.group or need.summed:
+                        seconds = a[0] + b[0] + self._merge_seconds(need)
+                        if best is None or seconds < best[0]:
+                            best = (seconds, (a[1], b[1]))
+                left = (left - 1) & subset
+            if best is not None:
+                found[subset] = (*best, self.indices(subset))
+        return found
+
+    def _merge_seconds(self, need: Parts) -> float:
+        group, summed, kept, new = (self.size(part) for part in (need.group, need.summed, need.kept, need.new))
+        sizes = (group * kept * summed, group * summed * new, group * kept * new)
+        return self.rates.contraction(kept, group, summed, new, 1, sizes)
+
+    def run(self, allowed: list[int], bound: float = math.inf) -> list[Path]:
+        """The cheapest path to every final order, cheapest first; only subsets in ``allowed`` may be a term."""
+        start = ("b", *self.space, *self.inputs)
+        states: dict[int, dict[tuple[str, ...], tuple[float, tuple[Term, ...]]]] = {0: {start: (0.0, ())}}
+        for done in sorted(range(self.everything), key=int.bit_count):
+            orders = states.get(done)
+            if not orders:
+                continue
+            cheapest = min(seconds for seconds, _ in orders.values())
+            for order, (seconds, terms) in orders.items():
+                if seconds > min(bound, cheapest + self.rates.copy(self.size(order, done))):
+                    continue  # reordering the cheapest state would do at least as well
+                for subset in allowed:
+                    if subset & done:
+                        continue
+                    for after, more, term in self._apply(order, done, subset):
+                        if seconds + more <= bound:
+                            target = states.setdefault(done | subset, {})
+                            if after not in target or seconds + more < target[after][0]:
+                                target[after] = (seconds + more, (*terms, term))
+        final = ("b", *self.space, *self.outputs)
+        ends = [
+            Path(terms, seconds + (0.0 if order == final else self.rates.copy(self.size(final, self.everything))))
+            for order, (seconds, terms) in states.get(self.everything, {}).items()
+        ]
+        return sorted(ends, key=lambda path: path.seconds)
+
+    def _apply(self, order: tuple[str, ...], done: int, subset: int) -> Iterator[tuple[tuple[str, ...], float, Term]]:
+        """Every way of applying the merged cores of ``subset``: order afterwards, seconds, term."""
+        whole, tree, indices = self.trees[subset]
+        merge = whole / self.geometry.uses
+        axes = tuple(index for index in indices if index in KERNEL)
+        weight = tuple(index for index in indices if index not in KERNEL)
+        need = parts(order, weight, self.needed(done | subset))
+        if not (need.group or need.summed):
+            return
+        modes = tuple(index for index in self.outputs if index in need.new)
+        bonds = tuple(index for index in need.new if index not in modes)
+        for spread in (False, True) if axes and others(need) else (False,):
+            wanted = arranged(order, need, bool(axes), bool(self.space), spread)
+            copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
+            seconds = merge + copy + self._apply_seconds(order, wanted, done, subset, need, axes, spread)
+            for last in bonds or (None,):
+                arrangement = (*modes, *(b for b in bonds if b != last), *((last,) if last else ()))
+                yield result(wanted, need, arrangement), seconds, Term(tree, arrangement, spread)
+
+    def _apply_seconds(
+        self, order: tuple[str, ...], wanted: tuple[str, ...], done: int, subset: int, need: Parts,
+        axes: tuple[str, ...], spread: bool,
+    ) -> float:  # fmt: skip
+        rows, group, summed, new, taps = (
+            self.size(part, done | subset) for part in (need.kept, need.group, need.summed, need.new, axes)
+        )
+        copies = self.size(others(need)) if spread else 1
+        sizes = (self.size(order, done), copies * group * summed * new * taps, rows * group * new)
+        image = convolves(wanted, need, bool(axes), bool(self.space))
+        return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, image)
+
+    def subset(self, tree: Tree) -> int:
+        """The cores of a tree, as a bit mask."""
+        return 1 << tree if isinstance(tree, int) else self.subset(tree[0]) | self.subset(tree[1])
+
+    def macs(self, path: Path) -> int:
+        """Multiply-accumulates of the calls on the activation, for the whole batch."""
+        order: tuple[str, ...] = ("b", *self.space, *self.inputs)
+        done = total = 0
+        for term in path.terms:
+            subset = self.subset(term.tree)
+            done |= subset
+            indices = self.indices(subset)
+            axes = tuple(index for index in indices if index in KERNEL)
+            need = parts(order, tuple(i for i in indices if i not in KERNEL), self.needed(done))
+            total += self.size((*need.kept, *need.group, *need.summed, *need.new, *axes), done)
+            order = result(order, need, term.new)
+        return total
+
+
+def macs(graph: Graph, path: Path, geometry: Geometry) -> int:
+    """MACs of the activation's calls along a path (merging cores is done once per batch, and not at inference)."""
+    return _Search(graph, geometry, Rates()).macs(path)
+
+
+@lru_cache(maxsize=4096)
+def _merge_tree(graph: Graph, sizes: tuple[tuple[str, int], ...]) -> Tree:
+    search = _Search(graph, Geometry(1), Rates())
+    return search.trees[search.everything][1]
+
+
+def merge_tree(graph: Graph) -> Tree:
+    """The cheapest order in which to merge all cores."""
+    return _merge_tree(graph, tuple(sorted(graph.sizes.items())))
+
+
+def greedy_tree(graph: Graph, by_macs: bool = False) -> Tree:
+    """An order in which to merge all cores, for graphs too large to search: always the pair whose product is smallest
+    compared with the two it replaces (Gray and Kourtis 2021, section 3.1), or that which takes the fewest MACs."""
+    terms: list[tuple[Tree, frozenset[str]]] = [(k, frozenset(core.indices)) for k, core in enumerate(graph.cores)]
+
+    def merged(a: int, b: int) -> frozenset[str]:
+        others = frozenset().union(*(term[1] for k, term in enumerate(terms) if k not in (a, b)), graph.modes)
+        return (terms[a][1] | terms[b][1]) & others
+
+    def macs(pair: tuple[int, int]) -> int:
+        return math.prod(graph.sizes[i] for i in terms[pair[0]][1] | terms[pair[1]][1])
+
+    def growth(pair: tuple[int, int]) -> int:
+        sizes = [math.prod(graph.sizes[i] for i in t) for t in (merged(*pair), terms[pair[0]][1], terms[pair[1]][1])]
+        return sizes[0] - sizes[1] - sizes[2]
+
+    while len(terms) > 1:
+        pairs = itertools.combinations(range(len(terms)), 2)
+        a, b = min((pair for pair in pairs if terms[pair[0]][1] & terms[pair[1]][1]), key=macs if by_macs else growth)
+        joined = ((terms[a][0], terms[b][0]), merged(a, b))
+        terms = [term for k, term in enumerate(terms) if k not in (a, b)] + [joined]
+    return terms[0][0]
+
+
+def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -> list[Path]:
+    """Candidate paths, the cheapest by the model first.
+
+    ``plan``: ``model`` gives the optimum of the cost model over all connected contraction orders, ``measure`` the best
+    few, of which a measurement may choose; ``contract`` the optimum of those that never merge all cores into the dense
+    weight; ``chain`` applies one core at a time; ``dense`` merges all cores.
+    """
+    return list(_paths(graph, tuple(sorted(graph.sizes.items())), geometry, rates, plan))
+
+
+@lru_cache(maxsize=4096)
+def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
+    search = _Search(graph, geometry, rates)
+    singles = [1 << k for k in range(len(graph.cores))]
+    named = {"chain": singles, "dense": [search.everything]}
+    if plan in named:
+        return search.run(named[plan])[:1]
+    if plan == "contract":
+        del named["dense"]
+    known = [path for allowed in named.values() for path in search.run(allowed)[:1]]
+    slack = _SLACK if plan == "measure" else 1 + 1e-9
+    bound = slack * min(path.seconds for path in known)
+    subsets = [subset for subset in search.trees if plan != "contract" or subset != search.everything]
+    best = sorted([*search.run(subsets, bound), *known], key=lambda path: path.seconds)
+    if plan != "measure":
+        return best[:1]
+    return list({path.terms: path for path in [*best[:_MEASURED], *known]}.values())

@@ -1,0 +1,158 @@
+"""Alternating least squares on the cores of any graph, cycles and hyperedges included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..contraction.einsum import Term, contract
+from ..graph import Graph
+
+RIDGE = {torch.float32: 1e-7, torch.float64: 1e-13}
+"""What is added to a Gram matrix's diagonal, as a part of its trace: about the rounding of the products with W."""
+
+
+def alternate(graph: Graph, weight: Tensor, sweeps: int, seed: int = 0, tolerance: float = 1e-9) -> list[Tensor]:
+    """Cores, in double precision, that fit ``weight`` (one dimension per mode) after at most ``sweeps`` sweeps.
+
+    Starts from Gaussian cores and stops when a sweep lowers the squared error by less than ``tolerance`` ||W||^2.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cores = [torch.randn(graph.shape(core), generator=generator, dtype=torch.float64) for core in graph.cores]
+    fit = _Alternation(graph, weight, [core.to(weight.device) for core in cores])
+    before = math.inf
+    for _ in range(sweeps):
+        error = fit.sweep()
+        if before - error < tolerance * fit.norm:
+            break
+        before = error
+    return fit.cores
+
+
+def balanced(graph: Graph, cores: Sequence[Tensor], rounds: int = 100) -> list[Tensor]:
+    """The same network with its scale shared evenly: along every bond each slice has the same norm on all cores.
+
+    Of all diagonal rescalings of the bonds this has the smallest sum of the cores' squared norms.
+    """
+    cores = list(cores)
+    for _ in range(rounds):
+        worst = 1.0
+        for bond in graph.bonds:
+            places = [(k, graph.cores[k].indices.index(bond)) for k in graph.carriers[bond]]
+            norms = torch.stack([_slice_norms(cores[k], axis) for k, axis in places])
+            scales = norms.log().mean(0).exp() / norms
+            scales = torch.where((norms > 0).all(0), scales, 1.0)  # a term that is zero stays it
+            worst = max(worst, float(scales.max()), float((1 / scales).max()))
+            for (k, axis), scale in zip(places, scales, strict=True):
+                cores[k] = cores[k] * scale.reshape([-1 if a == axis else 1 for a in range(cores[k].dim())])
+        if worst < 1 + 1e-3:
+            break
+    return cores
+
+
+def _slice_norms(core: Tensor, axis: int) -> Tensor:
+    return core.movedim(axis, 0).flatten(1).norm(dim=1) if core.dim() > 1 else core.abs()
+
+
+class _Alternation:
+    """The state of one fit.
+
+    A core X enters W linearly: its best value solves X G = V, where R is the network without X, V = W R over the
+    core's indices (the MTTKRP of CP) and G = R R over its bonds. Both are computed on a dimension tree (Phan et al.
+    2013, section III): halves of the cores share what is contracted with the other half.
+    """
+
+    def __init__(self, graph: Graph, weight: Tensor, cores: list[Tensor]) -> None:
+        self.graph, self.cores, self.dtype = graph, cores, weight.dtype
+        self.norm = float(weight.double().square().sum())
+        self.error = self.norm
+        # In the order of the cores, so that products with the outermost ones read it as a matrix, without a copy.
+        order = [i for core in graph.cores for i in core.indices if i in graph.modes]
+        self.weight = Term(tuple(order), weight.permute([graph.modes.index(i) for i in order]).contiguous())
+
+    def sweep(self) -> float:
+        """Solve for every core once; returns the squared error, which never grows."""
+        self.cores = balanced(self.graph, self.cores, rounds=1)
+        self._visit(tuple(range(len(self.cores))), [self.weight], [])
+        return self.error
+
+    def _visit(self, members: tuple[int, ...], weight: list[Term], gram: list[Term]) -> None:
+        """Solve for ``members``; ``weight`` and ``gram``: W and the copies, contracted with all other cores."""
+        if len(members) == 1:
+            self._solve(members[0], weight, gram)
+            return
+        half = len(members) // 2
+        halves = members[:half], members[half:]
+        for part, others in (halves, halves[::-1]):
+            kept = tuple(dict.fromkeys(i for k in part for i in self.graph.cores[k].indices))
+            bonds = tuple(i for i in kept if i in self.graph.bonds)
+            twins = [twin for k in others for twin in self._twins(k)]
+            cores = [Term(self.graph.cores[k].indices, self.cores[k].to(self.dtype)) for k in others]
+            self._visit(
+                part,
+                contract([*weight, *cores], kept),
+                contract([*gram, *twins], (*bonds, *map(_primed, bonds))),
+            )
+
+    def _twins(self, k: int) -> Iterator[Term]:
+        indices = self.graph.cores[k].indices
+        yield Term(indices, self.cores[k])
+        yield Term(tuple(i if i in self.graph.modes else _primed(i) for i in indices), self.cores[k])
+
+    def _solve(self, k: int, weight: list[Term], gram: list[Term]) -> None:
+        """Replace core ``k`` by X + (V - X G) (G + ridge)^-1, a step that lowers the error for any ridge >= 0.
+
+        Where the rest of the network falls apart without the core, G is the Kronecker product of the parts' Gram
+        matrices, each over its own bonds, and is inverted part by part.
+        """
+        core, indices = self.cores[k], self.graph.cores[k].indices
+        target = torch.ones((), dtype=torch.float64, device=core.device)
+        for term in weight:
+            target = target * _aligned(term, indices).double()
+        image, parts = core, []
+        for term in gram:
+            bonds = term.indices[: len(term.indices) // 2]
+            size = math.prod(term.value.shape[: len(bonds)])
+            parts.append(([indices.index(bond) for bond in bonds], term.value.reshape(size, size)))
+            image = _times(image, *parts[-1])
+        step = target - image
+        for axes, matrix in parts:
+            step = _times(step, axes, self._factor(matrix), solve=True)
+        self.cores[k] = core + step
+        for axes, matrix in parts:
+            step = _times(step, axes, matrix)
+        # ||W - What||^2 = ||W||^2 - 2 <V, X> + <X G, X>
+        self.error = self.norm - float((self.cores[k] * (2 * target - image - step)).sum())
+
+    def _factor(self, matrix: Tensor) -> Tensor:
+        """The Cholesky factor of a Gram matrix and its ridge, larger where cancellation left it indefinite."""
+        ridge = RIDGE[self.dtype] * matrix.trace().abs() + torch.finfo(torch.float64).tiny
+        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        while True:
+            factor, failed = torch.linalg.cholesky_ex(matrix + ridge * identity)
+            if not failed:
+                return factor
+            ridge = 100 * ridge
+
+
+def _primed(index: str) -> str:
+    return f"{index}'"
+
+
+def _aligned(term: Term, indices: tuple[str, ...]) -> Tensor:
+    """The term's value, permuted and with dimensions of size one, so that it broadcasts over ``indices``."""
+    order = [term.indices.index(i) for i in indices if i in term.indices]
+    value = term.value.permute(order)
+    return value.reshape([term.value.shape[term.indices.index(i)] if i in term.indices else 1 for i in indices])
+
+
+def _times(core: Tensor, axes: list[int], matrix: Tensor, solve: bool = False) -> Tensor:
+    """``core`` times a symmetric ``matrix`` over the joint ``axes``, or its solution with that Cholesky factor."""
+    lead = list(range(len(axes)))
+    moved = core.movedim(axes, lead)
+    flat = moved.reshape(len(matrix), -1)
+    flat = torch.cholesky_solve(flat, matrix) if solve else matrix @ flat
+    return flat.reshape(moved.shape).movedim(lead, axes)

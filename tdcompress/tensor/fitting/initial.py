@@ -1,0 +1,100 @@
+"""Initial cores: the reconstructed weight starts with the mean square of its dense twin's weight, or as its fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..graph import Core, Graph
+from ..norm import squared_norm
+from .decompose import decompose
+
+
+def variance_law(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Gaussian cores whose reconstruction W has the mean square of the dense ``weight``.
+
+    Entries of W are sums of products of independent zero-mean entries, so Var(W) = prod(bond sizes) * prod(core
+    variances); every core gets the same norm. What a single draw misses of it (much, at low rank) is corrected
+    exactly by one factor on all cores, from the norm of the network.
+    """
+    cores = [torch.randn(graph.shape(core), generator=generator, dtype=torch.float64) for core in graph.cores]
+    return _scaled(graph, cores, weight)
+
+
+def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Cores of the same norm, each a semi-orthogonal matrix towards the next core on the way to the root.
+
+    Products of Gaussian matrices are badly conditioned, the more so the more cores there are; products of
+    semi-orthogonal ones are not (Saxe et al. 2014, section 4). The root, the core with the most bonds, is unfolded
+    along its longest index.
+    """
+    towards = _to_root(graph)
+    cores = []
+    for core in graph.cores:
+        columns = [index for index in core.indices if index in towards[core.name]]
+        rows = [index for index in core.indices if index not in columns]
+        order = [core.indices.index(index) for index in (*rows, *columns)]
+        shape = [graph.sizes[index] for index in (*rows, *columns)]
+        height, width = math.prod(shape[: len(rows)]), math.prod(shape[len(rows) :])
+        drawn = torch.randn(max(height, width), min(height, width), generator=generator, dtype=torch.float64)
+        matrix = torch.linalg.qr(drawn)[0] * math.sqrt(len(drawn))
+        matrix = matrix if height >= width else matrix.T
+        cores.append(matrix.reshape(shape).permute([order.index(k) for k in range(len(order))]).contiguous())
+    return _scaled(graph, cores, weight)
+
+
+def spectral(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """A decomposition of the dense ``weight``, its scale shared evenly over the cores.
+
+    For a matrix it is the truncated SVD with sqrt(singular values) on either side (Khodak et al. 2021, section 3), and
+    what truncation takes of the mean square is given back by one factor. The fit need not be tight: few sweeps do.
+    """
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 10, seed)], weight)
+
+
+def fit(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """A decomposition of a trained ``weight`` as near to it as can be: nothing is given back of its norm."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return decompose(graph, weight.float(), seed=seed)
+
+
+Init = Callable[[Graph, Tensor], list[Tensor]]
+
+
+INITS: dict[str, Init] = {"variance": variance_law, "orthogonal": orthogonal, "spectral": spectral, "fit": fit}
+"""From a graph and the dense weight that it stands for to initial cores, single precision."""
+
+
+def _scaled(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+    """Cores of one norm, so that their reconstruction has the norm of ``weight``.
+
+    A core's gradient is as large as the others are, so a core of smaller norm would learn faster than the rest; cores
+    of one norm keep it under gradient flow (Du et al. 2018, theorem 2.1).
+    """
+    cores = [core / norm if (norm := core.norm()) else core for core in cores]
+    drawn, wanted = float(squared_norm(graph, cores)), float(weight.double().square().sum())
+    factor = (wanted / drawn) ** (0.5 / len(cores)) if wanted else 0.0
+    return [(core * factor).float() for core in cores]
+
+
+def _to_root(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """For each core the indices that it shares with the next core on a shortest way to the root."""
+
+    def bonds(core: Core) -> list[str]:
+        return [index for index in core.indices if index not in graph.modes]
+
+    root = max(graph.cores, key=lambda core: len(bonds(core)))
+    longest = max(root.indices, key=lambda index: graph.sizes[index])
+    towards: dict[str, tuple[str, ...]] = {root.name: (longest,)}
+    border = [root]
+    for core in border:
+        for other in graph.cores:
+            shared = tuple(index for index in bonds(other) if index in core.indices)
+            if shared and other.name not in towards:
+                towards[other.name] = shared
+                border.append(other)
+    return towards

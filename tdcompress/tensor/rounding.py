@@ -1,0 +1,87 @@
+"""Smaller bonds for cores that are given: the components of least norm go, in the gauge in which norms say that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .contraction.einsum import Term, contract
+from .graph import Graph
+from .norm import component_norms, squared_norm
+
+_TINY = 1e-12  # of the largest eigenvalue: below it a direction is rounding
+
+
+def energies(graph: Graph, cores: Sequence[Tensor], bond: str) -> Tensor:
+    """The share of ||W||^2 that each component of ``bond`` holds, descending: what is lost with it.
+
+    A bond that separates the network has the squared singular values of that unfolding. On a cycle the bond's other end
+    counts as a mode. Components of a hyperedge are not orthogonal: their shares may add up to more than one.
+    """
+    return _gauge(graph, [core.double() for core in cores], bond)[0]
+
+
+def truncated(graph: Graph, cores: Sequence[Tensor], ranks: Mapping[str, int]) -> tuple[Graph, list[Tensor]]:
+    """The graph with bonds no larger than ``ranks``, and cores for it; W changes by what the cut components held.
+
+    One bond after the other, each in the gauge in which its components are orthogonal seen from both of its ends and
+    have equal norms on both (the canonical form of Vidal 2003, *Efficient classical simulation of slightly entangled
+    quantum computations*; a hyperedge's components are only sorted).
+    """
+    found = [core.double() for core in cores]
+    for bond, size in graph.ranks.items():
+        if ranks[bond] < size:
+            _, changes = _gauge(graph, found, bond)
+            for position, change in changes.items():
+                axis = graph.cores[position].indices.index(bond)
+                found[position] = torch.tensordot(found[position], change[:, : ranks[bond]], ([axis], [0])).movedim(
+                    -1, axis
+                )
+            graph = graph.with_ranks({bond: ranks[bond]})
+    return graph, [new.to(core) for new, core in zip(found, cores, strict=True)]
+
+
+def _gauge(graph: Graph, cores: Sequence[Tensor], bond: str) -> tuple[Tensor, dict[int, Tensor]]:
+    """The energies of the components, and for each core that carries ``bond`` the matrix (bond, component) to apply."""
+    carriers = graph.carriers[bond]
+    if len(carriers) > 2:
+        norms = component_norms(graph, cores, bond)
+        order = norms.argsort(descending=True)
+        chosen = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)[:, order]
+        return norms[order] / squared_norm(graph, cores), dict.fromkeys(carriers, chosen)
+    (left_values, left), (right_values, right) = (_eigen(_gram(graph, cores, bond, end)) for end in carriers)
+    u, values, vh = torch.linalg.svd(left_values.sqrt()[:, None] * (left.T @ right) * right_values.sqrt())
+    scale = values.sqrt()
+    changes = {
+        carriers[0]: (left * _inverse_root(left_values)) @ u * scale,
+        carriers[1]: (right * _inverse_root(right_values)) @ vh.T * scale,
+    }
+    return values.square() / values.square().sum(), changes
+
+
+def _gram(graph: Graph, cores: Sequence[Tensor], bond: str, end: int) -> Tensor:
+    """The network contracted with a copy of itself over all modes, but for the ``bond`` of core ``end`` in both.
+
+    The copies share that bond's other end, as if it were a mode.
+    """
+    terms = []
+    for copy in ("", "'"):
+        for position, (core, value) in enumerate(zip(graph.cores, cores, strict=True)):
+            names = [index if index in graph.modes else f"{index}{copy}" for index in core.indices]
+            if position != end:
+                names = [f"{bond}|" if index == bond else name for index, name in zip(core.indices, names, strict=True)]
+            terms.append(Term(tuple(names), value))
+    gram, *others = sorted(contract(terms, (bond, f"{bond}'")), key=lambda part: -part.value.dim())
+    return gram.value * math.prod(part.value for part in others)
+
+
+def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
+    return values.clamp(min=0), vectors
+
+
+def _inverse_root(values: Tensor) -> Tensor:
+    return torch.where(values > _TINY * values.max(), values, torch.inf).rsqrt()

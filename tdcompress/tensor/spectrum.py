@@ -1,0 +1,67 @@
+"""Ranks that a given weight needs: from the singular values of the unfoldings that the bonds of a graph cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from .caps import capped, cuts
+from .graph import Graph
+
+Rule = Callable[[Tensor, int, int], int]
+"""How many components of a matrix to keep, from its singular values, rows and columns."""
+
+
+def energy(share: float) -> Rule:
+    """Keeps the fewest components that hold ``share`` of the squared norm."""
+
+    def rank(values: Tensor, rows: int, columns: int) -> int:
+        held = values.square().cumsum(0)
+        # The last sum itself is what it is compared with: no rounding between them.
+        return int((held < share * held[-1]).sum()) + 1
+
+    return rank
+
+
+def unfolding_ranks(graph: Graph, weight: Tensor, rule: Rule) -> Graph:
+    """The graph with the bond sizes that ``rule`` gives for the unfoldings of ``weight``, at least one, and capped.
+
+    ``weight``: the dense weight, its entries in the order of ``graph.modes``. A bond that separates the network into
+    two: the rank of that unfolding. A hyperedge: the largest rank of those that set one of its branches against the
+    rest, because none of them can exceed a CP rank. A bond on a cycle shares every cut with others: the largest of
+    rank^(1/k) over the cuts with the fewest bonds, k of them.
+    """
+    tensor = weight.detach().double().reshape([graph.sizes[mode] for mode in graph.modes])
+    known: dict[frozenset[str], int] = {}
+
+    def rank(inside: Iterable[int]) -> int:
+        rows = frozenset(mode for mode in graph.modes if graph.carriers[mode][0] in set(inside))
+        if rows not in known:
+            known[rows] = max(1, rule(*_unfolded(tensor, graph, rows)))
+        return known[rows]
+
+    sizes = {}
+    for bond in graph.bonds:
+        branches = graph.branches(bond)
+        if len(branches) == len(graph.carriers[bond]):
+            sizes[bond] = max(rank(branch) for branch in branches[: len(branches) if len(branches) > 2 else 1])
+        else:
+            found = list(cuts(graph, bond))
+            fewest = min(count for _, count in found)
+            sizes[bond] = max(
+                math.ceil(round(rank(inside) ** (1 / count), 9)) for inside, count in found if count == fewest
+            )
+    return capped(graph, sizes)
+
+
+def _unfolded(tensor: Tensor, graph: Graph, rows: frozenset[str]) -> tuple[Tensor, int, int]:
+    """Singular values, descending, of the unfolding with these modes as rows, and its height and width."""
+    first = [k for k, mode in enumerate(graph.modes) if mode in rows]
+    others = [k for k in range(tensor.dim()) if k not in first]
+    matrix = tensor.permute(*first, *others).reshape(math.prod(tensor.shape[k] for k in first), -1)
+    height, width = matrix.shape
+    gram = matrix @ matrix.T if height <= width else matrix.T @ matrix
+    return torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt(), height, width

@@ -1,0 +1,99 @@
+"""How the runs of a sweep are carried out: one after the other, or several at once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import Any
+
+from ...config.schema import LauncherConfig
+from ...device.files import RunError
+from ...results.run import Run
+from ..interrupt import StopSignals
+from .job import SIGNALS, Ended, Job, Log
+
+
+def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+    """``settings.jobs`` at once, each in a process of its own with its share of the cores.
+
+    A signal is passed on to every process, no further run begins, and ``Interrupted`` is raised when all have ended
+    after their step. A second one more than a second later kills them.
+    """
+    at_once = min(settings.jobs, len(jobs))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(max(1, _cores() // at_once)),
+        "PYTHONPATH": os.pathsep.join(sys.path),  # a user's own model is found where this process finds it
+    }
+    running: set[subprocess.Popen[bytes]] = set()
+    with StopSignals() as stop, ThreadPoolExecutor(at_once, initializer=_block_signals) as pool:
+        futures = {pool.submit(_in_a_process, job, environment, running, stop, log): job for job in jobs}
+        told: set[subprocess.Popen[bytes]] = set()
+        waiting: set[Future[dict[str, Any] | Exception | None]] = set(futures)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    outcome = future.result()
+                    if outcome is not None:
+                        ended(futures[future], outcome)
+                if stop.number is not None:
+                    for process in running.copy() - told:
+                        process.send_signal(stop.number)
+                        told.add(process)
+        finally:  # reached with processes still at work only by an exception
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running.copy():
+                process.kill()
+    if stop.number is not None:
+        raise stop.interrupted("sweep interrupted; the same command goes on")
+
+
+def _in_a_process(
+    job: Job, environment: dict[str, str], running: set[subprocess.Popen[bytes]], stop: StopSignals, log: Log
+) -> dict[str, Any] | Exception | None:
+    """The summary, why there is none, or None if the run was interrupted or not begun."""
+    if stop.number is not None:
+        return None
+    # In a session of its own, so that a terminal's Ctrl-C reaches a run once, from here.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tdcompress.train.launch.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    running.add(process)
+    last = ""
+    with process:
+        with suppress(BrokenPipeError):
+            process.stdin.write(pickle.dumps(job))
+            process.stdin.flush()  # and left open: the worker ends when this process does
+        for line in process.stdout:
+            last = line.decode(errors="replace").rstrip()
+            log(f"{job.name}  {last}")
+    running.discard(process)
+    if process.returncode == 0:
+        return Run(job.directory).summary() or RunError(f"{job.directory}: left no summary")
+    if stop.number is not None:
+        return None
+    if process.returncode < 0:
+        number = -process.returncode
+        return RunError(f"killed by {signal.Signals(number).name}" + ", out of memory?" * (number == signal.SIGKILL))
+    return RunError(last.removeprefix("tdc: ") or f"exit code {process.returncode}")
+
+
+def _block_signals() -> None:
+    """For this thread, and for the processes that it starts until they are ready to be asked to stop."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

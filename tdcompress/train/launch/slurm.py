@@ -1,0 +1,144 @@
+"""Runs of a sweep as jobs of a Slurm cluster, through submitit."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...config.schema import LauncherConfig
+from ...device.files import RunError
+from ...results.run import Run
+from ...tensor.errors import ConfigError
+from ..interrupt import StopSignals
+from .job import Ended, Job, Log
+
+_POLL = 1.0  # seconds between two looks at the jobs' results
+_LOOK = 15.0  # seconds between two looks at the queue
+_GRACE = 120.0  # seconds that cancelled jobs have for their step and checkpoint
+
+
+class Task:
+    """What a node executes. One that Slurm preempts or that reaches its time limit is queued again and goes on."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self) -> dict[str, Any] | Exception | None:
+        """The summary, why there is none, or None upon a signal."""
+        try:
+            return self.job.run(_say)
+        except (ConfigError, RuntimeError) as error:
+            return RunError(str(error)) if isinstance(error, ConfigError) else RuntimeError(str(error))
+        except KeyboardInterrupt as stop:
+            _say(str(stop))
+            return None
+
+    def checkpoint(self) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+    """One job array of which ``settings.jobs`` run at once; what a run says is in ``<results_dir>/slurm``.
+
+    Waits for all of them. A signal cancels the jobs, which end after their step, and raises ``Interrupted``; a second
+    one leaves at once. Raises ``ConfigError`` without submitit or Slurm.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise ConfigError("launcher=slurm: the package submitit is missing; pip install 'tdcompress[slurm]'")
+    import submitit
+    from submitit.core.utils import FailedSubmissionError
+
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where there is no accounting
+    folder = Path(jobs[0].config.results_dir) / "slurm"
+    try:
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=settings.requeues)
+    except RuntimeError:
+        raise ConfigError("launcher=slurm: there is no srun here; use a login node, or launcher=local") from None
+    executor.update_parameters(**_resources(settings))
+    try:
+        with executor.batch():
+            submitted = [executor.submit(Task(job)) for job in jobs]
+    except FailedSubmissionError as error:
+        raise ConfigError(f"launcher=slurm: {' '.join(str(error).split())}") from None
+    waiting = dict(zip(submitted, jobs, strict=True))
+    for handle, job in waiting.items():
+        log(f"{job.name}  Slurm job {handle.job_id}, {handle.paths.stdout}")
+    with StopSignals() as stop:
+        cancelled, looked = 0.0, time.monotonic()
+        lost: set[Any] = set()
+        while waiting and not (cancelled and time.monotonic() - cancelled > _GRACE):
+            gone: set[Any] = set()
+            if time.monotonic() - looked > _LOOK:
+                looked, queued = time.monotonic(), _queued()
+                missing = {handle for handle in waiting if handle.job_id not in queued}
+                gone, lost = missing & lost, missing  # twice: a result may reach a shared folder late
+            for handle in [handle for handle in waiting if handle.paths.result_pickle.exists() or handle in gone]:
+                job = waiting.pop(handle)
+                outcome = _outcome(handle, job)
+                if outcome is not None:
+                    log(f"{job.name}  {_told(outcome)}")
+                    ended(job, outcome)
+            if stop.number is not None and not cancelled:
+                cancelled = time.monotonic()
+                for handle in waiting:
+                    handle.cancel(check=False)
+                waiting = {handle: job for handle, job in waiting.items() if _begun(handle)}
+            time.sleep(_POLL * bool(waiting))
+    if stop.number is not None:
+        raise stop.interrupted("sweep interrupted, its jobs are cancelled; the same command goes on")
+
+
+def _resources(settings: LauncherConfig) -> dict[str, Any]:
+    wanted: dict[str, Any] = {
+        "job_name": "tdc",
+        "time": settings.minutes,
+        "cpus_per_task": settings.cpus,
+        "array_parallelism": settings.jobs,
+        "partition": settings.partition,
+        "account": settings.account,
+        "gpus_per_node": settings.gpus or None,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _outcome(handle: Any, job: Job) -> dict[str, Any] | Exception | None:
+    """What ``Task`` gave back, or why it gave nothing: killed, out of memory, out of time."""
+    if not handle.paths.result_pickle.exists():
+        return RunError(f"ended by Slurm without a result, killed or out of memory; see {handle.paths.stderr}")
+    try:
+        outcome: dict[str, Any] | Exception | None = handle.result()
+    except Exception as error:  # submitit wraps whatever the node raised
+        return RuntimeError(str(error).strip().splitlines()[-1])
+    if outcome is None:
+        summary = Run(job.directory).summary() or {}
+        return RunError(f"interrupted after epoch {summary.get('epochs_done', 0)}; the same command goes on")
+    return outcome
+
+
+def _queued() -> set[str]:
+    """The ids of this user's jobs that wait or run, as submitit names them: ``12_3``."""
+    listed = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], capture_output=True, text=True, check=False)
+    return set(listed.stdout.split())
+
+
+def _begun(handle: Any) -> bool:
+    """Whether the job has said anything: one that has not was still queued, and will leave no result."""
+    return bool(handle.paths.stdout.exists())
+
+
+def _told(outcome: dict[str, Any] | Exception) -> str:
+    if isinstance(outcome, Exception):
+        return str(outcome)
+    accuracy = outcome["test_accuracy"]
+    return outcome["status"] + (f", test accuracy {accuracy:.2%}" if accuracy is not None else "")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

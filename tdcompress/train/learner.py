@@ -1,0 +1,204 @@
+"""The state of learning: everything that a checkpoint holds, and the two loops that use it."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from ..compression.adaptive import Shrinkage, shrink
+from ..compression.plans import plans, use_plans
+from ..config.schema import TrainConfig
+from ..data.batches import Batches
+from ..device.graphs import Recorded
+from ..device.precision import autocast, effective_precision
+from ..device.processes import World
+from ..layers.base import Factorised
+from .checkpoint import random_states, restore_random_states
+from .decay import frobenius_penalty, parameter_groups
+from .interrupt import StopSignals
+from .optim import build_optimizer, build_scheduler, weight_decay
+from .watch import bar
+
+Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Learner:
+    """A network in training, at step ``batch`` of epoch ``epoch`` (both from 0), after the epochs in ``rows``.
+
+    Nothing in its loops waits for the device: sums stay there and are read once a loop has ended. With the other
+    processes of ``world`` it learns as one alone would from their batches together. ``shrinkage``: when its ranks are
+    cut.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        batches: int,
+        device: torch.device,
+        world: World | None = None,
+        shrinkage: Shrinkage | None = None,
+    ) -> None:
+        self.config, self.model, self.batches, self.device = config, model, batches, device
+        self.world = world or World()
+        self.shrinkage = shrinkage
+        self.precision = effective_precision(config.precision, device)
+        self.parallel = self.world.parallel(model)
+        self.forward = self._passes()
+        self.decay = weight_decay(config)
+        groups = parameter_groups(model, config.method.decay, self.decay)
+        self.optimizer = build_optimizer(config, groups, device)
+        self.scheduler = build_scheduler(config, self.optimizer, batches)
+        self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
+        self.rows: list[dict[str, Any]] = []
+        self._open_epoch(0)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors; ``restore`` of it goes on as if nothing had been in between."""
+        return {
+            "rows": self.rows,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "lr": self.lr,
+            "seconds": self.seconds,
+            "loss_sum": self.world.total(self.loss_sum).cpu(),
+            "correct": self.world.total(self.correct).cpu(),
+            "plans": plans(self.model),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "random": self.world.gathered(random_states(self.device)),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.lr, self.seconds = state["lr"], state["seconds"]
+        if self.world.first:  # the sums so far are counted once
+            self.loss_sum = state["loss_sum"].to(self.device)
+            self.correct = state["correct"].to(self.device)
+        use_plans(self.model, state["plans"])  # numbers are the same bit for bit only along the same paths
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        states = state["random"]
+        restore_random_states(states[self.world.rank % len(states)], self.device)
+
+    def train(
+        self, data: Batches, stop: StopSignals, watched: Callable[[Steps], Steps] | None = None
+    ) -> tuple[float, float] | None:
+        """Go on to the epoch's end: mean loss and accuracy, or None if stopped before.
+
+        ``watched`` gives the steps back and may look at what happens between them.
+        """
+        model, optimizer, scheduler = self.model, self.optimizer, self.step_scheduler
+        loss_sum, correct = self.loss_sum, self.correct
+        config = self.config
+        clip, parameters = config.optim.clip, list(model.parameters())
+        factorised = any(isinstance(module, Factorised) for module in model.modules())
+        frobenius = config.method.decay == "frobenius" and self.decay > 0 and factorised
+        title = f"epoch {self.epoch + 1}/{config.epochs}"
+        model.train()
+        began = time.perf_counter()
+        world, size, count = self.world, config.batch_size, len(data)
+        steps: Steps = data.epoch(size, config.seed, self.epoch, shuffle=True, start=self.batch, world=world)
+        if watched is not None:
+            steps = watched(steps)
+        for images, labels in bar(steps, title, self.batch, self.batches):
+            with autocast(self.device, self.precision):
+                outputs = self.forward(images)
+            loss = F.cross_entropy(outputs.float(), labels, reduction="sum")
+            optimizer.zero_grad(set_to_none=True)
+            # The mean over the whole batch, of which other processes have their parts.
+            (loss * (world.size / min(size, count - self.batch * size))).backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(parameters, clip)
+            if frobenius:  # beyond the clipping, as the optimizer's own decay is
+                frobenius_penalty(model, self.decay).backward()
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            loss_sum.add_(loss.detach())
+            correct.add_((outputs.detach().argmax(1) == labels).sum())
+            self.batch += 1
+            stop.number = world.agreed(stop.number)
+            if stop.number is not None:
+                break
+        # Waits for the device, so that the clock below is right.
+        total, right = world.total(loss_sum).item(), world.total(correct).item()
+        self.seconds += time.perf_counter() - began
+        return (total / count, right / count) if self.batch == self.batches else None
+
+    def evaluate(self, data: Batches, batch_size: int, stop: StopSignals) -> tuple[float, float] | None:
+        """Mean loss and accuracy over ``data``, or None if stopped before the end. Changes no state."""
+        loss_sum, correct = self._zeros()
+        self.model.eval()
+        with torch.inference_mode():
+            for images, labels in data.epoch(batch_size, self.config.seed, 0, shuffle=False, world=self.world):
+                with autocast(self.device, self.precision):
+                    outputs = self.forward(images)
+                loss_sum.add_(F.cross_entropy(outputs.float(), labels, reduction="sum"))
+                correct.add_((outputs.argmax(1) == labels).sum())
+                stop.number = self.world.agreed(stop.number)
+                if stop.number is not None:
+                    return None
+        return self.world.total(loss_sum).item() / len(data), self.world.total(correct).item() / len(data)
+
+    def close_epoch(self, row: dict[str, Any]) -> bool:
+        """Record the epoch that has ended and move on to the next. Whether the network is smaller now."""
+        self.rows = [*self.rows, row]
+        if self.scheduler and self.step_scheduler is None:
+            with warnings.catch_warnings():
+                # Torch misses an optimizer step before this one if the epoch's steps were all before a resume.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                # A plateau is looked for in the training loss: the test set decides nothing here.
+                self.scheduler.step(*([row["train_loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
+        self._open_epoch(self.epoch + 1)
+        if self.shrinkage is None or not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])):
+            return False
+        wanted = self.shrinkage.wanted(self.model, self.epoch)
+        if wanted is None:
+            return False
+        for core in shrink(self.model, wanted, self.shrinkage.fixed):
+            state = self.optimizer.state[core]
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
+                    state[key] = torch.zeros_like(core)
+        if self.config.compile:
+            torch.compiler.reset()  # what was compiled for other sizes counts towards the limit of recompilations
+        self.forward = self._passes()
+        return True
+
+    def _passes(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The network as the loops call it; a user's own may hold what cannot be recorded, or compiled as a whole."""
+        config, ours = self.config, not self.config.arch.target
+        if config.compile:
+            # For each shape that it meets; on CUDA into graphs of kernels that are launched as one.
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
+                self.parallel, fullgraph=ours, dynamic=False, mode=mode
+            )
+            return compiled
+        if config.cuda_graphs and ours and self.device.type == "cuda" and self.world.size == 1:
+            return Recorded(self.model, config.batch_size)
+        return self.parallel
+
+    def _open_epoch(self, epoch: int) -> None:
+        self.epoch, self.batch, self.seconds = epoch, 0, 0.0
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
+        self.loss_sum, self.correct = self._zeros()
+
+    def _zeros(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            torch.zeros((), dtype=torch.float64, device=self.device),
+            torch.zeros((), dtype=torch.int64, device=self.device),
+        )

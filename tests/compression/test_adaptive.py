@@ -1,0 +1,192 @@
+"""Ranks that are cut while training: what a cut costs is known before, and the network ends at the size asked for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tdcompress.compression.adaptive import Shrinkage, shrink
+from tdcompress.compression.spec import build_graph
+from tdcompress.compression.swap import compress
+from tdcompress.config.schema import ArchConfig, MethodConfig, TrainConfig, validate
+from tdcompress.layers.base import Factorised
+from tdcompress.models import build as archs
+from tdcompress.tensor.caps import capped
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.formats import FORMATS
+from tdcompress.tensor.graph import Graph
+from tdcompress.tensor.rank import parse_rank
+from tdcompress.tensor.rounding import energies, truncated
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
+SHAPES = [(20, 12, 3, 3), (12, 18)]
+
+
+def graph_of(name: str, shape: tuple[int, ...], rank: int) -> Graph:
+    graph = build_graph(shape, FORMATS[name], MethodConfig(name))
+    return capped(graph, dict.fromkeys(graph.bonds, rank))
+
+
+def gaussian(graph: Graph) -> list[torch.Tensor]:
+    return [torch.randn(graph.shape(core), dtype=torch.double) for core in graph.cores]
+
+
+def dense(graph: Graph, cores: list[torch.Tensor]) -> torch.Tensor:
+    """The weight by one einsum over letters."""
+    letters = {index: chr(ord("a") + k) for k, index in enumerate(graph.sizes)}
+    terms = ("".join(letters[index] for index in core.indices) for core in graph.cores)
+    return torch.einsum(f"{','.join(terms)}->{''.join(letters[mode] for mode in graph.modes)}", *cores)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", FACTORISED)
+def test_a_cut_loses_what_was_said(name: str, shape: tuple[int, ...]):
+    torch.manual_seed(0)
+    graph = graph_of(name, shape, 4)
+    cores = gaussian(graph)
+    weight = dense(graph, cores)
+    for bond, size in graph.ranks.items():
+        if size == 1:
+            continue
+        shares = energies(graph, cores, bond)
+        assert shares.tolist() == sorted(shares.tolist(), reverse=True)
+        smaller, found = truncated(graph, cores, {**graph.ranks, bond: size - 1})
+        assert smaller.ranks == {**graph.ranks, bond: size - 1}
+        lost = ((dense(smaller, found) - weight).norm() / weight.norm()).item() ** 2
+        # On a cycle the components are orthogonal only as long as the bond's other end is held.
+        tolerance = 1e-9 if graph.is_tree or len(graph.carriers[bond]) > 2 else 0.6
+        assert lost == pytest.approx(shares[-1].item(), rel=tolerance, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in FACTORISED if graph_of(name, SHAPES[0], 4).is_tree])
+def test_what_a_bond_of_a_tree_holds_are_the_singular_values_of_its_unfolding(name: str):
+    torch.manual_seed(0)
+    graph = graph_of(name, SHAPES[0], 4)
+    cores = gaussian(graph)
+    weight = dense(graph, cores)
+    for bond, size in graph.ranks.items():
+        inside = graph.branches(bond)[0]
+        rows = [k for k, mode in enumerate(graph.modes) if graph.carriers[mode][0] in inside]
+        columns = [k for k in range(weight.dim()) if k not in rows]
+        unfolded = weight.permute(*rows, *columns).reshape(math.prod(weight.shape[k] for k in rows), -1)
+        values = torch.linalg.svdvals(unfolded)[:size]
+        torch.testing.assert_close(energies(graph, cores, bond), values**2 / weight.norm() ** 2)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", FACTORISED)
+def test_components_that_hold_nothing_go_without_loss(name: str, shape: tuple[int, ...]):
+    torch.manual_seed(0)
+    small = graph_of(name, shape, 3)
+    cores = gaussian(small)
+    weight = dense(small, cores)
+    large = graph_of(name, shape, 5)
+    padded = []
+    for core, value in zip(small.cores, cores, strict=True):
+        whole = torch.zeros(large.shape(core), dtype=torch.double)
+        whole[tuple(slice(size) for size in value.shape)] = value
+        padded.append(whole)
+    for bond, carriers in large.carriers.items():
+        if bond in large.bonds and len(carriers) == 2:  # any other basis of the bond gives the same weight
+            change = torch.randn(large.sizes[bond], large.sizes[bond], dtype=torch.double)
+            for position, matrix in zip(carriers, (change, torch.linalg.inv(change).T), strict=True):
+                axis = large.cores[position].indices.index(bond)
+                padded[position] = torch.tensordot(padded[position], matrix, ([axis], [0])).movedim(-1, axis)
+    torch.testing.assert_close(dense(large, padded), weight)
+    found, back = truncated(large, padded, small.ranks)
+    assert found.ranks == small.ranks
+    torch.testing.assert_close(dense(found, back), weight)
+
+
+def dearest_component(layer: Factorised) -> int:
+    """Entries that go with one component of a bond, the most that there are."""
+    sizes = layer.graph.sizes
+    return max(
+        sum(math.prod(sizes[index] for index in core.indices if index != bond) for core in holders)
+        for bond in layer.graph.bonds
+        for holders in [[core for core in layer.graph.cores if bond in core.indices]]
+    )
+
+
+@pytest.mark.parametrize("name", FACTORISED)
+def test_a_network_is_cut_to_the_size_asked_for(name: str):
+    torch.manual_seed(0)
+    model = archs.build(ArchConfig("lenet"), 1, 10, 28)
+    compress(model, name, "adaptive:20x", (1, 28, 28), init="orthogonal")  # a fit of such ranks takes a minute
+    whole, target = 1_199_882, 59_994  # parameters of the dense network, and a twentieth
+    assert all(isinstance(layer, Factorised) for layer in (model.conv2, model.fc1))
+    shrinkage = Shrinkage(target, 6)
+    begun = parameters(model)
+    assert begun == pytest.approx(math.sqrt(whole * target), rel=0.02)
+    images = torch.randn(2, 1, 28, 28)
+    before = begun
+    for epoch in range(1, 7):
+        wanted = shrinkage.wanted(model, epoch)
+        if wanted is not None:
+            assert wanted == round(before * (target / before) ** (1 / (4 - epoch)))
+            dearest = max(map(dearest_component, (model.conv2, model.fc1)))
+            cores = list(map(id, model.parameters()))
+            assert {id(core) for core in shrink(model, wanted)} <= set(cores)
+            assert cores == list(map(id, model.parameters()))  # an optimizer knows them still
+        assert model(images).shape == (2, 10)
+        before = parameters(model)
+        if wanted is not None:
+            assert wanted - dearest < before <= 1.021 * wanted
+    assert target - dearest < parameters(model) <= 1.021 * target
+
+
+def test_the_layer_whose_weight_needs_less_is_cut():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(40, 2) @ torch.randn(2, 40))  # of rank two
+    compress(model, "tt", 10, (40,), layout="matrix", init="spectral")
+    before = parameters(model)
+    shrink(model, before - 8 * 80)  # eight components of 80 entries
+    assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 2}, {"r1": 10}]
+
+
+def test_a_layer_with_a_rank_of_its_own_keeps_it():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
+    compress(model, "tt", "adaptive:2x", (40,), layout="matrix", layers={"0": {"rank": 8}})
+    begun = parameters(model)
+    shrink(model, begun - 400, ["0"])
+    assert model[0].graph.ranks == {"r1": 8} and parameters(model) < begun - 300
+
+
+def test_a_compiled_network_goes_on_after_a_cut():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.ReLU(), torch.nn.Linear(40, 10))
+    compress(model, "tt", 10, (40,), layout="matrix")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
+    rows = torch.randn(3, 40)
+    for _ in range(2):
+        compiled(rows).sum().backward()
+        changed = shrink(model, parameters(model) - 160)
+        assert changed and all(core.grad is None for core in changed)
+    first = dense(model[0].graph, [core.detach().double() for core in model[0].tensors()]).reshape(40, 40)
+    hidden = (rows.double() @ first.T + model[0].bias).relu()
+    torch.testing.assert_close(compiled(rows).double(), hidden @ model[2].weight.double().T + model[2].bias)
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_expressions():
+    assert parse_rank("adaptive:10.0x") == "adaptive:10x"
+    assert parse_rank("adaptive:params:1.2e5") == "adaptive:params:120000"
+    for garbage in ("adaptive", "adaptive:", "adaptive:8", "adaptive:reference", "adaptive:adaptive:10x"):
+        with pytest.raises(ConfigError, match="adaptive:10x"):
+            parse_rank(garbage)
+    with pytest.raises(ConfigError, match="number of parameters"):
+        parse_rank("adaptive:macs:0.2")
+    with pytest.raises(ConfigError, match="epochs must be at least 2"):
+        validate(TrainConfig(rank="adaptive:10x", epochs=1))
+    with pytest.raises(ConfigError, match="scaled"):
+        validate(TrainConfig(rank="adaptive:10x", method=MethodConfig(decay="scaled")))

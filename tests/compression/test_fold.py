@@ -1,0 +1,57 @@
+"""Folded networks: torch's own modules, and torch's own layers with the reconstructed weight as the oracle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import CASES, IMAGE, IN, Case, assert_close, einsum_dense
+from torch import Tensor, nn
+
+from tdcompress import fold
+from tdcompress.compression.fold import PLANS, _chain
+from tdcompress.compression.plans import layer_geometry
+from tdcompress.layers.base import Factorised
+from tdcompress.tensor.contraction.cost import Rates
+from tdcompress.tensor.contraction.search import paths
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+RATES = Rates()
+
+
+def example(case: Case, batch: int = 2) -> Tensor:
+    shape = (batch, IN, *IMAGE) if case.kind == "conv" else (batch, IN)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def plain(layer: Factorised, twin: nn.Module, x: Tensor) -> Tensor:
+    weight = einsum_dense(layer.graph, layer.tensors()).reshape(layer.weight_shape)
+    state = {"weight": weight} | ({} if layer.bias is None else {"bias": layer.bias})
+    return torch.func.functional_call(twin.double(), state, (x,))
+
+
+def assert_plain(model: nn.Module) -> None:
+    for module in model.modules():
+        assert type(module).__module__.startswith("torch.nn."), type(module)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_format_and_layout(case: Case, plan: str):
+    twin = case.twin()
+    layer = case.layer(twin=twin)
+    x = example(case)
+    folded = fold(layer, x.shape[1:], plan=plan, rates=RATES)
+    assert_plain(folded)
+    assert_close(folded(x), plain(layer, twin, x))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_path(case: Case):
+    twin = case.twin()
+    layer = case.layer(2, twin=twin)
+    x = example(case)
+    for path in paths(layer.graph, layer_geometry(layer, tuple(x.shape), 3), RATES, "measure"):
+        print(path)
+        f = _chain(layer, path, tuple(x.shape))
+        print(f)
+        assert_close(f(x), plain(layer, twin, x))

@@ -1,0 +1,211 @@
+"""The figures: what is drawn together, what is said to be missing, and numbers against plain arithmetic."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import replace
+
+import numpy
+import pytest
+
+from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, TrainConfig
+from tdcompress.results import plots
+from tdcompress.results.figures import drawings, plot_all
+from tdcompress.results.identity import method_name, plain, run_directory
+from tdcompress.results.rows import read_metrics, read_runs
+from tdcompress.results.run import METRICS, Run
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.formats import FORMATS
+
+BASE = TrainConfig(dataset=DatasetConfig("mnist"), arch=ArchConfig("lenet"), rank="10x", epochs=4)
+
+
+def make(results, method="tt", accuracy=0.9, status="finished", device="a CPU", parameters=1000, **changes):
+    """A run whose test accuracy rises by a hundredth an epoch to ``accuracy``."""
+    own = method if isinstance(method, MethodConfig) else MethodConfig(method)
+    config = replace(BASE, results_dir=str(results), method=own, **changes)
+    run = Run(run_directory(config, replace(BASE, method=MethodConfig(own.format))))
+    done = config.epochs if status == "finished" else 2
+    summary = {
+        "dataset": config.dataset.name, "arch": "lenet", "method": method_name(own), "status": status,
+        "seed": config.seed,
+        "rank": None if own.format == "dense" else str(config.rank), "epochs": config.epochs, "epochs_done": done,
+        "parameters": parameters, "compression_ratio": 10_000 / parameters, "macs": 3 * parameters, "device": device,
+        "test_accuracy": accuracy if status == "finished" else None, "best_test_accuracy": accuracy,
+        "train_seconds_per_epoch": 2.0 + config.seed,
+        "config": plain(config), "versions": {"torch": "2"},
+    }  # fmt: skip
+    run.write_summary(summary)
+    rows = [
+        dict.fromkeys(METRICS, math.nan) | {"epoch": epoch + 1, "lr": config.lr, "train_accuracy": 0.5}
+        | {"test_accuracy": accuracy + (epoch + 1 - done) / 100}
+        for epoch in range(done)
+    ]  # fmt: skip
+    run.write_metrics(rows)
+    return run
+
+
+def drawn(results):
+    runs = read_runs(results)
+    return {drawing.name.split("epochs_", 1)[1]: drawing for drawing in drawings(runs, read_metrics(runs))}
+
+
+def lines(drawing):
+    """Label to the points of its line, as drawn."""
+    (axis,) = drawing.figure.axes
+    found = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    found |= {bars.get_label(): bars.lines[0] for bars in axis.containers if bars.get_label()[0] != "_"}
+    return {label: list(zip(*line.get_data(), strict=True)) for label, line in found.items()}
+
+
+def test_a_line_is_the_mean_over_seeds_in_per_cent(tmp_path):
+    for seed, accuracy in enumerate((0.90, 0.92, 0.97)):
+        make(tmp_path, seed=seed, accuracy=accuracy)
+    figures = drawn(tmp_path)
+    assert set(figures) == {"train_accuracy_over_epochs", "test_accuracy_over_epochs", "seconds_per_epoch"}
+    (points,) = lines(figures["test_accuracy_over_epochs"]).values()
+    mean = 100 * (0.90 + 0.92 + 0.97) / 3
+    numpy.testing.assert_allclose(points, [(1, mean - 3), (2, mean - 2), (3, mean - 1), (4, mean)])
+    band = figures["test_accuracy_over_epochs"].figure.axes[0].collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(87) and band[:, 1].max() == pytest.approx(97)
+    assert "mnist, lenet, 4 epochs, batch size 100, lr 0.05, rank 10x. Mean and range of seeds 0-2." in (
+        figures["test_accuracy_over_epochs"].caption
+    )
+    (bar,) = figures["seconds_per_epoch"].figure.axes[0].patches
+    assert bar.get_width() == 3.0
+
+
+def test_runs_that_cannot_be_compared_are_never_in_one_figure(tmp_path):
+    make(tmp_path)
+    make(tmp_path, "cp", epochs=8)
+    make(tmp_path, "ht", dataset=DatasetConfig("mnist", limit=500))
+    make(tmp_path, "tr", batch_size=50)
+    make(tmp_path, "tucker", dataset=DatasetConfig("digits"))
+    runs = read_runs(tmp_path)
+    found = list(drawings(runs, read_metrics(runs)))
+    curves = [drawing for drawing in found if "test_accuracy" in drawing.name]
+    assert len(found) == 15 and len({drawing.name for drawing in found}) == 15
+    assert sorted(label for drawing in curves for label in lines(drawing)) == ["cp", "ht", "tr", "tt", "tucker"]
+    assert sum("dataset.limit=500" in drawing.caption for drawing in curves) == 1
+    assert sum("batch size 50," in drawing.caption for drawing in curves) == 1
+
+
+def test_times_of_different_devices_are_never_in_one_figure(tmp_path):
+    make(tmp_path)
+    make(tmp_path, "cp", device="a GPU")
+    figures = drawn(tmp_path)
+    assert {"seconds_per_epoch_a-CPU", "seconds_per_epoch_a-GPU"} <= set(figures)
+    assert "a GPU" in figures["seconds_per_epoch_a-GPU"].caption
+    assert len(lines(figures["test_accuracy_over_epochs"])) == 2
+
+
+def test_accuracy_over_counts(tmp_path):
+    make(tmp_path, "dense", accuracy=0.99, parameters=10_000)
+    for rank, parameters, accuracy in (("2x", 5000, 0.98), ("10x", 1000, 0.9), ("5x", 2000, 0.95)):
+        make(tmp_path, rank=rank, parameters=parameters, accuracy=accuracy)
+        make(tmp_path, "cp", rank=rank, parameters=parameters, accuracy=accuracy - 0.2)
+    figures = drawn(tmp_path)
+    found = lines(figures["accuracy_over_parameters"])
+    assert list(found) == ["dense", "cp", "tt"]
+    numpy.testing.assert_allclose(found["tt"], [(1000, 90), (2000, 95), (5000, 98)])
+    assert {y for _, y in found["dense"]} == {99}
+    numpy.testing.assert_allclose(lines(figures["accuracy_over_compression_ratio"])["tt"], [(2, 98), (5, 95), (10, 90)])
+    numpy.testing.assert_allclose(lines(figures["accuracy_over_macs"])["cp"], [(3000, 70), (6000, 75), (15000, 78)])
+    # With several methods at several ranks, one figure of curves a rank, the baseline in each.
+    assert list(lines(figures["test_accuracy_over_epochs_rank-5x"])) == ["dense", "cp", "tt"]
+
+
+def test_sizes_that_are_all_alike_make_no_axis(tmp_path):
+    make(tmp_path, "dense", parameters=10_000)
+    make(tmp_path, parameters=1000)
+    make(tmp_path, "cp", parameters=1090)
+    assert not any(name.startswith("accuracy_over") for name in drawn(tmp_path))
+    make(tmp_path, "ht", parameters=1110)
+    assert {"accuracy_over_parameters", "accuracy_over_macs"} <= set(drawn(tmp_path))
+
+
+def test_ranks_of_one_method_share_a_figure_in_their_order(tmp_path):
+    for rank in (16, 8, 4):
+        make(tmp_path, rank=rank)
+    assert list(lines(drawn(tmp_path)["test_accuracy_over_epochs"])) == ["tt 4", "tt 8", "tt 16"]
+
+
+def test_accuracy_over_the_learning_rate(tmp_path):
+    for lr in (0.001, 0.01, 0.1):
+        make(tmp_path, lr=lr, accuracy=0.5 + lr)
+        make(tmp_path, "cp", lr=lr, accuracy=0.4, status="finished" if lr < 0.1 else "diverged")
+    figures = drawn(tmp_path)
+    found = lines(figures["accuracy_over_learning_rate"])
+    numpy.testing.assert_allclose(found["tt"], [(0.001, 50.1), (0.01, 51), (0.1, 60)])
+    numpy.testing.assert_allclose(found["cp"], [(0.001, 40), (0.01, 40)])
+    crosses = [line for line in figures["accuracy_over_learning_rate"].figure.axes[0].lines if line.get_marker() == "x"]
+    assert [len(line.get_xdata()) for line in crosses if line.get_label() != "diverged"] == [1, 0]
+    assert "Not drawn" not in figures["accuracy_over_learning_rate"].caption
+    assert "lr 0.01," in figures["test_accuracy_over_epochs"].caption  # the one that serves the runs best
+
+
+def test_a_line_over_sizes_has_either_fixed_or_adaptive_ranks(tmp_path):
+    for size in (10, 20):
+        for method in ("tt", "cp"):
+            make(tmp_path, method, rank=f"{size}x", parameters=20_000 // size)
+        make(tmp_path, "tt", rank=f"adaptive:{size}x", parameters=20_000 // size)
+    drawing = drawn(tmp_path)["accuracy_over_parameters"]
+    (axes,) = drawing.figure.axes
+    _, labels = axes.get_legend_handles_labels()
+    assert sorted(labels) == ["cp", "tt", "tt adaptive"]
+    assert "no run" not in drawing.caption
+
+
+def test_what_is_missing_is_said(tmp_path):
+    for seed in range(3):
+        make(tmp_path, "dense", seed=seed)
+        make(tmp_path, "tt", seed=seed, rank="5x", parameters=2000)
+        make(tmp_path, "tt", seed=seed, rank="10x", status="diverged")
+        make(tmp_path, "cp", seed=seed, rank="10x", status="running" if seed == 1 else "finished")
+        if seed < 2:
+            make(tmp_path, "ht", seed=seed, rank="10x")
+    (make(tmp_path, "tr", rank="10x").directory / "summary.json").write_text("{")
+    (make(tmp_path, "cp", rank="5x").directory / "summary.json").write_text("{")
+    caption = drawn(tmp_path)["accuracy_over_parameters"].caption
+    for told in ("tt 10x (diverged)", "cp 10x seed 1 (interrupted)", "ht 10x seed 2 (no run)", "ht 5x (no run)"):
+        assert told in caption
+    assert "cp-5x/seed0 (broken)" in caption and "dense" not in caption and "tr" not in caption
+
+
+def test_every_method_has_its_own_colour_whatever_is_drawn_with_it():
+    methods = [*FORMATS, "tt+cp_conv"]
+    styles = plots.method_styles(methods)
+    assert len({styles[method]["color"] for method in methods}) == len(methods)
+    assert all(plots.method_styles([name])[name] == styles[name] for name in FORMATS)
+
+
+def test_files(tmp_path):
+    make(tmp_path)
+    make(tmp_path, "cp+a_long_name_that_nobody_would_like_to_read_beside_a_bar_" + "x" * 40)
+    written = plot_all(tmp_path, ("png", "svg", "pdf"))
+    assert len(written) == 9 and all(path.stat().st_size > 3000 for path in written)
+    png = next(path for path in written if path.suffix == ".png").read_bytes()
+    assert struct.unpack(">I", png[16:20])[0] == 1050  # 3.5 inches at 300 dots each
+    first = next(path for path in written if path.suffix == ".svg")
+    before = first.read_bytes()
+    plot_all(tmp_path, ("svg",))
+    assert first.read_bytes() == before
+    with pytest.raises(ConfigError, match="no finished runs like that"):
+        plot_all(tmp_path, method="ht")
+
+
+def test_no_name_leads_a_figure_out_of_its_folder(tmp_path):
+    for seed, device in enumerate(("../../a/CPU", "another")):
+        run = make(tmp_path / "results", device=device, seed=seed)
+        run.write_summary(run.summary() | dict.fromkeys(("dataset", "arch", "rank"), "../../../evil"))
+    written = plot_all(tmp_path / "results", ["png"])
+    assert len(written) >= 3 and all(path.parent == tmp_path / "results/figures" for path in written)
+    assert all("/" not in path.name and path.is_file() for path in written)
+    assert {path.name for path in tmp_path.iterdir()} == {"results"}
+
+
+def test_nothing_finished_is_nothing_to_draw(tmp_path):
+    make(tmp_path, status="diverged")
+    with pytest.raises(ConfigError, match="no finished runs in"):
+        plot_all(tmp_path)

@@ -1,0 +1,170 @@
+"""Fitting the cores of every graph to a dense weight, against tensorly and against singular values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import tensorly
+import torch
+from cases import ALL, CASES, Case, Largest, einsum_dense, random_cores
+from tensorly.decomposition import parafac, tensor_ring, tensor_train, tucker
+from torch import Tensor
+
+from tdcompress.tensor.caps import capped, caps
+from tdcompress.tensor.fitting.als import balanced
+from tdcompress.tensor.fitting.decompose import decompose, relative_error
+from tdcompress.tensor.fitting.truncation import leading
+from tdcompress.tensor.graph import Graph
+
+
+def error(graph: Graph, cores: list[Tensor], weight: Tensor) -> float:
+    return float((einsum_dense(graph, cores) - weight).norm() / weight.norm())
+
+
+def full(graph: Graph) -> Graph:
+    """Every bond as large as it can be of use."""
+    return capped(graph, caps(graph))
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_a_weight_of_the_format_is_recovered(case: Case):
+    graph = case.graph()
+    errors = []
+    for seed in range(3):
+        weight = einsum_dense(graph, random_cores(graph, seed)).detach()
+        cores = decompose(graph, weight, seed=seed)
+        assert [tuple(core.shape) for core in cores] == [graph.shape(core) for core in graph.cores]
+        errors.append(error(graph, cores, weight))
+        assert relative_error(graph, cores, weight) == pytest.approx(errors[-1], rel=1e-3, abs=1e-12)
+    assert max(errors) < 1e-9 if graph.is_tree else sorted(errors)[1] < 1e-6
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case.graph().is_tree], ids=str)
+def test_full_rank_is_exact(case: Case):
+    graph = full(case.graph())
+    weight = normal(*(graph.sizes[mode] for mode in graph.modes))
+    assert error(graph, decompose(graph, weight), weight) < 1e-9
+
+
+def test_full_rank_is_exact_where_sweeps_find_it():
+    graph = full(Case("cp", "channels", "merged", "conv").graph())
+    weight = normal(*(graph.sizes[mode] for mode in graph.modes))
+    assert error(graph, decompose(graph, weight), weight) < 1e-3
+
+
+def tensorly_error(format: str, graph: Graph, weight: Tensor) -> float:
+    """tensorly's own fit of the weight, its dimensions in the order of the graph's sites."""
+    ranks, ordered = list(graph.ranks.values()), weight.permute(1, 2, 3, 0).flatten(1, 2)
+    with tensorly.backend_context("pytorch"):
+        if format == "cp":
+            found = tensorly.cp_to_tensor(parafac(ordered, ranks[0], n_iter_max=100, init="svd"))
+        elif format == "tucker":
+            found = tensorly.tucker_to_tensor(tucker(ordered, ranks))
+        elif format == "tt":
+            found = tensorly.tt_to_tensor(tensor_train(ordered, [1, *ranks, 1]))
+        else:
+            found = tensorly.tr_to_tensor(tensor_ring(ordered, [*ranks, ranks[0]]))
+    return float((found - ordered).norm() / ordered.norm())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.7])
+@pytest.mark.parametrize("format", ["cp", "tucker", "tt", "tr"])
+def test_not_worse_than_tensorly(format: str, decay: float):
+    graph = Case(format, "channels", "merged", "conv").graph(3, (12, 10, 3, 3))
+    weight = normal(12, 10, 3, 3)
+    for axis, size in enumerate(weight.shape):
+        falling = (torch.arange(size, dtype=torch.float64) + 1).pow(-decay).reshape([-1] + [1] * (3 - axis))
+        weight = torch.linalg.qr(normal(size, size, seed=axis))[0] @ (weight * falling).movedim(axis, 0).flatten(1)
+        weight = weight.reshape(size, *(s for a, s in enumerate((12, 10, 3, 3)) if a != axis)).movedim(0, axis)
+    assert error(graph, decompose(graph, weight), weight) <= 1.01 * tensorly_error(format, graph, weight)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.format == "ht"], ids=str)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_hierarchical_truncation_is_within_its_bound(case: Case, rank: int):
+    # No fit is better than the tail of any one unfolding, the root's two bonds have the same unfolding.
+    graph = case.graph(rank)
+    weight = normal(*(graph.sizes[mode] for mode in graph.modes))
+    tails = {}
+    for bond, size in graph.ranks.items():
+        branch = min(graph.branches(bond), key=lambda part: sorted(part))
+        rows = frozenset(i for k in branch for i in graph.cores[k].indices if i in graph.modes)
+        rows = min(rows, frozenset(graph.modes) - rows, key=sorted)
+        order = sorted(graph.modes, key=lambda mode: mode not in rows)
+        unfolding = weight.permute([graph.modes.index(mode) for mode in order]).flatten(0, len(rows) - 1)
+        values = torch.linalg.svdvals(unfolding.flatten(1))
+        tails[rows] = max(tails.get(rows, 0.0), float(values[size:].square().sum()))
+    lowest = math.sqrt(max(tails.values()))
+    for sweeps in (0, 100):
+        found = float((einsum_dense(graph, decompose(graph, weight, sweeps)) - weight).norm())
+        assert lowest * (1 - 1e-9) <= found <= math.sqrt(sum(tails.values())) * (1 + 1e-9)
+        assert found <= math.sqrt(len(tails)) * (1 + 1e-9) * lowest
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_sweeps_never_raise_the_error(case: Case):
+    graph = case.graph(2)
+    weight = normal(*(graph.sizes[mode] for mode in graph.modes))
+    errors = [error(graph, decompose(graph, weight, sweeps), weight) for sweeps in (1, 2, 4, 8, 16)]
+    for before, after in itertools.pairwise(errors):
+        assert after <= before + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_degenerate_weights_give_finite_cores(case: Case, dtype: torch.dtype):
+    graph = case.graph()
+    sizes = [graph.sizes[mode] for mode in graph.modes]
+    one_entry = torch.zeros(sizes)
+    one_entry.view(-1)[-1] = 1
+    for weight in (torch.zeros(sizes), torch.ones(sizes), 1e-20 * torch.ones(sizes), 1e15 * one_entry):
+        cores = decompose(graph, weight.to(dtype))
+        assert all(core.dtype == dtype and core.isfinite().all() for core in cores)
+        assert relative_error(graph, cores, weight) < 1e-3
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        decompose(CASES[0].graph(), torch.full(CASES[0].twin().weight.shape, math.nan))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.kind == "conv"], ids=str)
+def test_a_kernel_of_one_tap(case: Case):
+    graph = case.graph(2, (12, 8, 1, 1))
+    weight = einsum_dense(graph, random_cores(graph)).detach()
+    assert error(graph, decompose(graph, weight), weight) < 1e-6
+
+
+def test_a_long_unfolding_is_sampled_without_loss():
+    left, right = torch.linalg.qr(normal(1500, 40))[0], torch.linalg.qr(normal(1400, 40, seed=1))[0]
+    values = 0.8 ** torch.arange(40)
+    matrix = left * values @ right.T
+    basis = leading(matrix, 20, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(basis.T @ basis, torch.eye(20, dtype=torch.float64))
+    lost = (matrix - basis @ (basis.T @ matrix)).norm()
+    assert lost == pytest.approx(float(values[20:].norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.kind == "conv"], ids=str)
+def test_nothing_much_larger_than_the_weight_is_formed(case: Case):
+    graph = case.graph("reference", (64, 64, 3, 3), factors=3)
+    weight = normal(64, 64, 3, 3)
+    with Largest() as seen:
+        decompose(graph, weight, sweeps=2)
+    assert seen.entries <= 3 * max(weight.numel(), *(math.prod(graph.shape(core)) for core in graph.cores))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_scale_is_shared_evenly(case: Case):
+    graph = case.graph()
+    cores = [core.detach() * 10**k for k, core in enumerate(random_cores(graph))]
+    shared = balanced(graph, cores)
+    torch.testing.assert_close(einsum_dense(graph, shared), einsum_dense(graph, cores))
+    norms = torch.stack([core.norm() for core in shared])
+    assert norms.max() / norms.min() < 1.01
