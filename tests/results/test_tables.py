@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import pandas
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from test_figures import make
+from runs import make
 
 from tdcompress.config.schema import MethodConfig
 from tdcompress.results.figures import drawings, plot_all
