@@ -10,6 +10,7 @@ demo: $(VENV)/installed  ## a TT and a dense LeNet on the UCI digits: a table an
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check tdcompress scripts tests
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 

@@ -18,6 +18,9 @@ def test_the_wheel_works_from_another_folder(tmp_path):
     zipfile.ZipFile(wheel).extractall(site)
     shipped = {path.relative_to(site / "tdcompress" / "conf") for path in site.glob("tdcompress/conf/**/*.yaml")}
     assert shipped == {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.yaml")}
+    assert {path.relative_to(site) for path in site.glob("tdcompress/**/*.py")} == {
+        path.relative_to(ROOT) for path in ROOT.glob("tdcompress/**/*.py")
+    }
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -16,8 +16,8 @@ from ..compression.spec import build_graph
 from ..compression.swap import compress, kept_layers
 from ..compression.trace import input_shapes
 from ..compression.tuning import tunable, tune
-from ..config.schema import ArchConfig, MethodConfig
-from ..data.sources import SHAPES
+from ..config.schema import ArchConfig, DatasetConfig, MethodConfig
+from ..data.sources import shape as data_shape
 from ..device.clock import compare, finished
 from ..device.precision import autocast
 from ..models.build import build
@@ -79,7 +79,7 @@ def layer_shapes(patterns: Sequence[str] = ("*",)) -> list[LayerShape]:
     found: dict[tuple[str, tuple[int, ...]], LayerShape] = {}
     with torch.device("meta"):
         for arch, dataset in NETWORKS.items():
-            channels, size, classes = SHAPES[dataset]
+            channels, size, classes = data_shape(DatasetConfig(dataset))
             model = build(ArchConfig(name=arch), channels, classes, size)
             inputs = input_shapes(model, (channels, size, size))
             for name in [name for name in inputs if name not in kept_layers(list(inputs), model, None)]:

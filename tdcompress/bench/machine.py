@@ -7,8 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from ..device.machine import choose_device, device_name
-from ..device.memory import keep_freed_memory
+from ..device.machine import choose_device, device_name, set_up
 from ..device.precision import compute_dtype, effective_precision
 from ..device.rates import device_rates
 from ..results.version import version
@@ -28,11 +27,7 @@ def start(options: T) -> tuple[T, torch.device]:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     precision = effective_precision(options.precision, device)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
-    else:
-        keep_freed_memory()
+    set_up(device)
     return replace(options, precision=precision), device
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from ..device.clock import seconds
 from ..layers.base import Factorised
 from ..tensor.contraction.path import Path
 from .trace import layer_inputs
@@ -37,12 +37,12 @@ def tune(model: nn.Module, batch: Tensor, context: AbstractContextManager[object
 
 def _fastest(layer: Factorised, x: Tensor) -> Path:
     """The candidate with the smallest median time, all of them timed in turn."""
-    seconds: dict[Path, list[float]] = {path: [] for path in layer.candidates}
+    times: dict[Path, list[float]] = {path: [] for path in layer.candidates}
     for _ in range(1 + ROUNDS):
         for path in layer.candidates:
             layer.use(path)
-            seconds[path].append(_timed(partial(_step, layer, x.requires_grad_()), x.device))
-    medians = {path: statistics.median(times[1:]) for path, times in seconds.items()}  # the first chose the kernels
+            times[path].append(seconds(partial(_step, layer, x.requires_grad_()), x.device))
+    medians = {path: statistics.median(rounds[1:]) for path, rounds in times.items()}  # the first chose the kernels
     best = min(medians, key=medians.__getitem__)
     first = layer.candidates[0]
     return best if medians[best] < _MARGIN * medians[first] else first
@@ -51,13 +51,3 @@ def _fastest(layer: Factorised, x: Tensor) -> Path:
 def _step(layer: Factorised, x: Tensor) -> None:
     output = layer(x)
     torch.autograd.grad(output, [x, *layer.parameters()], torch.ones_like(output))
-
-
-def _timed(step: partial[None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""A user's own code, named by ``_target_`` in the configuration."""
+"""Code that is named by its dotted path, a user's own by ``_target_`` in the configuration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..tensor.errors import ConfigError
@@ -33,3 +34,14 @@ def call_target(values: Mapping[str, Any], key: str, **more: Any) -> Any:
         return target(**options, **more)
     except TypeError as error:
         raise ConfigError(f"{key}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The function at a dotted path, imported when it is first called: a table of these imports nothing of theirs."""
+
+    path: str
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        module, _, name = self.path.rpartition(".")
+        return getattr(importlib.import_module(module), name)(*arguments, **options)

@@ -1,4 +1,4 @@
-"""A folder of images, one folder a class: listed at once, decoded when asked for."""
+"""Images in files: their paths and shape are known at once, their pixels are decoded when they are asked for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
-import torch
-from torch import Tensor
-from ..tensor.errors import ConfigError
-from ..config.schema import DatasetConfig
 
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..tensor.errors import ConfigError
 
 # What readers of damaged files raise, whatever their documentation says.
 UNREADABLE: tuple[type[Exception], ...] = (
@@ -47,12 +49,12 @@ class FolderImages:
         return self._stacked([self.read(self.files[position]) for position in positions])
 
     def decoded(self) -> Tensor:
-        """All of them."""
+        """All images, uint8 ``(n, height, width, channels)``; raises as ``[]`` does."""
         with ThreadPoolExecutor() as pool:
             return self._stacked(list(pool.map(self.read, self.files)))
 
     def subset(self, positions: Tensor) -> FolderImages:
-        """Those at ``positions``, in that order."""
+        """The images at ``positions`` ``(m,)``, in that order, still as files."""
         few = copy(self)
         few.files = [self.files[position] for position in positions.tolist()]
         few.shape = (len(few.files), *self.shape[1:])
@@ -60,9 +62,6 @@ class FolderImages:
 
     def read(self, path: Path) -> Tensor:
         """One file, uint8 ``(height, width, channels)``. Raises ``ConfigError`` where that cannot be done."""
-        import numpy
-        from PIL import Image
-
         broken: tuple[type[Exception], ...] = (*UNREADABLE, Image.DecompressionBombError)
         try:
             with Image.open(path) as file:
@@ -76,51 +75,14 @@ class FolderImages:
         return torch.from_numpy(numpy.array(image))
 
     def unreadable(self, path: Path, error: Exception) -> ConfigError:
-        """What is said of a file that a reader refused."""
+        """The error to raise for a file because of which its reader raised ``error``: one line with the reason."""
         reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
         return ConfigError(f"{path} is not {self.kind} that can be read: {reason}")
 
     def _stacked(self, images: list[Tensor]) -> Tensor:
+        """One tensor of images that must all be of the size that ``shape`` says."""
         shapes = {tuple(image.shape[:2]) for image in images} | {self.shape[1:3]}
         if len(shapes) > 1:
             sizes = ", ".join(f"{width}x{height}" for height, width in sorted(shapes)[:3])
             raise ConfigError(f"the files under {self.folder} are not of one size ({sizes}): set dataset.image_size")
         return torch.stack(images)
-
-
-def listed(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
-    """The files under ``folder``/<class>/ and their labels ``(n,)``, the positions of their classes."""
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).iterdir() if not path.name.startswith("."))
-        if not found:
-            raise ConfigError(f"class folder {folder / name} is empty")
-        files += found
-        labels += [label] * len(found)
-    return files, torch.tensor(labels)
-
-
-def split_folders(config: DatasetConfig) -> tuple[Path, Path, list[str]]:
-    """The folders of the training and the test files under ``config.root``, and the classes that both have."""
-    if not config.root:
-        raise ConfigError(f"dataset={config.name} needs dataset.root=DIR, with DIR/train/<class>/, DIR/test/<class>/")
-    place = Path(config.root).expanduser()
-    train, test = place / "train", place / "test" if (place / "test").is_dir() else place / "val"
-    for folder in (train, test):
-        if not folder.is_dir():
-            raise ConfigError(
-                f"dataset.root={place} has no folder {folder.name}/ (train/ and test/ or val/ are needed)"
-            )
-    classes = _classes(train)
-    if _classes(test) != classes:
-        odd = sorted(set(classes) ^ set(_classes(test)))
-        raise ConfigError(f"the classes under {train} and {test} differ: {', '.join(odd[:5])}")
-    return train, test, classes
-
-
-def _classes(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise ConfigError(f"{folder} has no class folders")
-    return names

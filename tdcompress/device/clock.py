@@ -1,4 +1,4 @@
-"""Times taken in pairs, so that what disturbs a machine disturbs both sides of a ratio."""
+"""How long calls take: one by one, or in pairs, so that what disturbs a machine disturbs both sides of a ratio."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 Call = Callable[[], object]
-
-
 Timer = Callable[[], float]
-
-
 _LEAST = 0.005  # seconds that one measurement lasts: shorter calls are made several times over
 
 
@@ -82,14 +78,22 @@ def finished(call: Call, device: torch.device) -> Call:
     return waited
 
 
+def seconds(call: Call, device: torch.device) -> float:
+    """Seconds from the start of one ``call`` on an idle ``device`` until the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return _seconds(finished(call, device), 1, time.perf_counter)
+
+
 def _count(call: Call, timer: Timer) -> int:
     """How often to make a call for one measurement, found by warming up."""
     call()
-    seconds = _seconds(call, 1, timer)
-    return max(1, math.ceil(_LEAST / max(seconds, _LEAST / 1000)))
+    once = _seconds(call, 1, timer)
+    return max(1, math.ceil(_LEAST / max(once, _LEAST / 1000)))
 
 
 def _seconds(call: Call, count: int, timer: Timer) -> float:
+    """Seconds a call, the mean of ``count`` in a row."""
     began = timer()
     for _ in range(count):
         call()

@@ -1,4 +1,4 @@
-"""Which device computes, and its name."""
+"""Which device computes, its name, and how torch is set up for it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from ..tensor.errors import ConfigError
+from .memory import keep_freed_memory
 
 
 def device_name(device: torch.device) -> str:
-    """What to say of a device beside a time measured on it."""
+    """A GPU's name, or a CPU's and how many threads torch uses: what a time measured on it is said with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
@@ -27,10 +28,26 @@ def _cpu_name() -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises ConfigError for ``cuda`` where there is none."""
+    """The device that ``cpu``, ``cuda`` or ``auto`` means; ``auto`` is CUDA where there is one.
+
+    Raises ``ConfigError`` for ``cuda`` where there is none.
+    """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError("device=cuda: torch finds no CUDA device here; use device=cpu or device=auto")
     if name == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def set_up(device: torch.device) -> None:
+    """Let this process compute on ``device`` as fast as it can: what runs and benchmarks have in common.
+
+    CUDA: cuDNN's fastest algorithms, and TF32 for float32 products, as cuDNN's convolutions have it by default. CPU:
+    freed memory is kept for the next step.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    else:
+        keep_freed_memory()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -16,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..tensor.contraction.cost import Rates
+from .clock import Call, seconds
 from .machine import device_name
 
 _ROUNDS = 7
@@ -49,30 +48,23 @@ def measured(device: torch.device, dtype: torch.dtype) -> Rates:
     options: dict[str, Any] = {"device": device, "dtype": dtype}
     few = torch.randn(1, 8, 4, 4, **options, requires_grad=True)
     tiny = torch.randn(8, 8, 1, 1, **options, requires_grad=True)
-    call = _seconds(lambda: F.conv2d(few, tiny).sum().backward(), device) / 3  # forward, and backward twice
+    call = _fastest(lambda: F.conv2d(few, tiny).sum().backward(), device) / 3  # forward, and backward twice
     with torch.no_grad():
         images = torch.randn(batch, 64, 16, 16, **options).contiguous(memory_format=torch.channels_last)
         kernel = torch.randn(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last)
         rows, matrix = torch.randn(batch * 32, 256, **options), torch.randn(256, 256, **options)
         source, target = (torch.ones(_UNCACHED, dtype=torch.uint8, device=device).view(dtype) for _ in range(2))
         macs = batch * 16 * 16 * 64 * 64 * 9
-        convolution = macs / (_seconds(lambda: F.conv2d(images, kernel, padding=1), device))
-        product = len(rows) * 256 * 256 / (_seconds(lambda: F.linear(rows, matrix), device))
-        memory = 2 * _UNCACHED / (_seconds(lambda: target.copy_(source), device))
+        convolution = macs / (_fastest(lambda: F.conv2d(images, kernel, padding=1), device))
+        product = len(rows) * 256 * 256 / (_fastest(lambda: F.linear(rows, matrix), device))
+        memory = 2 * _UNCACHED / (_fastest(lambda: target.copy_(source), device))
     width = images.element_size()
     return Rates(convolution, product, memory, call, _VECTOR // width, width)
 
 
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """The fastest of a few runs: whatever else the machine does only ever adds."""
-    best = float("inf")
-    for _ in range(_ROUNDS):
-        began = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - began)
-    return best
+def _fastest(call: Call, device: torch.device) -> float:
+    """Seconds of the fastest of a few calls: whatever else the machine does only ever adds."""
+    return min(seconds(call, device) for _ in range(_ROUNDS))
 
 
 def _read(path: Path) -> dict[str, Any]:

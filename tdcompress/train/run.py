@@ -17,8 +17,8 @@ from ..compression.tuning import tunable, tune
 from ..config.schema import PRECISIONS, TrainConfig, validate
 from ..data.datasets import datasets
 from ..device.files import RunError
-from ..device.machine import choose_device, device_name
-from ..device.memory import forget_peak, keep_freed_memory, peak_memory
+from ..device.machine import choose_device, device_name, set_up
+from ..device.memory import forget_peak, peak_memory
 from ..device.precision import autocast, compute_dtype, effective_precision
 from ..device.processes import World, joined
 from ..device.rates import device_rates
@@ -95,11 +95,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
         trained = Weights(str(run.directory), state["model"], None) if state is not None else None
         model = network(config, train_data.in_channels, classes, train_data.image_size, rates, trained)
     model = model.to(device).to(memory_format=torch.channels_last)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions have it by default
-    else:
-        keep_freed_memory()
+    set_up(device)
     forget_peak(device)
     report = count(model, shape)
     shrinkage = _shrinkage(config, report["dense_parameters"])

@@ -177,7 +177,7 @@ def test_tuning_keeps_the_fastest(monkeypatch: pytest.MonkeyPatch):
     model = compress(Net(), "tt", 4, SHAPE, plan="measure", layout="channels")
     layer = model.body[0].conv
     slow = {path: 1.0 + k for k, path in enumerate(reversed(layer.candidates))}  # the last candidate is the fastest
-    monkeypatch.setattr(tuning, "_timed", lambda step, device: slow.get(step.args[0].plan.path, 1.0))
+    monkeypatch.setattr(tuning, "seconds", lambda step, device: slow.get(step.args[0].plan.path, 1.0))
     first = model.hidden.plan.path
     tune(model, torch.randn(2, *SHAPE))
     assert layer.plan.path == layer.candidates[-1]

@@ -45,7 +45,7 @@ def small_images(one_thread):
     images = load(DatasetConfig("digits", image_size=16, limit=100))
     images = replace(images, test_images=images.test_images[:60], test_labels=images.test_labels[:60])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "digits", lambda config: images)
+        patch.setitem(DATASETS, "digits", replace(DATASETS["digits"], load=lambda config: images))
         yield
 
 
@@ -202,10 +202,10 @@ def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
 def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
     config = config_in(tmp_path, method=MethodConfig("tt", plan="measure", layout="channels"))
     ticks = iter(range(10_000))
-    monkeypatch.setattr(tuning, "_timed", lambda step, device: 1.0 / (1 + next(ticks)))  # the last looks fastest
+    monkeypatch.setattr(tuning, "seconds", lambda step, device: 1.0 / (1 + next(ticks)))  # the last looks fastest
     stopped(config, monkeypatch, 2)  # the first is for measuring
     saved = json.loads((run_of(config).directory / "summary.json").read_text())["layers"]
-    monkeypatch.setattr(tuning, "_timed", None)  # measured once is enough
+    monkeypatch.setattr(tuning, "seconds", None)  # measured once is enough
     assert train(config, run_of(config), print)["layers"] == saved
     assert any(layer["plan"].startswith("(") for layer in saved)  # a merge first, which the model had not chosen
 
@@ -243,6 +243,7 @@ def test_signal_handlers_are_given_back():
 # torch do not survive a fork.
 BROKEN = """
 import errno, os, signal, sys, pickle
+from dataclasses import replace
 from tdcompress.device.files import RunError
 from tdcompress.results.run import Run
 from tdcompress.train.run import train
@@ -281,7 +282,7 @@ def child(config, directory, moment, how):
 asked = pickle.load(sys.stdin.buffer)
 images = load(asked[0][0].dataset)
 images.test_images, images.test_labels = images.test_images[:60], images.test_labels[:60]
-DATASETS["digits"] = lambda config: images
+DATASETS["digits"] = replace(DATASETS["digits"], load=lambda config: images)
 for config, directory, moment, how in asked:
     print(child(config, directory, moment, how) >> 8 * (how == "full"), child(config, directory, 0, how))
 """

@@ -9,33 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from ...config.schema import TrainConfig
-from ...results.run import Run
-
-Log = Callable[[str], Any]
-
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What asks a run to end after its step."""
+
+Log = Callable[[str], Any]
+"""Takes what is said on the way, a line at a time."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made: plain data, so that another process or machine can make it."""
+    """A run to be made, so that another process or machine can make it: it can be pickled.
+
+    ``config``: the run's configuration; ``directory``: where its results go; ``files``: text by relative path, kept
+    beside the results; ``overrides``: what the sweep chose for this run, to tell it from the others.
+    """
 
     config: TrainConfig
     directory: Path
-    files: dict[str, str] = field(default_factory=dict)  # kept beside the results
-    overrides: str = ""  # what the sweep chose, to tell the runs apart
-
-    def run(self, log: Log) -> dict[str, Any]:
-        """Train and return the summary; raises what ``train`` raises."""
-        from ..run import train
-
-        return train(self.config, Run(self.directory, self.files), log)
+    files: dict[str, str] = field(default_factory=dict)
+    overrides: str = ""
 
     @property
     def name(self) -> str:
-        """``tt-8/seed0``."""
+        """The last two folders of the directory, such as ``tt-8/seed0``."""
         return "/".join(self.directory.parts[-2:])
 
 
-Ended = Callable[[Job, "dict[str, Any] | Exception"], Any]  # told of each run: its summary, or why it has none
+Ended = Callable[[Job, "dict[str, Any] | Exception"], Any]
+"""Called as each run ends, with its summary, or with the error because of which there is none."""

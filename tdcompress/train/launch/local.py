@@ -1,4 +1,4 @@
-"""How the runs of a sweep are carried out: one after the other, or several at once."""
+"""Several runs of a sweep at once, each in a process of its own on this machine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .job import SIGNALS, Ended, Job, Log
 
 
 def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
-    """``settings.jobs`` at once, each in a process of its own with its share of the cores.
+    """``settings.jobs`` runs at once, each a ``worker`` process with its share of this machine's cores.
 
-    A signal is passed on to every process, no further run begins, and ``Interrupted`` is raised when all have ended
-    after their step. A second one more than a second later kills them.
+    A run's lines go to ``log`` behind its name. A signal is passed on to every process, no further run begins, and
+    ``Interrupted`` is raised when all have ended after their step. A second signal more than a second later kills them.
     """
     at_once = min(settings.jobs, len(jobs))
     environment = os.environ | {
@@ -57,7 +57,11 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
 def _in_a_process(
     job: Job, environment: dict[str, str], running: set[subprocess.Popen[bytes]], stop: StopSignals, log: Log
 ) -> dict[str, Any] | Exception | None:
-    """The summary, why there is none, or None if the run was interrupted or not begun."""
+    """Start a worker for ``job`` and wait for it, unless a signal has come.
+
+    Returns the run's summary, the error because of which there is none, or None if it was interrupted or not begun.
+    While it works the process is in ``running``.
+    """
     if stop.number is not None:
         return None
     # In a session of its own, so that a terminal's Ctrl-C reaches a run once, from here.
@@ -91,7 +95,7 @@ def _in_a_process(
 
 
 def _block_signals() -> None:
-    """For this thread, and for the processes that it starts until they are ready to be asked to stop."""
+    """Hold SIGINT and SIGTERM back from this thread and the processes it starts, until those are ready for them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 

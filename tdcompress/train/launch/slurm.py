@@ -15,6 +15,7 @@ from ...device.files import RunError
 from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ..interrupt import StopSignals
+from .basic import carried_out
 from .job import Ended, Job, Log
 
 _POLL = 1.0  # seconds between two looks at the jobs' results
@@ -23,15 +24,19 @@ _GRACE = 120.0  # seconds that cancelled jobs have for their step and checkpoint
 
 
 class Task:
-    """What a node executes. One that Slurm preempts or that reaches its time limit is queued again and goes on."""
+    """What submitit pickles and a node calls: the run of ``job``, its lines to stdout.
+
+    If Slurm preempts it or its time is up, submitit calls ``checkpoint`` and queues the answer: the same run again,
+    which goes on from its checkpoint.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
     def __call__(self) -> dict[str, Any] | Exception | None:
-        """The summary, why there is none, or None upon a signal."""
+        """The run's summary, the error because of which there is none, or None where a signal ended it."""
         try:
-            return self.job.run(_say)
+            return carried_out(self.job, _say)
         except (ConfigError, RuntimeError) as error:
             return RunError(str(error)) if isinstance(error, ConfigError) else RuntimeError(str(error))
         except KeyboardInterrupt as stop:
@@ -39,16 +44,18 @@ class Task:
             return None
 
     def checkpoint(self) -> Any:
+        """The task to queue in this one's place, as submitit asks for it."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
-    """One job array of which ``settings.jobs`` run at once; what a run says is in ``<results_dir>/slurm``.
+    """One job array of which ``settings.jobs`` run at once, on nodes as ``settings`` asks for; waits for all of them.
 
-    Waits for all of them. A signal cancels the jobs, which end after their step, and raises ``Interrupted``; a second
-    one leaves at once. Raises ``ConfigError`` without submitit or Slurm.
+    What a run writes to stdout and stderr is in ``<results_dir>/slurm``. A signal cancels the jobs, which end after
+    their step, and raises ``Interrupted``; a second one leaves at once. Raises ``ConfigError`` where submitit or Slurm
+    is missing, or Slurm refuses the jobs.
     """
     if importlib.util.find_spec("submitit") is None:
         raise ConfigError("launcher=slurm: the package submitit is missing; pip install 'tdcompress[slurm]'")
@@ -82,9 +89,8 @@ def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
             for handle in [handle for handle in waiting if handle.paths.result_pickle.exists() or handle in gone]:
                 job = waiting.pop(handle)
                 outcome = _outcome(handle, job)
-                if outcome is not None:
-                    log(f"{job.name}  {_told(outcome)}")
-                    ended(job, outcome)
+                log(f"{job.name}  {_told(outcome)}")
+                ended(job, outcome)
             if stop.number is not None and not cancelled:
                 cancelled = time.monotonic()
                 for handle in waiting:
@@ -96,6 +102,7 @@ def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
 
 
 def _resources(settings: LauncherConfig) -> dict[str, Any]:
+    """``settings`` in submitit's words; what is not set is left to the cluster."""
     wanted: dict[str, Any] = {
         "job_name": "tdc",
         "time": settings.minutes,
@@ -108,8 +115,8 @@ def _resources(settings: LauncherConfig) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _outcome(handle: Any, job: Job) -> dict[str, Any] | Exception | None:
-    """What ``Task`` gave back, or why it gave nothing: killed, out of memory, out of time."""
+def _outcome(handle: Any, job: Job) -> dict[str, Any] | Exception:
+    """What ``Task`` returned for a job that has ended or left the queue, or an error that says why there is nothing."""
     if not handle.paths.result_pickle.exists():
         return RunError(f"ended by Slurm without a result, killed or out of memory; see {handle.paths.stderr}")
     try:
@@ -129,7 +136,7 @@ def _queued() -> set[str]:
 
 
 def _begun(handle: Any) -> bool:
-    """Whether the job has said anything: one that has not was still queued, and will leave no result."""
+    """Whether a node has begun with the job, so that it will leave a result even if it is cancelled."""
     return bool(handle.paths.stdout.exists())
 
 

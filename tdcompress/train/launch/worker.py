@@ -1,4 +1,4 @@
-"""The process of one run: reads a pickled ``Job``, writes lines, exits as ``tdc`` does."""
+"""The process of one run of ``launcher=local``: reads a pickled ``Job`` from stdin, writes lines to stdout."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import sys
 import threading
 
 from ...tensor.errors import ConfigError
+from .basic import carried_out
 from .job import SIGNALS, Job
 
 
 def main() -> None:
-    """Exit with 0 when the run has ended, 1 or 2 if it cannot be, 130 or 143 upon a signal; the last line says why."""
+    """Make the run and exit with ``tdc``'s codes; where that is not 0, the last line says why.
+
+    0: the run has ended; 1: it failed; 2: its configuration cannot be used; 130 or 143: SIGINT or SIGTERM, after the
+    step and its checkpoint.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler)
     try:
@@ -21,7 +26,7 @@ def main() -> None:
         job = pickle.load(sys.stdin.buffer)
         assert isinstance(job, Job)
         threading.Thread(target=_end_with_the_launcher, daemon=True).start()
-        job.run(_say)
+        carried_out(job, _say)
     except (ConfigError, RuntimeError) as error:
         _say("tdc: " + " ".join(str(error).split()))
         sys.exit(2 if isinstance(error, ConfigError) else 1)
@@ -31,7 +36,10 @@ def main() -> None:
 
 
 def _end_with_the_launcher() -> None:
-    """Its end of the pipe closes when it is killed; a run that went on would be in the way of the same sweep."""
+    """Kill this process once the launcher's end of stdin closes, which it does however the launcher ends.
+
+    A run that went on would hold its directory when the same sweep is started again.
+    """
     os.read(sys.stdin.fileno(), 1)  # nothing more is ever written there
     os.kill(os.getpid(), signal.SIGKILL)
 
