@@ -24,7 +24,7 @@ from ..models.build import build
 from ..tensor.build import with_rank
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
-from ..tensor.rank import parse_rank
+from ..tensor.rank import Rank, Size, parse
 from ..train.watch import bar
 from .hand import hand_chain
 from .machine import columns, methods, rates, start
@@ -117,7 +117,7 @@ def run(words: Sequence[str]) -> None:
     chosen = methods(options)
     for rank in options.rank:
         if rank not in ("half", "full"):
-            parse_rank(rank)
+            parse(rank)
     shapes = layer_shapes(options.layers)
     options, device = start(options)
     cases = [(shape, method, rank) for shape in shapes for method in chosen for rank in options.rank]
@@ -179,11 +179,11 @@ def measure(
     }
 
 
-def bond_size(rank: str, weight_shape: Sequence[int], method: str) -> int | str:
+def bond_size(rank: str, weight_shape: Sequence[int], method: str) -> Rank:
     """The rank that ``compress`` takes: ``full`` is the largest that a bond of this weight can use."""
     if rank not in ("half", "full"):
-        return parse_rank(rank)
+        return parse(rank)
     format = find_format(method)
     graph = build_graph(weight_shape, format, MethodConfig(format=method))
-    full = max(with_rank(graph, format, graph.dense_parameters, weight_shape).ranks.values(), default=1)
-    return full if rank == "full" else max(1, full // 2)
+    full = max(with_rank(graph, format, Size(graph.dense_parameters), weight_shape).ranks.values(), default=1)
+    return Size(full if rank == "full" else max(1, full // 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from ..tensor.contraction.plan import merge_all
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.decompose import relative_error
 from ..tensor.graph import Graph
+from ..tensor.rank import RankLike
 from .counts import count
 from .fold import fold
 from .swap import compress
@@ -50,9 +50,7 @@ class Decomposition:
         return merge_all(self.graph, list(self.cores.values())).reshape(self.weight_shape)
 
 
-def decompose(
-    weight: Tensor, format: str = "tt", rank: int | str | Sequence[int] = 8, **settings: Any
-) -> Decomposition:
+def decompose(weight: Tensor, format: str = "tt", rank: RankLike = 8, **settings: Any) -> Decomposition:
     """Fit the cores of ``format`` to a dense weight, ``(out, in)`` or ``(out, in, kh, kw)``, in the Frobenius norm.
 
     In single precision; the cores have the weight's type and device.
@@ -97,7 +95,7 @@ def conv2d(
     bias: bool = True,
     padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     *,
-    rank: int | str | Sequence[int] = 8,
+    rank: RankLike = 8,
     image_size: int | tuple[int, int] = 32,
     **settings: Any,
 ) -> nn.Module:
@@ -124,7 +122,7 @@ def linear(
     out_features: int,
     bias: bool = True,
     *,
-    rank: int | str | Sequence[int] = 8,
+    rank: RankLike = 8,
     **settings: Any,
 ) -> nn.Module:
     """An ``nn.Linear`` whose weight is held in ``format`` at ``rank``, with the variance that torch would give it.
@@ -140,7 +138,7 @@ def linear(
 
 
 def _single(
-    twin: nn.Module, shape: tuple[int, ...], format: str, rank: int | str | Sequence[int], settings: dict[str, Any]
+    twin: nn.Module, shape: tuple[int, ...], format: str, rank: RankLike, settings: dict[str, Any]
 ) -> nn.Module:
     """``twin``, a dense layer for inputs of ``shape``, held in a format, whatever that saves."""
     settings = {"allow_larger": True, **settings}

@@ -14,7 +14,7 @@ from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import paths
 from ..tensor.errors import ConfigError
 from ..tensor.graph import Core, Graph
-from ..tensor.rank import Budget, parse_budget
+from ..tensor.rank import Budget
 from . import adaptive
 from .budget import Count, Unreachable, fit
 from .plans import path_macs
@@ -30,7 +30,7 @@ def meet(
     """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget."""
     if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
         raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
-    free = [swap for swap in swaps if parse_budget(str(swap.rank)) is not None]
+    free = [swap for swap in swaps if isinstance(swap.rank, Budget)]
     own = [swap for swap in swaps if swap not in free]
     if budget.kind == "macs":
         all_macs = {name: dense_macs(model.get_submodule(name), given) for name, given in inputs.items()}
@@ -41,6 +41,8 @@ def meet(
         dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
     target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
+    if budget.adaptive and target >= whole:
+        raise ConfigError(f"rank={budget} leaves nothing to cut while training: the dense network has {whole:,}")
 
     def planned(graphs: Sequence[Graph]) -> Count:
         if budget.kind != "macs":

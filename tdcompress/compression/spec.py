@@ -23,7 +23,7 @@ from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
-from ..tensor.rank import parse_budget, parse_rank
+from ..tensor.rank import Budget, LayerRank, Rank, Reference
 from .plans import layer_geometry
 from .trace import Inputs
 
@@ -40,7 +40,7 @@ class Swap:
     inputs: Inputs
     method: MethodConfig
     format: Format
-    rank: int | str
+    rank: LayerRank | Budget
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
 
@@ -70,14 +70,18 @@ def swap_for(
     layer: nn.Conv2d | nn.Linear,
     inputs: Inputs,
     method: MethodConfig,
-    rank: int | str,
+    rank: LayerRank | Budget,
+    own: Mapping[str, LayerRank],
     cores: Mapping[str, torch.Tensor] | None,
 ) -> Swap | None:
-    """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense."""
+    """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense.
+
+    ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``.
+    """
     if isinstance(layer, FeatureMapLinear):
         sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
         method = replace(method, layout="split", in_modes=sides or [1], out_modes=[layer.out_features])
-    method, rank = _for_layer(name, method, rank)
+    method, rank = _for_layer(name, method, rank, own)
     format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
     if not format.factorised:
         return None
@@ -85,8 +89,7 @@ def swap_for(
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
-    budget = parse_budget(str(rank))
-    if budget is not None and budget.kind == "macs" and method.plan == "model":
+    if isinstance(rank, Budget) and rank.kind == "macs" and method.plan == "model":
         method = replace(method, plan="contract")  # a weight that is put together costs its dense MACs at any rank
     chosen = method
     if method.layout is None:
@@ -95,17 +98,17 @@ def swap_for(
     swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
     if cores is not None:
         swap.graph = _held(swap, chosen, cores)
-    elif budget is None:
+    elif not isinstance(rank, Budget):
         swap.graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
     return swap
 
 
-def _layout(layer: nn.Module, format: Format, rank: int | str, method: MethodConfig) -> str | None:
+def _layout(layer: nn.Module, format: Format, rank: Rank, method: MethodConfig) -> str | None:
     """The layout of a layer that is asked for none, where it is not the format's usual one."""
-    if rank == "reference":
+    if isinstance(rank, Reference):
         return format.reference_layout if isinstance(layer, nn.Conv2d) else None
-    budget = parse_budget(str(rank))
-    if budget is None or budget.kind == "macs" or method.init == "fit" or method.in_modes or method.out_modes:
+    by_size = isinstance(rank, Budget) and rank.kind != "macs"
+    if not by_size or method.init == "fit" or method.in_modes or method.out_modes:
         return None
     # By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     # size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
@@ -149,17 +152,14 @@ def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
     return graph
 
 
-def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:
+def _for_layer(
+    name: str, method: MethodConfig, rank: LayerRank | Budget, own: Mapping[str, LayerRank]
+) -> tuple[MethodConfig, LayerRank | Budget]:
     """The method and rank of one layer, after the overrides whose pattern it matches."""
     for pattern, changes in method.layers.items():
         if fnmatch(name, pattern):
-            if not isinstance(changes, dict):
-                raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
-            changes = dict(changes)
-            if "rank" in changes:
-                rank = parse_rank(changes.pop("rank"))
-                if parse_budget(str(rank)) is not None:
-                    raise ConfigError(f"rank={rank} is a budget of the whole network, a layer's own is a whole number")
+            rank = own.get(pattern, rank)
+            changes = {key: value for key, value in changes.items() if key != "rank"}
             known = {f.name for f in fields(MethodConfig)} - {"layers", "conv", "linear", "decay"}
             unknown = sorted(set(changes) - known)
             if unknown:
@@ -167,7 +167,8 @@ def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[Method
             if "format" in changes:
                 changes |= {"conv": None, "linear": None}
             try:
-                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(method), changes)))
+                schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
+                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, changes)))
             except OmegaConfBaseException as error:
                 raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
     return method, rank

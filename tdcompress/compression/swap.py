@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ..config.schema import MethodConfig
+from ..config.schema import MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.base import Factorised
 from ..layers.linear import FeatureMapLinear
@@ -21,7 +21,7 @@ from ..tensor.contraction.search import paths
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import find_format
-from ..tensor.rank import parse_budget, parse_rank
+from ..tensor.rank import Budget, RankLike, parse
 from .sizing import meet
 from .spec import Swap, swap_for
 from .trace import input_shapes
@@ -33,7 +33,7 @@ PLANNING_BATCH = 100  # images the plan is made for, where none are named
 def compress(
     model: M,
     method: str | MethodConfig = "tt",
-    rank: int | str | Sequence[int] = 8,
+    rank: RankLike = 8,
     input_shape: Sequence[int] = (3, 32, 32),
     *,
     keep: Sequence[str] | None = None,
@@ -71,7 +71,7 @@ def compress(
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
     method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
-    asked = parse_rank(rank)
+    asked, own = parse(rank), layer_ranks(method)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     inputs = input_shapes(model, input_shape)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
@@ -88,14 +88,13 @@ def compress(
         layer = model.get_submodule(name)
         if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
             with _naming(name):
-                swap = swap_for(name, layer, given, method, asked, cores[name] if cores else None)
+                swap = swap_for(name, layer, given, method, asked, own, cores[name] if cores else None)
             if swap is not None:
                 swaps.append(swap)
-    budget = parse_budget(str(asked))
-    if budget is not None and cores is None and (swaps or any(format.factorised for format in formats)):
-        if budget.kind == "macs":
+    if isinstance(asked, Budget) and cores is None and (swaps or any(format.factorised for format in formats)):
+        if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        meet(budget, model, swaps, inputs, batch_size)
+        meet(asked, model, swaps, inputs, batch_size)
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
