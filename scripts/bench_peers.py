@@ -29,7 +29,7 @@ from tdcompress.bench.table import show, write
 from tdcompress.device.clock import compare, finished
 from tdcompress.layers.base import Factorised
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.tensor.rank import parse_rank
+from tdcompress.tensor.rank import Rank, parse
 from tdcompress.train.watch import bar
 
 _SHOWN = (
@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> None:
         (peer, shape, rank, batch)
         for shape in shapes
         for peer in PEERS
-        for rank in map(parse_rank, options.rank)
+        for rank in map(parse, options.rank)
         for batch in (options.batch_size, options.small_batch)
         if peer.method in chosen and isinstance(shape.layer, peer.kind)
     ]
@@ -76,7 +76,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def measure(
-    peer: Peer, shape: LayerShape, rank: int | str, batch: int, options: PeerOptions, device: torch.device
+    peer: Peer, shape: LayerShape, rank: Rank, batch: int, options: PeerOptions, device: torch.device
 ) -> dict[str, Any] | None:
     """One layer of theirs beside ours, or None where so high a rank leaves our layer dense."""
     twin = shape.dense(torch.device("cpu"))
@@ -100,7 +100,7 @@ def measure(
         "layer": shape.name,
         "method": peer.method,
         "layout": peer.settings["layout"],
-        "rank": rank,
+        "rank": rank.plain,
         "batch_size": batch,
         "parameters": sum(p.numel() for p in ours.parameters()),
         "peer_parameters": sum(p.numel() for p in theirs.parameters()),

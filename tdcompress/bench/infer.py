@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..compression.fold import fold
 from ..device.clock import compare, finished
 from ..device.precision import compute_dtype
-from ..tensor.rank import parse_rank
+from ..tensor.rank import parse
 from ..train.watch import bar
 from .machine import columns, methods, rates, start
 from .options import Options, read
@@ -52,7 +52,7 @@ class Inference:
 def run(words: Sequence[str]) -> None:
     """Time every method, rank and batch size asked for; a row each."""
     options = read(words, InferOptions)
-    chosen, ranks = methods(options), [parse_rank(rank) for rank in options.rank]
+    chosen, ranks = methods(options), [parse(rank).plain for rank in options.rank]
     options, device = start(options)
     networks = [
         Network(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..compression.counts import count
 from ..compression.spec import build_graph
-from ..compression.swap import compress, kept_layers
-from ..compression.trace import input_shapes
+from ..compression.swap import compress, left_dense
+from ..compression.trace import trace
 from ..compression.tuning import tunable, tune
 from ..config.schema import ArchConfig, MethodConfig
 from ..data.sources import SHAPES
@@ -24,7 +24,7 @@ from ..models.build import build
 from ..tensor.build import with_rank
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
-from ..tensor.rank import parse_rank
+from ..tensor.rank import Rank, Size, parse
 from ..train.watch import bar
 from .hand import hand_chain
 from .machine import columns, methods, rates, start
@@ -61,10 +61,10 @@ class LayerShape:
     """A dense layer without storage (on torch's ``meta`` device), and the shape of its input for one image."""
 
     name: str
-    layer: nn.Conv2d | nn.Linear
+    layer: Any
     input_shape: tuple[int, ...]
 
-    def dense(self, device: torch.device) -> nn.Conv2d | nn.Linear:
+    def dense(self, device: torch.device) -> Any:
         """The layer with its initial weights, channels last."""
         layer = copy.deepcopy(self.layer).to_empty(device=device)
         layer.reset_parameters()
@@ -81,10 +81,10 @@ def layer_shapes(patterns: Sequence[str] = ("*",)) -> list[LayerShape]:
         for arch, dataset in NETWORKS.items():
             channels, size, classes = SHAPES[dataset]
             model = build(ArchConfig(name=arch), channels, classes, size)
-            inputs = input_shapes(model, (channels, size, size))
-            for name in [name for name in inputs if name not in kept_layers(list(inputs), model, None)]:
+            inputs = trace(model, (channels, size, size)).inputs
+            left = left_dense(list(inputs), model, None)
+            for name in [name for name in inputs if name not in left]:
                 layer, shape = model.get_submodule(name), next(iter(inputs[name]))[1:]
-                assert isinstance(layer, nn.Conv2d | nn.Linear)
                 found.setdefault((repr(layer), shape), LayerShape(f"{arch}.{name.split('.')[-1]}", layer, shape))
         shapes = [*found.values(), LayerShape("linear4096", nn.Linear(4096, 4096), (4096,))]
     chosen = [shape for shape in shapes if any(fnmatch(shape.name, pattern) for pattern in patterns)]
@@ -117,7 +117,7 @@ def run(words: Sequence[str]) -> None:
     chosen = methods(options)
     for rank in options.rank:
         if rank not in ("half", "full"):
-            parse_rank(rank)
+            parse(rank)
     shapes = layer_shapes(options.layers)
     options, device = start(options)
     cases = [(shape, method, rank) for shape in shapes for method in chosen for rank in options.rank]
@@ -179,11 +179,11 @@ def measure(
     }
 
 
-def bond_size(rank: str, weight_shape: Sequence[int], method: str) -> int | str:
+def bond_size(rank: str, weight_shape: Sequence[int], method: str) -> Rank:
     """The rank that ``compress`` takes: ``full`` is the largest that a bond of this weight can use."""
     if rank not in ("half", "full"):
-        return parse_rank(rank)
+        return parse(rank)
     format = find_format(method)
     graph = build_graph(weight_shape, format, MethodConfig(format=method))
-    full = max(with_rank(graph, format, graph.dense_parameters, weight_shape).ranks.values(), default=1)
-    return full if rank == "full" else max(1, full // 2)
+    full = max(with_rank(graph, format, Size(graph.dense_parameters), weight_shape).ranks.values(), default=1)
+    return Size(full if rank == "full" else max(1, full // 2))

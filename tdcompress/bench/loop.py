@@ -16,7 +16,7 @@ from ..data.datasets import datasets
 from ..data.sources import load
 from ..device.clock import compare, finished
 from ..models.build import build
-from ..tensor.rank import parse_rank
+from ..tensor.rank import parse
 from ..train.interrupt import StopSignals
 from ..train.learner import Learner
 from ..train.watch import bar
@@ -55,7 +55,7 @@ def run(words: Sequence[str]) -> None:
             arch=ArchConfig(name=options.arch, width=options.width),
             method=MethodConfig(format=method),
             optim=OptimConfig(optimizer=_SGD, clip=1.0),
-            rank=parse_rank(rank),
+            rank=parse(rank),
             batch_size=options.batch_size,
             precision=options.precision,
         )
@@ -86,7 +86,7 @@ def measure(config: TrainConfig, options: LoopOptions, device: torch.device) -> 
         "dataset": config.dataset.name,
         "arch": config.arch.name,
         "method": config.method.format,
-        "rank": None if config.method.format == "dense" else config.rank,
+        "rank": None if config.method.format == "dense" else config.rank.plain,
         "batch_size": config.batch_size,
         "images": ours.images,
         "seconds": pairs.ours_ms / 1000,

@@ -11,7 +11,7 @@ import torch
 from ..device.clock import compare, finished
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
-from ..tensor.rank import parse_rank
+from ..tensor.rank import Budget, Rank, parse
 from ..train.watch import bar
 from .machine import columns, methods, start
 from .memory import step_memory
@@ -68,20 +68,20 @@ class _Bench:
 
     def __init__(self, dense: Network, options: StepOptions, device: torch.device) -> None:
         self.network, self.options, self.device = dense, options, device
-        self.ranks: Sequence[int | str] = [parse_rank(rank) for rank in options.rank]
+        self.ranks: Sequence[Rank] = [parse(rank) for rank in options.rank]
         self.base: TrainingStep | None = None
         if options.parameters:
             method, colon, rank = options.parameters.partition(":")
             if not colon:
                 raise ConfigError(f"parameters={options.parameters} is not METHOD:RANK, for example tucker:reference")
             find_format(method)
-            self.base = TrainingStep(replace(dense, method=method, rank=parse_rank(rank)), device)
-            self.ranks = [f"params:{self.base.parameters}"]
+            self.base = TrainingStep(replace(dense, method=method, rank=parse(rank).plain), device)
+            self.ranks = [Budget("params", self.base.parameters)]
         self.dense = TrainingStep(dense, device)
         self.dense_memory = step_memory(self.dense)
 
-    def measure(self, method: str, rank: int | str) -> dict[str, Any]:
-        network = replace(self.network, method=method, rank=rank, checkpoint=self.options.checkpoint)
+    def measure(self, method: str, rank: Rank) -> dict[str, Any]:
+        network = replace(self.network, method=method, rank=rank.plain, checkpoint=self.options.checkpoint)
         ours = TrainingStep(network, self.device)
         rivals = {"dense": self.dense}
         if ours.has_hand_chain():
@@ -96,7 +96,7 @@ class _Bench:
             "arch": self.options.arch,
             "batch_size": self.options.batch_size,
             "method": method,
-            "rank": rank,
+            "rank": rank.plain,
             "parameters": ours.parameters,
             "dense_parameters": self.dense.parameters,
             "macs": ours.macs,

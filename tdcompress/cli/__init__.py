@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..config.compose import call_composed, one_line, typed
 from ..config.schema import LauncherConfig, TrainConfig
 from ..tensor.errors import ConfigError
-from ..tensor.rank import parse_rank
+from ..tensor.rank import parse
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -298,11 +298,12 @@ def _write_report(words: list[str]) -> None:
 
 
 def _filters(options: dict[str, str]) -> dict[str, list[str]]:
-    """The values of each column that are wanted; a list of bond sizes is one rank."""
-    return {
-        key: [str(parse_rank(value))] if key == "rank" and value.startswith("[") else value.split(",")
-        for key, value in options.items()
-    }
+    """The values of each column that are wanted; a list of bond sizes is one rank, and no rank that of dense runs."""
+    found = {key: value.split(",") for key, value in options.items()}
+    if "rank" in options:
+        words = [options["rank"]] if options["rank"].startswith("[") else found["rank"]
+        found["rank"] = [str(parse(word)) if word else "" for word in words]
+    return found
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ..tensor.rank import parse_budget
+from ..tensor.rank import Budget, Rank
 
 if TYPE_CHECKING:
     import pandas
@@ -63,7 +63,7 @@ def print_runs(runs: pandas.DataFrame) -> None:
     console.print(out)
 
 
-def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
+def print_report(report: dict[str, Any], rank: Rank | None = None) -> None:
     """Print the per-layer table and the totals; if ``rank`` is a budget, also what it asks for and what is reached.
 
     With relative errors, ``error`` of layers and of the whole, it has these in place of the plans.
@@ -104,11 +104,10 @@ def print_report(report: dict[str, Any], rank: int | str | None = None) -> None:
         console.print(f"{report['activation_macs']:,} MACs of activations with one another besides", highlight=False)
     if errors:
         console.print(f"relative error of all factorised weights together: {report['error']:.4f}", highlight=False)
-    budget = parse_budget(str(rank))
-    if budget is not None and any(layer["ranks"] for layer in report["layers"]):
-        total, dense = ("macs", "dense_macs") if budget.kind == "macs" else ("parameters", "dense_parameters")
-        verb = "training starts with" if budget.adaptive else "reached"
-        console.print(f"rank={budget}: {verb} {budget.said(report[total], report[dense])}", highlight=False)
+    if isinstance(rank, Budget) and any(layer["ranks"] for layer in report["layers"]):
+        total, dense = ("macs", "dense_macs") if rank.kind == "macs" else ("parameters", "dense_parameters")
+        verb = "training starts with" if rank.adaptive else "reached"
+        console.print(f"rank={rank}: {verb} {rank.said(report[total], report[dense])}", highlight=False)
 
 
 def _over(dense: int, ours: int, digits: str) -> str:

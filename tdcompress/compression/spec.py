@@ -13,18 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config.schema import MethodConfig
-from ..layers.base import Factorised
-from ..layers.conv import FactorisedConv2d
-from ..layers.linear import FactorisedLinear, FeatureMapLinear, StepLinear
+from ..layers.base import Factorised, Planner
+from ..layers.kinds import Kind
 from ..tensor.build import build, with_rank
-from ..tensor.contraction.path import Geometry
+from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
-from ..tensor.rank import parse_budget, parse_rank
-from .plans import layer_geometry
+from ..tensor.rank import Budget, LayerRank, Rank, Reference
+from ..tensor.weight import checked
 from .trace import Inputs
 
 
@@ -36,13 +35,19 @@ class Swap:
     """
 
     name: str
-    layer: nn.Conv2d | nn.Linear
+    layer: nn.Module
+    kind: Kind
     inputs: Inputs
     method: MethodConfig
     format: Format
-    rank: int | str
+    rank: LayerRank | Budget
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The layer's dense weight."""
+        return self.kind.weight(self.layer).detach()
 
     def stays_dense(self, graph: Graph) -> bool:
         """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
@@ -53,59 +58,59 @@ class Swap:
         """Entries of the layer's weight, held as ``graph`` or dense."""
         return graph.dense_parameters if self.stays_dense(graph) else graph.parameters
 
-    def geometry(self, new: Factorised, batch_size: int) -> Geometry:
-        """What the planner sees of ``new``, a layer that this swap makes: the first of its inputs."""
+    def module(self, cores: Sequence[torch.Tensor], batch_size: int, rates: Rates) -> Factorised:
+        """The layer that holds these cores, planned for the first of its inputs."""
         shape, calls = next(iter(self.inputs.items()))
-        return replace(layer_geometry(new, shape, batch_size), uses=calls if isinstance(self.layer, StepLinear) else 1)
-
-    def module(self, cores: Sequence[torch.Tensor]) -> Factorised:
-        """The layer that holds these cores."""
-        if isinstance(self.layer, nn.Conv2d):
-            return FactorisedConv2d(self.format.name, self.graph, cores, self.layer)
-        return FactorisedLinear(self.format.name, self.graph, self.layer.weight.shape, cores, self.layer.bias)
+        planner = Planner(shape, batch_size, rates, self.method.plan, calls if self.kind.once else 1)
+        return self.kind.factorised(self.format.name, self.graph, cores, self.layer, planner)
 
 
 def swap_for(
     name: str,
-    layer: nn.Conv2d | nn.Linear,
+    layer: nn.Module,
+    kind: Kind,
     inputs: Inputs,
     method: MethodConfig,
-    rank: int | str,
+    rank: LayerRank | Budget,
+    own: Mapping[str, LayerRank],
     cores: Mapping[str, torch.Tensor] | None,
 ) -> Swap | None:
-    """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense."""
-    if isinstance(layer, FeatureMapLinear):
-        sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
-        method = replace(method, layout="split", in_modes=sides or [1], out_modes=[layer.out_features])
-    method, rank = _for_layer(name, method, rank)
-    format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
+    """How a layer will be held, its ranks set unless they follow from a budget; None if its format is dense.
+
+    ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``. Raises
+    ``ConfigError`` for a weight of other than finite floating-point numbers.
+    """
+    weight, convolves = checked(kind.weight(layer)), bool(kind.weights[0].axes)
+    if kind.weights[0].sites is not None:
+        method = replace(method, **kind.weights[0].sites(layer))
+    method, rank = _for_layer(name, method, rank, own)
+    format = find_format((method.conv if convolves else method.linear) or method.format)
     if not format.factorised:
         return None
     if method.init is not None and method.init not in INITS:
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
-    budget = parse_budget(str(rank))
-    if budget is not None and budget.kind == "macs" and method.plan == "model":
+    if isinstance(rank, Budget) and rank.kind == "macs" and method.plan == "model":
         method = replace(method, plan="contract")  # a weight that is put together costs its dense MACs at any rank
     chosen = method
     if method.layout is None:
-        method = replace(method, layout=_layout(layer, format, rank, method))
-    graph = build_graph(layer.weight.shape, format, method)
-    swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
+        method = replace(method, layout=_layout(convolves, format, rank, method))
+    graph = build_graph(weight.shape, format, method)
+    swap = Swap(name, layer, kind, inputs, method, format, rank, graph, cores)
     if cores is not None:
         swap.graph = _held(swap, chosen, cores)
-    elif budget is None:
-        swap.graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
+    elif not isinstance(rank, Budget):
+        swap.graph = with_rank(graph, format, rank, weight.shape, weight)
     return swap
 
 
-def _layout(layer: nn.Module, format: Format, rank: int | str, method: MethodConfig) -> str | None:
+def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -> str | None:
     """The layout of a layer that is asked for none, where it is not the format's usual one."""
-    if rank == "reference":
-        return format.reference_layout if isinstance(layer, nn.Conv2d) else None
-    budget = parse_budget(str(rank))
-    if budget is None or budget.kind == "macs" or method.init == "fit" or method.in_modes or method.out_modes:
+    if isinstance(rank, Reference):
+        return format.reference_layout if convolves else None
+    by_parameters = isinstance(rank, Budget) and rank.kind != "macs"
+    if not by_parameters or method.init == "fit" or method.in_modes or method.out_modes:
         return None
     # By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     # size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
@@ -121,7 +126,7 @@ def _held(swap: Swap, chosen: MethodConfig, cores: Mapping[str, torch.Tensor]) -
     errors = []
     for layout in dict.fromkeys(layouts):
         try:
-            graph = build_graph(swap.layer.weight.shape, swap.format, replace(chosen, layout=layout))
+            graph = build_graph(swap.weight.shape, swap.format, replace(chosen, layout=layout))
             return _sized(graph, cores)
         except ConfigError as error:
             errors.append(error)
@@ -149,17 +154,14 @@ def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
     return graph
 
 
-def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:
+def _for_layer(
+    name: str, method: MethodConfig, rank: LayerRank | Budget, own: Mapping[str, LayerRank]
+) -> tuple[MethodConfig, LayerRank | Budget]:
     """The method and rank of one layer, after the overrides whose pattern it matches."""
     for pattern, changes in method.layers.items():
         if fnmatch(name, pattern):
-            if not isinstance(changes, dict):
-                raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
-            changes = dict(changes)
-            if "rank" in changes:
-                rank = parse_rank(changes.pop("rank"))
-                if parse_budget(str(rank)) is not None:
-                    raise ConfigError(f"rank={rank} is a budget of the whole network, a layer's own is a whole number")
+            rank = own.get(pattern, rank)
+            changes = {key: value for key, value in changes.items() if key != "rank"}
             known = {f.name for f in fields(MethodConfig)} - {"layers", "conv", "linear", "decay"}
             unknown = sorted(set(changes) - known)
             if unknown:
@@ -167,7 +169,8 @@ def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[Method
             if "format" in changes:
                 changes |= {"conv": None, "linear": None}
             try:
-                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(method), changes)))
+                schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
+                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, changes)))
             except OmegaConfBaseException as error:
                 raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
     return method, rank

@@ -42,7 +42,10 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
 
     Raises ``ConfigError`` for a shape that it cannot take.
     """
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, (Factorised, *KINDS))}
+    layers: dict[str, nn.Module] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, (Factorised, *KINDS)):
+            layers[name] = layer
     inside = tuple(f"{name}." if name else "" for name, layer in layers.items() if isinstance(layer, Factorised))
     some = next(model.parameters(), torch.zeros(()))
     found, products = Trace(), Products(model)

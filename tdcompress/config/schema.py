@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from ..tensor.errors import ConfigError
 from ..tensor.layout import KERNELS, LAYOUTS
-from ..tensor.rank import needs_weights, parse_budget, parse_rank
+from ..tensor.rank import Budget, LayerRank, parse
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -124,12 +124,31 @@ class TrainConfig:
     results_dir: str = "results"
 
 
+def layer_ranks(method: MethodConfig) -> dict[str, LayerRank]:
+    """The ranks that layers have of their own, by their pattern in ``method.layers``.
+
+    Raises ``ConfigError`` for what is none, and for a budget.
+    """
+    found = {}
+    for pattern, changes in method.layers.items():
+        if not isinstance(changes, dict):
+            raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
+        if "rank" in changes:
+            rank = parse(changes["rank"])
+            if isinstance(rank, Budget):
+                raise ConfigError(
+                    f"method.layers.{pattern}: rank={rank} is a budget of the whole network, a layer's own is a whole "
+                    "number"
+                )
+            found[pattern] = rank
+    return found
+
+
 def validate(config: TrainConfig) -> TrainConfig:
-    """The configuration with its rank parsed. Raises ``ConfigError`` for the first value out of range."""
-    config.rank = parse_rank(config.rank)
-    own = [changes.get("rank") for changes in config.method.layers.values() if isinstance(changes, dict)]
-    for rank in (config.rank, *own):
-        if config.init_from is None and needs_weights(rank):
+    """The configuration with its rank parsed, a ``Rank``. Raises ``ConfigError`` for the first value out of range."""
+    asked = config.rank = parse(config.rank)
+    for rank in (asked, *layer_ranks(config.method).values()):
+        if config.init_from is None and rank.needs_weights:
             raise ConfigError(f"rank={rank} follows from trained weights: say which, init_from=DIRECTORY or FILE")
     for key, value in (
         ("epochs", config.epochs),
@@ -144,12 +163,11 @@ def validate(config: TrainConfig) -> TrainConfig:
     for key, number in (("lr", config.lr), ("arch.width", config.arch.width), ("optim.clip", config.optim.clip)):
         if number is not None and not (number > 0 and math.isfinite(number)):
             raise ConfigError(f"{key}={number:g} must be greater than 0")
-    budget = parse_budget(str(config.rank))
-    if budget is not None and budget.adaptive:
+    if isinstance(asked, Budget) and asked.adaptive:
         if config.epochs < 2:
-            raise ConfigError(f"rank={budget} cuts after the first half of the epochs: epochs must be at least 2")
+            raise ConfigError(f"rank={asked} cuts after the first half of the epochs: epochs must be at least 2")
         if config.method.decay == "scaled":
-            raise ConfigError(f"rank={budget} changes the sizes that method.decay=scaled goes by; use another decay")
+            raise ConfigError(f"rank={asked} changes the sizes that method.decay=scaled goes by; use another decay")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")
     for key, name, known in (

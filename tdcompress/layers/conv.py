@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ..tensor.graph import Graph
 from .base import Factorised, Planner, holding
 
 Conv = nn.Conv1d | nn.Conv2d
-TORCH: dict[int, type[Conv]] = {1: nn.Conv1d, 2: nn.Conv2d}
+TORCH: dict[int, Callable[..., Conv]] = {1: nn.Conv1d, 2: nn.Conv2d}
 """Torch's convolution along so many axes."""
 _CALLS = {1: F.conv1d, 2: F.conv2d}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..device.files import write_whole
 from ..tensor.errors import ConfigError
+from ..tensor.rank import Budget, parse
 from . import plots
 from .tables import read_results
 
@@ -202,7 +203,11 @@ def _labelled(runs: pandas.DataFrame, by_rank: bool = True) -> pandas.DataFrame:
 
 
 def _adaptive(rank: str) -> bool:
-    return rank.startswith("adaptive:")
+    try:
+        asked = parse(rank)
+    except ConfigError:  # of a dense network, or a damaged summary
+        return False
+    return isinstance(asked, Budget) and asked.adaptive
 
 
 def natural(rank: str) -> tuple[float, str]:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..config.schema import MethodConfig, TrainConfig, validate
 from ..tensor.errors import ConfigError
+from ..tensor.rank import Rank
 
 # Said by the path itself, so the hash of "what else differs" leaves them out.
 _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "method.format", "method.conv", "method.linear")
@@ -20,8 +21,14 @@ _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "method.format", "metho
 
 def plain(config: TrainConfig) -> dict[str, Any]:
     """A configuration as plain JSON values, as summary.json and checkpoints hold it."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    values: dict[str, Any] = json.loads(json.dumps(config, default=_plain))
     return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Rank):
+        return value.plain
+    return vars(value) if is_dataclass(value) else str(value)
 
 
 def typed(values: Mapping[str, Any]) -> TrainConfig:

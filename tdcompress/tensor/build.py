@@ -12,8 +12,8 @@ from .fitting.vbmf import vbmf_rank
 from .formats import FORMATS, Format
 from .graph import Graph, validate
 from .layout import KERNELS, arrange
-from .rank import listed_ranks
-from .spectrum import energy, unfolding_ranks
+from .rank import Energy, LayerRank, Reference, Size, Sizes, Vbmf
+from .spectrum import Rule, energy, unfolding_ranks
 
 
 def build(
@@ -48,26 +48,27 @@ def build(
 
 
 def with_rank(
-    graph: Graph, format: Format, rank: int | str, weight_shape: Sequence[int], weight: torch.Tensor | None = None
+    graph: Graph, format: Format, rank: LayerRank, weight_shape: Sequence[int], weight: torch.Tensor | None = None
 ) -> Graph:
-    """The graph at the asked rank, capped. ``reference``: the reference system's, see ``Format.reference_rank``.
+    """The graph at the asked rank, capped; ``weight``: the dense one, for a rank that follows from it.
 
-    ``4-8``: a size for each bond, in the order of ``graph.bonds``.
-    ``vbmf`` and ``energy:0.9``: what the dense ``weight`` needs, see ``network.unfolding`` and ``network.vbmf``.
+    Raises ``ConfigError`` for another number of sizes than there are bonds, and without a weight that is needed.
     """
-    if isinstance(rank, int):
-        return capped(graph, dict.fromkeys(graph.bonds, rank))
-    sizes = listed_ranks(rank)
-    if sizes is not None:
-        if len(sizes) != len(graph.bonds):
-            raise ConfigError(f"rank={rank} has {len(sizes)} sizes, but there are {len(graph.bonds)} bonds")
-        return capped(graph, dict(zip(graph.bonds, sizes, strict=True)))
-    if rank == "reference":
-        channels = (weight_shape[1], weight_shape[0])
-        conv = len(weight_shape) > 2
-        return capped(graph, {bond: format.reference_rank(channels, bond, conv) for bond in graph.bonds})
-    if weight is not None and rank == "vbmf":
-        return unfolding_ranks(graph, weight, vbmf_rank)
-    if weight is not None and rank.startswith("energy:"):
-        return unfolding_ranks(graph, weight, energy(float(rank.removeprefix("energy:"))))
-    raise ConfigError(f"rank '{rank}' is not a whole number and not 'reference'")
+    rule: Rule
+    match rank:
+        case Size(size):
+            return capped(graph, dict.fromkeys(graph.bonds, size))
+        case Sizes(sizes):
+            if len(sizes) != len(graph.bonds):
+                raise ConfigError(f"rank={rank} has {len(sizes)} sizes, but there are {len(graph.bonds)} bonds")
+            return capped(graph, dict(zip(graph.bonds, sizes, strict=True)))
+        case Reference():
+            channels, conv = (weight_shape[1], weight_shape[0]), len(weight_shape) > 2
+            return capped(graph, {bond: format.reference_rank(channels, bond, conv) for bond in graph.bonds})
+        case Vbmf():
+            rule = vbmf_rank
+        case Energy(share):
+            rule = energy(share)
+    if weight is None:
+        raise ConfigError(f"rank={rank} follows from a weight, and there is none")
+    return unfolding_ranks(graph, weight, rule)

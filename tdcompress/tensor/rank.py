@@ -1,29 +1,128 @@
-"""What a rank expression asks for."""
+"""What is asked of the bonds: a size, one for each, a rule that finds them, or a budget of the whole network."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, ClassVar, SupportsIndex
 
 from .errors import ConfigError
 
+_LIMIT = 10**18  # sizes are smaller: their digits are a file name's
+
 
 @dataclass(frozen=True)
-class Budget:
+class Rank:
+    """What is asked of the bonds. ``str`` gives the one expression that means it: ``parse(str(rank)) == rank``.
+
+    ``needs_weights``: it says something of trained weights only.
+    """
+
+    needs_weights: ClassVar[bool] = False
+
+    @property
+    def plain(self) -> int | str:
+        """As JSON files and tables hold it."""
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Size(Rank):
+    """Every bond has this size, where it can use it."""
+
+    value: int
+
+    def __post_init__(self) -> None:
+        if abs(self.value) >= _LIMIT:
+            raise ConfigError("rank must have at most 18 digits")
+        if self.value < 1:
+            raise ConfigError(f"rank={self.value} must be at least 1")
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @property
+    def plain(self) -> int:
+        """The number itself."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Sizes(Rank):
+    """The bonds have these sizes, in the order of ``graph.bonds``."""
+
+    values: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            Size(value)
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self.values))
+
+
+@dataclass(frozen=True)
+class Reference(Rank):
+    """The sizes of the reference system, see ``Format.reference_rank``."""
+
+    def __str__(self) -> str:
+        return "reference"
+
+
+@dataclass(frozen=True)
+class Vbmf(Rank):
+    """As many components of each unfolding as are signal, see ``fitting.vbmf``."""
+
+    needs_weights = True
+
+    def __str__(self) -> str:
+        return "vbmf"
+
+
+@dataclass(frozen=True)
+class Energy(Rank):
+    """The smallest sizes that keep this share of the weight's squared norm at every bond."""
+
+    share: float
+    needs_weights = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"rank={self} must be a share of the weight's squared norm between 0 and 1")
+
+    def __str__(self) -> str:
+        return f"energy:{_number(self.share)}"
+
+
+@dataclass(frozen=True)
+class Budget(Rank):
     """What the whole network may cost, dense layers, biases and norms included.
 
     ``kind``: ``ratio``, dense parameters / parameters; ``params``, a parameter count; ``macs``, MACs / dense MACs.
-    ``adaptive``: to be reached while training. ``str`` gives the expression that means it, one for each meaning.
+    ``adaptive``: to be reached while training, by cuts.
     """
 
     kind: str
     value: float
     adaptive: bool = False
 
+    def __post_init__(self) -> None:
+        if not (self.value > 0 and math.isfinite(self.value)):
+            raise ConfigError(f"rank={self} must be a finite number greater than 0")
+        if self.kind == "params" and not float(self.value).is_integer():
+            raise ConfigError(f"rank={self} must be a whole number of parameters")
+        if self.kind == "macs" and self.value > 1:
+            raise ConfigError(f"rank={self} must be a share of the dense MACs, at most 1")
+        if self.kind == "macs" and self.adaptive:
+            raise ConfigError(f"rank={self} must be a number of parameters: adaptive:10x or adaptive:params:120000")
+        if self.kind == "ratio" and self.adaptive and self.value <= 1:
+            raise ConfigError(f"rank={self} leaves nothing to cut while training: it must be more than 1x")
+
     def __str__(self) -> str:
-        number = str(int(self.value)) if self.value.is_integer() else repr(self.value)
+        number = _number(self.value)
         return "adaptive:" * self.adaptive + (f"{number}x" if self.kind == "ratio" else f"{self.kind}:{number}")
 
     def parameters(self, dense: int) -> float:
@@ -37,67 +136,59 @@ class Budget:
         return f"{total:,} parameters" if self.kind == "params" else f"{total / dense:.4g} of the dense MACs"
 
 
+LayerRank = Size | Sizes | Reference | Vbmf | Energy
+"""What one layer can have as its own."""
+
+RankLike = Rank | SupportsIndex | str | Sequence[SupportsIndex]
+"""What ``parse`` takes."""
+
 _SIZE = r"[1-9][0-9]{0,17}"
-_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
-_BUDGET = re.compile(rf"(?P<ratio>{_NUMBER})x|params:(?P<params>{_NUMBER})|macs:(?P<macs>{_NUMBER})")
+_SIZES = re.compile(rf"[\[(]{_SIZE}(, ?{_SIZE})+[\])]|{_SIZE}(-{_SIZE})+")
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
+_ENERGY = re.compile(rf"energy:({_NUMBER})")
+_BUDGET = re.compile(rf"(adaptive:)?(?:(?P<ratio>{_NUMBER})x|params:(?P<params>{_NUMBER})|macs:(?P<macs>{_NUMBER}))")
 
 
-def parse_budget(text: str) -> Budget | None:
-    """The budget that a rank expression asks for, None for an expression of another kind.
+def parse(rank: Any) -> LayerRank | Budget:
+    """The rank that a value of the configuration, or an argument, means; a ``Rank`` is one already.
 
-    Raises ``ConfigError`` for a budget that no network has.
+    An integer, numpy's too; a list, tuple or ``torch.Size`` of two or more; or text, in upper or lower case: a size
+    ``8``, one for each bond ``4-8`` or ``[4,8]``, ``reference``, ``vbmf``, ``energy:0.9``, or a budget ``10x``,
+    ``params:120000``, ``macs:0.2``, ``adaptive:10x``, ``adaptive:params:120000``. Raises ``ConfigError`` for anything
+    else, in one line.
     """
-    match = _BUDGET.fullmatch(text.removeprefix("adaptive:"))
-    if match is None or match.lastgroup is None:
-        return None
-    budget = Budget(match.lastgroup, float(match[match.lastgroup]), text.startswith("adaptive:"))
-    if not (budget.value > 0 and math.isfinite(budget.value)):
-        raise ConfigError(f"rank={text} must be a finite number greater than 0")
-    if budget.kind == "params" and not budget.value.is_integer():
-        raise ConfigError(f"rank={text} must be a whole number of parameters")
-    if budget.kind == "macs" and budget.value > 1:
-        raise ConfigError(f"rank={text} must be a share of the dense MACs, at most 1")
-    if budget.kind == "macs" and budget.adaptive:
-        raise ConfigError(f"rank={text} must be a number of parameters: adaptive:10x or adaptive:params:120000")
-    return budget
-
-
-def parse_rank(rank: Any) -> int | str:
-    """A rank expression in its one spelling (``10.0x`` is ``10x``). Raises ``ConfigError`` for anything else.
-
-    A bond dimension of at least one, a list of one for each bond (``4-8``), "reference", "vbmf", ``energy:0.9``, or a
-    budget.
-    """
-    text = " ".join(str(rank).split())
-    if re.fullmatch(rf"[\[(]{_SIZE}(, {_SIZE})+[\])]|{_SIZE}(-{_SIZE})+", text):
-        return "-".join(re.findall(_SIZE, text))
+    if isinstance(rank, LayerRank | Budget):
+        return rank
+    if _is_whole(rank):
+        return Size(int(rank))
+    if isinstance(rank, list | tuple) and len(rank) > 1 and all(map(_is_whole, rank)):
+        return Sizes(tuple(map(int, rank)))
+    said = " ".join(str(rank).split())
+    text = said.lower()
+    if _SIZES.fullmatch(text):
+        return Sizes(tuple(map(int, re.findall(_SIZE, text))))
     if text in ("reference", "vbmf"):
-        return text
-    share = re.fullmatch(rf"energy:({_NUMBER})", text)
+        return Reference() if text == "reference" else Vbmf()
+    share = _ENERGY.fullmatch(text)
     if share is not None:
-        if not 0 < float(share[1]) <= 1:
-            raise ConfigError(f"rank={text} must be a share of the weight's squared norm between 0 and 1")
-        return f"energy:{float(share[1])!r}".removesuffix(".0")
-    budget = parse_budget(text)
+        return Energy(float(share[1]))
+    budget = _BUDGET.fullmatch(text)
     if budget is not None:
-        return str(budget)
+        kind, number = next((kind, number) for kind, number in budget.groupdict().items() if number is not None)
+        return Budget(kind, float(number), adaptive=budget[1] is not None)
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ConfigError(
-            f"rank={text} is not a whole number; use for example rank=8, rank=[4,8] for two bonds, rank=reference, a "
+            f"rank={said} is not a whole number; use for example rank=8, rank=[4,8] for two bonds, rank=reference, a "
             "budget of the whole network: rank=10x, rank=params:120000, rank=macs:0.2, one that is reached while "
             "training: rank=adaptive:10x, or for trained weights rank=vbmf, rank=energy:0.9"
         )
-    if int(text) < 1:
-        raise ConfigError(f"rank={text} must be at least 1")
-    return int(text)
+    return Size(int(text))
 
 
-def listed_ranks(rank: int | str) -> list[int] | None:
-    """The sizes in a parsed rank expression that has one for each bond."""
-    listed = re.fullmatch(rf"{_SIZE}(-{_SIZE})+", str(rank))
-    return list(map(int, listed[0].split("-"))) if listed else None
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def needs_weights(rank: int | str) -> bool:
-    """Whether a rank expression says something of trained weights only."""
-    return str(rank).startswith(("vbmf", "energy:"))
+def _number(value: float) -> str:
+    """The shortest text of a number, without a fraction where it has none."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

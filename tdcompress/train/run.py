@@ -14,7 +14,7 @@ from ..compression.adaptive import Shrinkage
 from ..compression.counts import count
 from ..compression.plans import plans, use_plans
 from ..compression.tuning import tunable, tune
-from ..config.schema import PRECISIONS, TrainConfig, validate
+from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
 from ..data.datasets import datasets
 from ..device.files import RunError
 from ..device.machine import choose_device, device_name
@@ -26,7 +26,7 @@ from ..results.identity import arch_name, dataset_name, identity, method_name, p
 from ..results.run import Run
 from ..results.version import version
 from ..tensor.errors import ConfigError
-from ..tensor.rank import parse_budget
+from ..tensor.rank import Budget
 from . import checkpoint
 from .interrupt import StopSignals
 from .learner import Learner
@@ -128,11 +128,9 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
 
 
 def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
-    budget = parse_budget(str(config.rank))
-    if budget is None or not budget.adaptive:
+    if not isinstance(config.rank, Budget) or not config.rank.adaptive:
         return None
-    own = tuple(pattern for pattern, changes in config.method.layers.items() if "rank" in changes)
-    return Shrinkage(int(budget.parameters(dense)), config.epochs, own)
+    return Shrinkage(int(config.rank.parameters(dense)), config.epochs, tuple(layer_ranks(config.method)))
 
 
 @contextmanager
