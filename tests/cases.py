@@ -18,6 +18,7 @@ from tdcompress.tensor.build import with_rank
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.graph import Graph
 from tdcompress.tensor.layout import KERNELS, LAYOUTS
+from tdcompress.tensor.rank import RankLike, parse
 
 IN, OUT, TAPS = 8, 12, (3, 2)  # split in two: 2*4 and 3*4; no two sizes alike, so that a swap of modes shows
 IMAGE = (7, 6)
@@ -41,10 +42,10 @@ class Case:
         """The keywords of ``compress``."""
         return {"layout": self.layout, "kernel": self.kernel, "factors": 2, "allow_larger": True}
 
-    def graph(self, rank: int = 3, shape: Sequence[int] | None = None, **settings: object) -> Graph:
+    def graph(self, rank: RankLike = 3, shape: Sequence[int] | None = None, **settings: object) -> Graph:
         """The graph of a weight of the kind's shape."""
         method, shape = MethodConfig(format=self.format, **{**self.settings, **settings}), shape or SHAPES[self.kind]
-        return with_rank(build_graph(shape, FORMATS[self.format], method), FORMATS[self.format], rank, shape)
+        return with_rank(build_graph(shape, FORMATS[self.format], method), FORMATS[self.format], parse(rank), shape)
 
     def twin(self, **settings: object) -> nn.Module:
         """The dense layer."""

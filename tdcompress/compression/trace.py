@@ -42,10 +42,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
 
     Raises ``ConfigError`` for a shape that it cannot take.
     """
-    layers: dict[str, nn.Module] = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, (Factorised, *KINDS)):
-            layers[name] = layer
+    kinds: tuple[type[nn.Module], ...] = (Factorised, *KINDS)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     inside = tuple(f"{name}." if name else "" for name, layer in layers.items() if isinstance(layer, Factorised))
     some = next(model.parameters(), torch.zeros(()))
     found, products = Trace(), Products(model)

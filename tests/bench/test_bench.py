@@ -25,6 +25,7 @@ from tdcompress.bench.training import Network, TrainingStep
 from tdcompress.config.schema import DatasetConfig
 from tdcompress.data.sources import load
 from tdcompress.device.clock import compare
+from tdcompress.tensor.rank import Reference, Size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHAINS = [case for case in CASES if links(case.graph()) is not None]
@@ -212,9 +213,9 @@ def test_the_layers_are_those_that_the_networks_factorise():
 
 
 def test_full_and_half_are_of_what_a_bond_can_use():
-    assert bond_size("full", (12, 8, 3, 3), "tt") == 12 and bond_size("half", (12, 8, 3, 3), "tt") == 6
-    assert bond_size("full", (12, 8, 3, 3), "tucker") == 12
-    assert bond_size("7", (12, 8, 3, 3), "tt") == 7 and bond_size("reference", (12, 8, 3, 3), "tt") == "reference"
+    sizes = {rank: bond_size(rank, (12, 8, 3, 3), "tt") for rank in ("full", "half", "7", "reference")}
+    assert sizes == {"full": Size(12), "half": Size(6), "7": Size(7), "reference": Reference()}
+    assert bond_size("full", (12, 8, 3, 3), "tucker") == Size(12)
 
 
 def test_layers_end_to_end(bench):

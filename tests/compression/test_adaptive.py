@@ -17,7 +17,6 @@ from tdcompress.tensor.caps import capped
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.graph import Graph
-from tdcompress.tensor.rank import parse_rank
 from tdcompress.tensor.rounding import energies, truncated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -178,14 +177,10 @@ def parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def test_expressions():
-    assert parse_rank("adaptive:10.0x") == "adaptive:10x"
-    assert parse_rank("adaptive:params:1.2e5") == "adaptive:params:120000"
-    for garbage in ("adaptive", "adaptive:", "adaptive:8", "adaptive:reference", "adaptive:adaptive:10x"):
-        with pytest.raises(ConfigError, match="adaptive:10x"):
-            parse_rank(garbage)
-    with pytest.raises(ConfigError, match="number of parameters"):
-        parse_rank("adaptive:macs:0.2")
+def test_what_cannot_be_reached_by_cuts():
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))  # 2050 parameters
+    with pytest.raises(ConfigError, match=r"rank=adaptive:params:2050 leaves nothing to cut.*2,050"):
+        compress(model, "tt", "adaptive:params:2050", (40,))
     with pytest.raises(ConfigError, match="epochs must be at least 2"):
         validate(TrainConfig(rank="adaptive:10x", epochs=1))
     with pytest.raises(ConfigError, match="scaled"):

@@ -8,6 +8,7 @@ import json
 import pickle
 from collections import OrderedDict
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from tdcompress.layers.linear import FactorisedLinear
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS, register
 from tdcompress.tensor.graph import Core
+from tdcompress.tensor.rank import Size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -364,3 +366,16 @@ def test_a_sixth_format_needs_one_function():
     finally:
         del FORMATS["block_term"]
     assert "block_term" not in FORMATS
+
+
+def test_integers_of_numpy_and_shapes_are_ranks():
+    def sizes(rank: object, **own: object) -> list[dict[str, int]]:
+        settings = {"layout": "matrix", "allow_larger": True, **own}
+        model = compress(nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 30)), "tt", rank, (30,), keep=[], **settings)
+        return [layer.graph.ranks for layer in model]
+
+    assert sizes(numpy.int64(4)) == sizes(Size(4)) == [{"r1": 4}] * 2
+    for own in (numpy.int16(3), Size(3), "3"):
+        assert sizes(4, layers={"1": {"rank": own, "init": "variance"}}) == [{"r1": 4}, {"r1": 3}]
+    split = {"layout": "split", "in_modes": [5, 6], "out_modes": [30]}
+    assert sizes(torch.Size([2, 7]), **split) == [{"r1": 2, "r2": 7}] * 2

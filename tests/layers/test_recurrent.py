@@ -22,7 +22,7 @@ from tdcompress.tensor.build import with_rank
 from tdcompress.tensor.contraction.calls import Merge
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS
-from tdcompress.tensor.rank import parse_rank
+from tdcompress.tensor.rank import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -252,7 +252,7 @@ def test_the_published_tt_lstm():
 def test_the_published_counts_of_other_formats(format, layout, in_modes, out_modes, rank, wide, even, published):
     shape = (4 * UNITS, FRAME)
     method = MethodConfig(format, layout=layout, in_modes=in_modes, out_modes=out_modes)
-    graph = with_rank(build_graph(shape, FORMATS[format], method), FORMATS[format], rank, shape)
+    graph = with_rank(build_graph(shape, FORMATS[format], method), FORMATS[format], parse(rank), shape)
     assert graph.parameters == even
     sizes = [wide.get(bond, rank) for bond in graph.bonds]
-    assert with_rank(graph, FORMATS[format], parse_rank(sizes), shape).parameters == published
+    assert with_rank(graph, FORMATS[format], parse(sizes), shape).parameters == published

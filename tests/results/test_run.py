@@ -19,9 +19,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
+from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig, validate
 from tdcompress.device.files import RunError
-from tdcompress.results.identity import differences, identity, plain, run_directory
+from tdcompress.results.identity import differences, identity, plain, run_directory, typed
 from tdcompress.results.rows import read_metrics, read_runs
 from tdcompress.results.run import METRICS, Run
 from tdcompress.tensor.errors import ConfigError
@@ -124,6 +124,32 @@ def test_identity_ignores_where_and_fills_in_fields_of_later_versions():
     del older["method"]["plan"], older["lr"]
     assert differences(identity(older), identity(plain(BASELINE))) == {}
     assert differences(identity(older), identity(plain(replace(BASELINE, lr=0.5)))) == {"lr": (BASELINE.lr, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("rank", "saved", "name"),
+    [
+        (8, 8, "tt-8"),
+        ("8", 8, "tt-8"),
+        ([4, 8], "4-8", "tt-4-8"),
+        ("reference", "reference", "tt-reference"),
+        ("10X", "10x", "tt-10x"),
+        ("16.6x", "16.6x", "tt-16.6x"),
+        ("params:1.2e5", "params:120000", "tt-params-120000"),
+        ("macs:0.20", "macs:0.2", "tt-macs-0.2"),
+        ("adaptive:10x", "adaptive:10x", "tt-adaptive-10x"),
+    ],
+)
+def test_a_checked_rank_is_saved_as_a_number_or_text_and_read_again(rank, saved, name):
+    layers = {"features.*": {"rank": [4, 8]}, "fc": {"rank": "reference", "layout": "split"}}
+    baseline = replace(BASELINE, method=MethodConfig("tt", layers=layers))
+    config = validate(replace(baseline, rank=rank))
+    values = plain(config)
+    assert values["rank"] == saved and type(values["rank"]) is type(saved)
+    assert values["method"]["layers"] == layers  # as they were given: the hash of a directory goes by them
+    assert plain(typed(values)) == values and typed(values) == config == pickle.loads(pickle.dumps(config))
+    assert run_directory(config, baseline).parent.name == name
+    assert run_directory(config, BASELINE).parent.name == f"{name}-8d0716ae"
 
 
 def test_another_configuration_in_the_directory_is_refused(tmp_path):

@@ -11,10 +11,8 @@ from tdcompress.compression.spec import build_graph
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import MethodConfig
 from tdcompress.layers.base import Factorised
-from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.fitting.vbmf import vbmf_rank
 from tdcompress.tensor.formats import FORMATS
-from tdcompress.tensor.rank import parse_rank
 from tdcompress.tensor.spectrum import energy, unfolding_ranks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,15 +94,3 @@ def test_a_layer_may_follow_its_weight_while_others_meet_a_budget():
         model, "tt", f"params:{960 + 64 + 196 + 48 + 1120}", (96,), layout="matrix", layers={"0": {"rank": "vbmf"}}
     )
     assert [layer.graph.ranks for layer in model if isinstance(layer, Factorised)] == [{"r1": 6}, {"r1": 10}]
-
-
-@pytest.mark.parametrize("text", ["energy:0", "energy:1.5", "energy:x", "energy:", "energy:nan", "vbmf:1"])
-def test_garbage(text: str):
-    with pytest.raises(ConfigError, match=f"rank={text}"):
-        parse_rank(text)
-
-
-def test_one_spelling():
-    assert parse_rank("energy:0.90") == parse_rank("energy:9e-1") == "energy:0.9"
-    assert parse_rank("energy:1.0") == "energy:1"
-    assert parse_rank("vbmf") == "vbmf"
