@@ -27,7 +27,7 @@ tdc trains networks with their weights in a tensor format, and compares the form
   tdc train -m method=cp,tt rank=4,8         train one after the other: a sweep
   tdc train -m launcher=local seed=0,1,2     several at once: launcher.jobs=2
   tdc compress checkpoint=RUN rank=10x       decompose a trained network; tdc train init_from=FILE goes on from it
-  tdc show method=ht arch=vgg16              what each layer holds and costs, without training
+  tdc show method=ht arch=lenet5 rank=10x    what each layer holds and costs, without training
   tdc runs method=tt status=finished         the runs there are
   tdc plot results_dir=results               draw the comparison figures
   tdc report results_dir=results             tables and figures as one page, and the tables that a repository keeps

@@ -57,6 +57,8 @@ def call_composed(words: list[str], job: Callable[[DictConfig], None]) -> None:
         store.store("schema", schema, group=group)
     if "COMP_LINE" in os.environ:  # completion: the verb is no override
         os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(" train ", " ", 1).replace(" show ", " ", 1)
+        group, equals, name = os.environ["COMP_LINE"].rpartition(" ")[2].partition("=")
+        print(*(f"{group}={found}" for found in _in_folders(group) if equals and found.startswith(name)))
     try:
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["TDC_SWEEP_DIR"] = scratch  # where Hydra writes of a sweep what each run keeps anyway
@@ -64,6 +66,12 @@ def call_composed(words: list[str], job: Callable[[DictConfig], None]) -> None:
             hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from None
+
+
+def _in_folders(group: str) -> list[str]:
+    """The names of a group that lie in folders, such as quick/trl: Hydra lists those of the group's own folder only."""
+    folder = conf_dir() / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml"))
 
 
 def one_line(error: Exception) -> str:
@@ -80,8 +88,8 @@ def one_line(error: Exception) -> str:
     missing = re.search(r"Could not find '(\w+)/([^']*)'", text)
     if missing:
         group, name = missing.groups()
-        known = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
-        return f"unknown {group} '{name}', known: {', '.join(sorted(set(known) - {'schema'}))}"
+        known = set(re.findall(r"^\t(\w+)$", text, re.MULTILINE)) - {"schema"}
+        return f"unknown {group} '{name}', known: {', '.join([*sorted(known), *_in_folders(group)])}"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown[1]

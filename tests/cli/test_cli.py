@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tdcompress import cli
 from tdcompress.config.compose import conf_dir
@@ -21,7 +20,6 @@ from tdcompress.train.launch.launchers import LAUNCHERS
 
 CONF = conf_dir()
 GROUPS = {"method": FORMATS, "arch": ARCHS, "dataset": DATASETS, "launcher": LAUNCHERS}
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 REPORT = ("report.html", "report.md", "summary.csv", "metrics.csv")
 CHOICES = [f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"]
 
@@ -60,26 +58,13 @@ def test_every_registered_name_has_its_yaml(group):
     assert {path.stem for path in (CONF / group).glob("*.yaml")} == set(GROUPS[group])
 
 
-@pytest.mark.parametrize("choice", [*CHOICES, *(f"experiment={name}" for name in EXPERIMENTS)])
+@pytest.mark.parametrize("choice", CHOICES)
 def test_every_yaml_composes(tdc, tmp_path, choice):
     code, out, err = tdc(f"train {choice} --cfg job")
     assert (code, err) == (0, "")
     group, name = choice.split("=")
     assert group not in GROUPS or f": {name}\n" in out
     assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_says_the_command_that_runs_it(name):  # at once after the line that Hydra wants first
-    assert (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1] == f"# tdc train experiment={name}"
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_is_a_sweep_that_compares_methods(name):
-    hydra = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())["hydra"]
-    assert hydra["mode"] == "MULTIRUN"
-    compared = hydra["sweeper"]["params"]["method"].split(",")
-    assert 1 < len(compared) == len(set(compared)) and set(compared) <= set(FORMATS)
 
 
 BAD = {

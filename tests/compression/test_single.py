@@ -1,12 +1,10 @@
-"""What a user imports: the examples in the docstrings and the README, single layers, single weights, counts."""
+"""What a user imports: the examples in the docstrings, single layers, single weights, counts."""
 
 from __future__ import annotations
 
 import doctest
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,23 +20,11 @@ from tdcompress.tensor.formats import FORMATS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def test_docstrings():
     found = doctest.testmod(api)
     assert found.attempted > 8 and found.failed == 0
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
-def test_the_examples_of_the_readme_run(block: str):
-    before = dict(FORMATS)
-    try:
-        exec(block, {"__name__": "tdcompress.tensor.formats.example", "__package__": "tdcompress.tensor.formats"})
-    finally:
-        FORMATS.clear()
-        FORMATS.update(before)
 
 
 def test_every_name_is_there_and_none_imports_torch_before_it_is_used():
