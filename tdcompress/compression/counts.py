@@ -58,7 +58,8 @@ def _layer(name: str, layer: nn.Module, seen: Trace, counted: set[int]) -> dict[
     if isinstance(layer, Factorised):
         return _factorised(name, layer, seen)
     kind = kind_of(layer)
-    weights = {key: value for key, value in layer.named_parameters(recurse=False) if value.dim() > 1}
+    whole = isinstance(layer, tuple(KINDS))  # a parametrised layer keeps its parameters below it
+    weights = {key: value for key, value in layer.named_parameters(recurse=whole) if value.dim() > 1}
     parameters, macs = distinct(weights.values(), counted), seen.macs.get(name, 0)
     return {
         "name": name,

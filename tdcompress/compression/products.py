@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -19,35 +19,33 @@ class Products(TorchDispatchMode):
 
     ``macs``: by the name of the module whose parameters an activation is multiplied with, also where they come out of
     others first (a normalised weight, a view). ``between``: of activations with one another. Products of parameters
-    alone are made once for any number of inputs and not counted. ``used``: the modules whose parameters were read, in
-    the order of their first use.
+    alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were read, in the
+    order of their first use. ``layers``: names of modules that own all that lies below them.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
         super().__init__()
         self.macs: dict[str, int] = {}
         self.between = 0
         self.used: dict[str, None] = {}
         self._owner: dict[int, str] = {}
-        self._weighty: set[str] = set()
+        self._weighty = set(layers)
         self._kept: list[Tensor] = []  # what comes of parameters alone: a storage that is freed may be another's soon
         for name, module in model.named_modules():
+            above = [layer for layer in layers if not layer or f"{name}.".startswith(f"{layer}.")]
+            owner = min(above, key=len, default=name)
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                self._owner.setdefault(_storage(tensor), name)
+                self._owner.setdefault(_storage(tensor), owner)
             if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
-                self._weighty.add(name)
-
-    def is_weighty(self, name: str) -> bool:
-        """Whether the module of this name owns a parameter of two dimensions or more."""
-        return name in self._weighty
+                self._weighty.add(owner)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         owners = [self._owner.get(_storage(tensor)) for tensor in tensors]
         for owner in owners:
-            if owner is not None:
-                self.used.setdefault(owner)
+            if owner in self._weighty:
+                self.used.setdefault(str(owner))
         product = _PRODUCTS.get(func.overloadpacket)
         if product is not None:
             self._count(product(*args), *args)

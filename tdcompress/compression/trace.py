@@ -44,9 +44,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     """
     kinds: tuple[type[nn.Module], ...] = (Factorised, *KINDS)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
-    inside = tuple(f"{name}." if name else "" for name, layer in layers.items() if isinstance(layer, Factorised))
     some = next(model.parameters(), torch.zeros(()))
-    found, products = Trace(), Products(model)
+    found, products = Trace(), Products(model, layers.keys())
 
     def note(name: str, x: Tensor) -> None:
         found.inputs.setdefault(name, Counter())[tuple(x.shape)] += 1
@@ -58,13 +57,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     except Exception as error:  # anyone's code, which may object to a shape in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
-    found.macs = {name: macs for name, macs in products.macs.items() if not f"{name}.".startswith(inside)}
-    found.between = products.between
-    found.reached = [
-        name
-        for name in products.used
-        if name in found.inputs or (not name.startswith(inside) and (name in found.macs or products.is_weighty(name)))
-    ]
+    found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
+    found.between, found.reached = products.between, list(products.used)
     return found
 
 

@@ -6,8 +6,10 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
 import torch
 from torch import Tensor
+
 from ..tensor.errors import ConfigError
 from .image_folder import UNREADABLE, FolderImages
 

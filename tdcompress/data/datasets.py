@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+
 import torch
 from torch import Tensor
-from .batches import Batches
+
 from ..config.schema import DatasetConfig
-from .image_folder import FolderImages
 from ..device.memory import free_memory
+from .batches import Batches
+from .image_folder import FolderImages
 from .sources import Arrays, find
 from .stream import StreamedDataset, read
-
 
 _SHARE = 0.5  # of the free memory that data may take: the rest is for training
 _WORKERS = 8

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
+
 import torch
 from torch import Tensor
-from ..tensor.errors import ConfigError
-from ..config.schema import DatasetConfig
 
+from ..config.schema import DatasetConfig
+from ..tensor.errors import ConfigError
 
 # What readers of damaged files raise, whatever their documentation says.
 UNREADABLE: tuple[type[Exception], ...] = (

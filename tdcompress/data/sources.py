@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..tensor.errors import ConfigError
-from ..config.schema import DatasetConfig
-from .image_folder import UNREADABLE, FolderImages, listed, split_folders
-from ..config.targets import call_target
-from .clips import FolderClips
 
+from ..config.schema import DatasetConfig
+from ..config.targets import call_target
+from ..tensor.errors import ConfigError
+from .clips import FolderClips
+from .image_folder import UNREADABLE, FolderImages, listed, split_folders
 
 DIGITS_SIZE = 28  # pixels; the 8x8 originals are enlarged, so that every arch for MNIST takes them
 

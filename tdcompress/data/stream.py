@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from .batches import Batches
+
 from ..tensor.errors import ConfigError
+from .batches import Batches
 from .image_folder import FolderImages
 
 

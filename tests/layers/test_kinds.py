@@ -52,6 +52,8 @@ class Named(nn.Conv2d):
 class Scaled(nn.Linear):
     @property
     def weight(self):
+        if "weight" not in self._parameters:
+            raise AttributeError
         return self._parameters["weight"] * 2
 
 
@@ -73,7 +75,7 @@ LEFT = {
     "scaled": (lambda: Scaled(8, 8), "Scaled redefines weight of Linear"),
     "patched": (patched, "this Linear has forward of its own"),
     "hooked": (hooked, "hooks are registered on it"),
-    "parametrised": (lambda: parametrizations.weight_norm(nn.Linear(8, 8)), "ParametrizedLinear redefines weight"),
+    "parametrised": (lambda: parametrizations.weight_norm(nn.Linear(8, 8)), "ParametrizedLinear redefines"),
     "spectral": (lambda: spectral_norm(nn.Linear(8, 8)), "its weight is computed from other parameters"),
     "embedding": (lambda: nn.Embedding(8, 8), "Embedding cannot be held as cores"),
 }
