@@ -50,7 +50,7 @@ def distinct(parameters: Iterable[Tensor], counted: set[int] | None = None) -> i
         if storage._cdata not in counted:
             found[storage._cdata] = found.get(storage._cdata, 0) + parameter.numel()
             size[storage._cdata] = storage.nbytes() // parameter.element_size()
-    counted |= found.keys()
+    counted.update(found)
     return sum(min(entries, size[storage]) for storage, entries in found.items())
 
 
