@@ -13,14 +13,18 @@ _WHERE = {
     "decompose": "compression.single",
     "count": "compression.counts",
     "fold": "compression.fold",
+    "hold": "layers.kinds",
+    "register": "tensor.formats",
 }
-__all__ = ["__version__", "compress", "conv2d", "count", "decompose", "fold", "linear"]
+__all__ = ["__version__", "compress", "conv2d", "count", "decompose", "fold", "hold", "linear", "register"]
 
 if TYPE_CHECKING:
     from .compression.counts import count
     from .compression.fold import fold
     from .compression.single import conv2d, decompose, linear
     from .compression.swap import compress
+    from .layers.kinds import hold
+    from .tensor.formats import register
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.base import Factorised
-from ..layers.conv import FactorisedConv2d
+from ..layers.conv import FactorisedConv
+from ..layers.kinds import factorised
 from ..tensor.graph import Graph
 
 AXES = ("kh", "kw")
@@ -57,7 +58,7 @@ class HandChain(nn.Module):
     def __init__(self, layer: Factorised, chain: list[Link]) -> None:
         super().__init__()
         self.links, cores = chain, layer.tensors()
-        self.spatial = isinstance(layer, FactorisedConv2d)
+        self.spatial = layer.spatial
         self.weights = nn.ParameterList(self._kernel(cores[link.core].detach(), link) for link in chain)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.settings = [self._settings(layer, link) for link in chain]
@@ -73,7 +74,7 @@ class HandChain(nn.Module):
         return nn.Parameter(weight.clone(memory_format=torch.contiguous_format).to(memory_format=torch.channels_last))
 
     def _settings(self, layer: Factorised, link: Link) -> dict[str, tuple[int, ...]]:
-        if not isinstance(layer, FactorisedConv2d):
+        if not isinstance(layer, FactorisedConv):
             return {}
         given = {"stride": (layer.stride, 1), "padding": (layer.padding, 0), "dilation": (layer.dilation, 1)}
         return {
@@ -96,7 +97,7 @@ def hand_chain(layer: nn.Module) -> HandChain | None:
     """The hand-written chain of a layer's cores, or None where it has none."""
     if not isinstance(layer, Factorised):
         return None
-    if isinstance(layer, FactorisedConv2d) and (layer.groups > 1 or layer.pad_first is not None):
+    if isinstance(layer, FactorisedConv) and (layer.reconstructs or layer.pad_first or len(layer.stride) != len(AXES)):
         return None
     chain = links(layer.graph)
     return None if chain is None else HandChain(layer, chain)
@@ -108,11 +109,10 @@ def hand_network(model: nn.Module) -> nn.Module | None:
     So are the linear layers that have one; the others stay as they are.
     """
     twin = copy.deepcopy(model)
-    layers = {name: layer for name, layer in twin.named_modules() if isinstance(layer, Factorised)}
-    for name, layer in layers.items():
+    for name, layer in factorised(twin).items():
         chain = hand_chain(layer)
         if chain is not None:
             twin.set_submodule(name, chain)
-        elif isinstance(layer, FactorisedConv2d):
+        elif layer.spatial:
             return None
     return twin if any(isinstance(layer, HandChain) for layer in twin.modules()) else None

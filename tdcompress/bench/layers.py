@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..compression.counts import count
 from ..compression.spec import build_graph
-from ..compression.swap import compress, kept_layers
-from ..compression.trace import input_shapes
+from ..compression.swap import compress, left_dense
+from ..compression.trace import trace
 from ..compression.tuning import tunable, tune
 from ..config.schema import ArchConfig, DatasetConfig, MethodConfig
 from ..data.sources import shape as data_shape
@@ -61,10 +61,10 @@ class LayerShape:
     """A dense layer without storage (on torch's ``meta`` device), and the shape of its input for one image."""
 
     name: str
-    layer: nn.Conv2d | nn.Linear
+    layer: Any
     input_shape: tuple[int, ...]
 
-    def dense(self, device: torch.device) -> nn.Conv2d | nn.Linear:
+    def dense(self, device: torch.device) -> Any:
         """The layer with its initial weights, channels last."""
         layer = copy.deepcopy(self.layer).to_empty(device=device)
         layer.reset_parameters()
@@ -81,10 +81,10 @@ def layer_shapes(patterns: Sequence[str] = ("*",)) -> list[LayerShape]:
         for arch, dataset in NETWORKS.items():
             channels, size, classes = data_shape(DatasetConfig(dataset))
             model = build(ArchConfig(name=arch), channels, classes, size)
-            inputs = input_shapes(model, (channels, size, size))
-            for name in [name for name in inputs if name not in kept_layers(list(inputs), model, None)]:
+            inputs = trace(model, (channels, size, size)).inputs
+            left = left_dense(list(inputs), model, None)
+            for name in [name for name in inputs if name not in left]:
                 layer, shape = model.get_submodule(name), next(iter(inputs[name]))[1:]
-                assert isinstance(layer, nn.Conv2d | nn.Linear)
                 found.setdefault((repr(layer), shape), LayerShape(f"{arch}.{name.split('.')[-1]}", layer, shape))
         shapes = [*found.values(), LayerShape("linear4096", nn.Linear(4096, 4096), (4096,))]
     chosen = [shape for shape in shapes if any(fnmatch(shape.name, pattern) for pattern in patterns)]

@@ -87,9 +87,9 @@ def print_report(report: dict[str, Any], rank: Rank | None = None) -> None:
             " ".join(map(str, layer["ranks"].values())) or "-",
             f"{layer['parameters']:,}",
             f"{layer['macs']:,}",
-            f"{layer['dense_parameters'] / layer['parameters']:.1f}",
-            f"{layer['dense_macs'] / layer['macs']:.1f}",
-            layer["plan"] if not errors else f"{layer['error']:.4f}" if "error" in layer else "-",
+            _over(layer["dense_parameters"], layer["parameters"], ".1f"),
+            _over(layer["dense_macs"], layer["macs"], ".1f"),
+            _plan(layer) if not errors else f"{layer['error']:.4f}" if "error" in layer else "-",
         )
     console = Console()
     console.width = max(console.width, 150)
@@ -97,12 +97,23 @@ def print_report(report: dict[str, Any], rank: Rank | None = None) -> None:
     console.print(
         f"\n{report['parameters']:,} parameters, dense {report['dense_parameters']:,}: "
         f"{report['compression_ratio']:.2f}x smaller\n{report['macs']:,} MACs per image, dense "
-        f"{report['dense_macs']:,}: {report['dense_macs'] / report['macs']:.2f}x fewer",
+        f"{report['dense_macs']:,}: {_over(report['dense_macs'], report['macs'], '.2f')}x fewer",
         highlight=False,
     )
+    if report["activation_macs"]:
+        console.print(f"{report['activation_macs']:,} MACs of activations with one another besides", highlight=False)
     if errors:
         console.print(f"relative error of all factorised weights together: {report['error']:.4f}", highlight=False)
     if isinstance(rank, Budget) and any(layer["ranks"] for layer in report["layers"]):
         total, dense = ("macs", "dense_macs") if rank.kind == "macs" else ("parameters", "dense_parameters")
         verb = "training starts with" if rank.adaptive else "reached"
         console.print(f"rank={rank}: {verb} {rank.said(report[total], report[dense])}", highlight=False)
+
+
+def _over(dense: int, ours: int, digits: str) -> str:
+    """How many times smaller, where there is anything to compare."""
+    return format(dense / ours, digits) if ours else "-"
+
+
+def _plan(layer: dict[str, Any]) -> str:
+    return f"{layer['plan']}: {layer['reason']}" if layer["reason"] else str(layer["plan"])

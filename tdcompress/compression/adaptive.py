@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from ..layers.base import Factorised
+from ..layers.kinds import factorised
 from ..tensor.caps import capped
 from ..tensor.rounding import energies, truncated
 from .budget import TOLERANCE
+from .counts import distinct
 
 
 def start(target: float, dense: int) -> float:
@@ -53,8 +55,8 @@ def shrink(model: nn.Module, parameters: int, fixed: Sequence[str] = ()) -> list
     """
     layers = [
         _Layer(module)
-        for name, module in model.named_modules()
-        if isinstance(module, Factorised) and not any(fnmatch(name, pattern) for pattern in fixed)
+        for name, module in factorised(model).items()
+        if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
     best = [layer.cheapest() for layer in layers]
     excess = _parameters(model) - parameters
@@ -119,4 +121,4 @@ class _Layer:
 
 
 def _parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+    return distinct(model.parameters())

@@ -1,66 +1,96 @@
-"""What a model's layers hold and cost: counts as plain data, and the table that a person reads."""
+"""What a model's layers hold and cost, as plain data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..layers.base import Factorised
-from ..layers.conv import FactorisedConv2d
-from ..layers.kinds import dense_macs, weight_shape
-from .plans import path_macs
-from .trace import Inputs, input_shapes
+from ..layers.kinds import KINDS, kind_of, why_not
+from .plans import dense_macs, path_macs
+from .trace import Trace, trace
 
 
 def count(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
-    """Counts of a whole network and of each convolution and linear layer, for one input of ``input_shape``.
+    """Counts of a whole network and of each layer that has a weight, for one input of ``input_shape``.
 
-    ``parameters`` and ``dense_parameters`` count every parameter (biases and norms too), ``macs`` and
-    ``dense_macs`` are multiply-accumulates per image of the convolution and linear layers, of every call of them.
+    ``input_shape``: without the batch dimension. ``parameters`` and ``dense_parameters`` count every parameter (biases
+    and norms too), one that several layers share once; ``macs`` and ``dense_macs`` are the multiply-accumulates per
+    input of activations with weights, of every call of every layer; ``activation_macs`` are those of activations with
+    one another, as in attention, which no compression changes. ``layers``: a dictionary each, in the order in which a
+    forward pass reaches them; ``plan`` says how a layer contracts, or why its weight is dense.
     """
-    layers = [
-        _layer(name, model.get_submodule(name), inputs) for name, inputs in input_shapes(model, input_shape).items()
-    ]
-    parameters = sum(p.numel() for p in model.parameters())
+    seen, counted = trace(model, input_shape), set[int]()
+    layers = [_layer(name, model.get_submodule(name), seen, counted) for name in seen.reached]
+    parameters = distinct(model.parameters())
     dense = parameters + sum(layer["dense_parameters"] - layer["parameters"] for layer in layers)
     return {
         "parameters": parameters,
         "dense_parameters": dense,
-        "compression_ratio": dense / parameters,
+        "compression_ratio": dense / parameters if parameters else 1.0,
         "macs": sum(layer["macs"] for layer in layers),
         "dense_macs": sum(layer["dense_macs"] for layer in layers),
+        "activation_macs": seen.between,
         "layers": layers,
     }
 
 
-def _layer(name: str, layer: nn.Module, inputs: Inputs) -> dict[str, Any]:
-    dense_shape = weight_shape(layer)
-    dense = dense_macs(layer, inputs)
-    entry: dict[str, Any] = {
-        "name": name,
-        "kind": "convolution" if len(dense_shape) > 2 else "linear",
-        "shape": list(dense_shape),
-        "format": "dense",
-        "cores": {"weight": list(dense_shape)},
-        "ranks": {},
-        "parameters": math.prod(dense_shape),
-        "dense_parameters": math.prod(dense_shape),
-        "macs": dense,
-        "dense_macs": dense,
-        "plan": "dense",
-    }
+def distinct(parameters: Iterable[Tensor], counted: set[int] | None = None) -> int:
+    """Entries of these parameters, memory that several share once.
+
+    Memory in ``counted`` is left out; afterwards all of it is in there.
+    """
+    counted, found = set() if counted is None else counted, dict[int, int]()
+    size: dict[int, int] = {}
+    for parameter in {id(parameter): parameter for parameter in parameters}.values():
+        storage = parameter.untyped_storage()
+        if storage._cdata not in counted:
+            found[storage._cdata] = found.get(storage._cdata, 0) + parameter.numel()
+            size[storage._cdata] = storage.nbytes() // parameter.element_size()
+    counted.update(found)
+    return sum(min(entries, size[storage]) for storage, entries in found.items())
+
+
+def _layer(name: str, layer: nn.Module, seen: Trace, counted: set[int]) -> dict[str, Any]:
     if isinstance(layer, Factorised):
-        graph = layer.graph
-        reconstructs = isinstance(layer, FactorisedConv2d) and layer.groups > 1
-        entry |= {
-            "format": layer.format,
-            "cores": {core.name: list(graph.shape(core)) for core in graph.cores},
-            "ranks": graph.ranks,
-            "parameters": graph.parameters,
-            "macs": dense if reconstructs else path_macs(graph, layer.plan.path, layer, inputs),
-            "plan": "reconstruct" if reconstructs else layer.plan.text,
-        }
-    return entry
+        return _factorised(name, layer, seen)
+    kind = kind_of(layer)
+    whole = isinstance(layer, tuple(KINDS))  # a parametrised layer keeps its parameters below it
+    weights = {key: value for key, value in layer.named_parameters(recurse=whole) if value.dim() > 1}
+    parameters, macs = distinct(weights.values(), counted), seen.macs.get(name, 0)
+    return {
+        "name": name,
+        "kind": next((KINDS[cls].name for cls in type(layer).__mro__ if cls in KINDS), type(layer).__name__),
+        "shape": list(next(iter(weights.values())).shape) if weights else [],
+        "format": "dense",
+        "cores": {key: list(value.shape) for key, value in weights.items()},
+        "ranks": {},
+        "parameters": parameters,
+        "dense_parameters": parameters,
+        "macs": macs,
+        "dense_macs": macs,
+        "plan": "dense",
+        "reason": getattr(layer, "left_dense", None) if kind else why_not(layer),
+    }
+
+
+def _factorised(name: str, layer: Factorised, seen: Trace) -> dict[str, Any]:
+    graph, inputs = layer.graph, seen.inputs[name]
+    dense = dense_macs(layer, inputs)
+    return {
+        "name": name,
+        "kind": "convolution" if layer.spatial else "linear",
+        "shape": list(layer.weight_shape),
+        "format": layer.format,
+        "cores": {core.name: list(graph.shape(core)) for core in graph.cores},
+        "ranks": graph.ranks,
+        "parameters": graph.parameters,
+        "dense_parameters": math.prod(layer.weight_shape),
+        "macs": dense if layer.reconstructs else path_macs(layer, inputs),
+        "dense_macs": dense,
+        "plan": "reconstruct" if layer.reconstructs else layer.plan.text,
+        "reason": None,
+    }

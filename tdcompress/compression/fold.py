@@ -5,39 +5,30 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Union
 
-import torch
 from torch import Tensor, nn
 
 from ..device.rates import device_rates
-from ..layers.base import Factorised
-from ..layers.conv import FactorisedConv2d
+from ..layers.base import Factorised, Planner, holding
+from ..layers.conv import TORCH, FactorisedConv
 from ..layers.dropout import Dropout
-from ..tensor.contraction import einsum as contraction
-from ..tensor.contraction.calls import Convolution
+from ..tensor.contraction import einsum
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.path import Path, Tree
 from ..tensor.contraction.roles import KERNEL, parts
-from ..tensor.contraction.search import paths
 from ..tensor.errors import ConfigError
-from ..tensor.graph import Graph
-from .plans import layer_geometry
-from .trace import input_shapes
+from .trace import trace
 
 PLANS = ("model", "chain", "dense")
 
 
-Plain = Union[nn.Conv1d, nn.Conv2d, nn.Linear]
-
-
-_PADS = {
-    "zeros": nn.ZeroPad2d,
-    "circular": nn.CircularPad2d,
-    "reflect": nn.ReflectionPad2d,
-    "replicate": nn.ReplicationPad2d,
+_PADS: dict[str, dict[int, type[nn.Module]]] = {
+    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d},
+    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d},
+    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d},
+    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d},
 }
+"""By padding mode and number of axes."""
 
 
 def fold(
@@ -62,18 +53,17 @@ def fold(
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     model = copy.deepcopy(model)
-    shapes = input_shapes(model, input_shape)
+    inputs = trace(model, input_shape).inputs
     found: dict[nn.Module, nn.Module] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
-            path = None
-            if name in shapes and plan != "dense" and not (isinstance(layer, FactorisedConv2d) and layer.groups > 1):
-                weight = layer.tensors()[0]
+            found[layer] = layer.plain()
+            if name in inputs and plan != "dense" and not layer.reconstructs:
+                weight, shape = layer.tensors()[0], next(iter(inputs[name]))
                 rates = rates or device_rates(weight.device, weight.dtype)
-                geometry = replace(layer_geometry(layer, next(iter(shapes[name])), batch_size), uses=math.inf)
-                path = paths(layer.graph, geometry, rates, plan)[0]
-            chained = path is not None and len(path.terms) > 1
-            found[layer] = _chain(layer, path, next(iter(shapes[name]))) if path and chained else _dense(layer)
+                path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
+                if len(path.terms) > 1:
+                    found[layer] = _chain(layer, path, shape)
         elif isinstance(layer, Dropout):
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
@@ -84,28 +74,10 @@ def fold(
     return model
 
 
-def _dense(layer: Factorised) -> Plain:
-    out_channels, in_channels, *kernel = layer.weight_shape
-    module: nn.Conv2d | nn.Linear
-    if isinstance(layer, FactorisedConv2d):
-        padding: tuple[int, int] | str = layer.padding
-        if layer.pad_first is not None:
-            left, right, top, bottom = layer.pad_first
-            padding = (top, left) if (left, top) == (right, bottom) else "same"
-        settings = (layer.stride, padding, layer.dilation, layer.groups)
-        module = nn.Conv2d(
-            in_channels * layer.groups, out_channels, (kernel[0], kernel[1]), *settings,
-            padding_mode=layer.padding_mode, device="meta",
-        )  # fmt: skip
-    else:
-        module = nn.Linear(in_channels, out_channels, device="meta")
-    return _holding(module, layer.to_dense(), layer.bias)
-
-
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
     """The calls of ``path``, one after the other; ``shape``: an input for one image, with the batch dimension."""
     graph, applied = layer.graph, set[int]()
-    chain = _Chain(graph, layer.bias, layer if isinstance(layer, FactorisedConv2d) else None)
+    chain = _Chain(layer)
     for term in path.terms:
         members = _members(term.tree)
         applied |= members
@@ -113,9 +85,9 @@ def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
         chain.apply(_merged(layer, members), term.new, needed)
     chain.finish()
     modules = chain.modules
-    if isinstance(layer, FactorisedConv2d):
+    if isinstance(layer, FactorisedConv):
         if layer.pad_first is not None:
-            modules.insert(0, _PADS[layer.padding_mode](layer.pad_first))
+            modules.insert(0, _PADS[layer.padding_mode][len(layer.stride)](layer.pad_first))
     elif len(shape) > 2 and not all(isinstance(module, nn.Linear) for module in modules):
         modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *shape[1:-1]))]
     return nn.Sequential(*modules)
@@ -125,33 +97,30 @@ def _members(tree: Tree) -> set[int]:
     return {tree} if isinstance(tree, int) else _members(tree[0]) | _members(tree[1])
 
 
-def _merged(layer: Factorised, members: set[int]) -> contraction.Term:
+def _merged(layer: Factorised, members: set[int]) -> einsum.Term:
     """The product of some cores, over their modes and the bonds that reach beyond them."""
     graph = layer.graph
-    cores = [contraction.Term(graph.cores[k].indices, layer.tensors()[k].detach()) for k in sorted(members)]
+    cores = [einsum.Term(graph.cores[k].indices, layer.tensors()[k].detach()) for k in sorted(members)]
     indices = dict.fromkeys(index for core in cores for index in core.indices)
     keep = [i for i in indices if i in graph.modes or not members.issuperset(graph.carriers[i])]
-    (merged,) = contraction.contract(cores, keep)
+    (merged,) = einsum.contract(cores, keep)
     return merged
 
 
 class _Chain:
-    """Modules, and the indices of the activation that they put out: ``(b, order [, y, x])``, flat in one dimension.
+    """Modules, and the indices of what they put out: ``(b, order [, y] [, x])``, the order flat in one dimension."""
 
-    ``images``: the layer where it is a convolution, None where it takes rows.
-    """
-
-    def __init__(self, graph: Graph, bias: Tensor | None, images: FactorisedConv2d | None) -> None:
-        self.sizes, self.bias = graph.sizes, bias
-        self.convolution = images and Convolution(images.stride, images.padding, images.dilation)
-        self.order = tuple(mode for mode in graph.modes if mode[0] == "i")
-        self.outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
+    def __init__(self, layer: Factorised) -> None:
+        self.sizes, self.bias = layer.graph.sizes, layer.bias
+        self.convolution, self.axes = layer.convolution(), len(layer.weight_shape) - 2
+        self.order = tuple(mode for mode in layer.graph.modes if mode[0] == "i")
+        self.outputs = tuple(mode for mode in layer.graph.modes if mode[0] == "o")
         self.modules: list[nn.Module] = []
 
     def size(self, indices: Sequence[str]) -> int:
         return math.prod(self.sizes[index] for index in indices)
 
-    def apply(self, weight: contraction.Term, new: tuple[str, ...], needed: frozenset[str]) -> None:
+    def apply(self, weight: einsum.Term, new: tuple[str, ...], needed: frozenset[str]) -> None:
         """Contract with ``weight``, whose own indices come out as ``new``; ``needed``: the bonds used afterwards."""
         axes = tuple(index for index in weight.indices if index in KERNEL)
         need = parts(self.order, [index for index in weight.indices if index not in KERNEL], needed)
@@ -188,18 +157,19 @@ class _Chain:
             self.order = (*before, *self.order[left:right], *moved, *self.order[right:])
 
     def _taps(self, axes: tuple[str, ...]) -> tuple[int, ...]:
-        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL) if self.convolution else ()
+        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL)[-self.axes :] if self.axes else ()
 
     def _call(self, weight: Tensor, groups: int, axes: tuple[str, ...], bias: Tensor | None) -> list[nn.Module]:
         """A convolution or a product whose ``weight`` is ``(new, summed / groups [, taps])``."""
         new, summed = weight.shape[0], weight.shape[1] * groups
         if self.convolution:
-            taps, settings = (weight.shape[2], weight.shape[3]), self.convolution.along(axes)
-            return [_holding(nn.Conv2d(summed, new, taps, *settings, groups=groups, device="meta"), weight, bias)]
+            settings = (values[-self.axes :] for values in self.convolution.along(axes))
+            call = TORCH[self.axes](summed, new, weight.shape[2:], *settings, groups=groups, device="meta")
+            return [holding(call, weight, bias)]
         if groups == 1:
-            return [_holding(nn.Linear(summed, new, device="meta"), weight, bias)]
+            return [holding(nn.Linear(summed, new, device="meta"), weight, bias)]
         product = nn.Conv1d(summed, new, 1, groups=groups, device="meta")
-        return [nn.Unflatten(1, (summed, 1)), _holding(product, weight[..., None], bias), nn.Flatten(1, 2)]
+        return [nn.Unflatten(1, (summed, 1)), holding(product, weight[..., None], bias), nn.Flatten(1, 2)]
 
 
 def _apart(lead: int, call: list[nn.Module]) -> list[nn.Module]:
@@ -207,10 +177,3 @@ def _apart(lead: int, call: list[nn.Module]) -> list[nn.Module]:
     if lead == 1:
         return call
     return [nn.Unflatten(1, (lead, -1)), nn.Flatten(0, 1), *call, nn.Unflatten(0, (-1, lead)), nn.Flatten(1, 2)]
-
-
-def _holding(module: Plain, weight: Tensor, bias: Tensor | None) -> Plain:
-    lies = torch.channels_last if isinstance(module, nn.Conv2d) else torch.contiguous_format
-    module.weight = nn.Parameter(weight.detach().clone(memory_format=lies))
-    module.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
-    return module

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.base import Factorised
+from ..layers.conv import TORCH
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.plan import merge_all
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.decompose import relative_error
 from ..tensor.graph import Graph
 from ..tensor.rank import RankLike
+from ..tensor.weight import checked
 from .counts import count
 from .fold import fold
 from .swap import compress
@@ -51,7 +53,7 @@ class Decomposition:
 
 
 def decompose(weight: Tensor, format: str = "tt", rank: RankLike = 8, **settings: Any) -> Decomposition:
-    """Fit the cores of ``format`` to a dense weight, ``(out, in)`` or ``(out, in, kh, kw)``, in the Frobenius norm.
+    """Fit the cores of ``format`` to a dense weight, ``(out, in[, [kh,] kw])``, in the Frobenius norm.
 
     In single precision; the cores have the weight's type and device.
     ``rank`` and ``settings`` are those of ``compress``; a budget such as ``"10x"`` is of this weight alone. CP and
@@ -67,12 +69,12 @@ def decompose(weight: Tensor, format: str = "tt", rank: RankLike = 8, **settings
 
     Raises ``ConfigError`` for a weight of another shape, and as ``compress`` does.
     """
-    if weight.dim() not in (2, 4) or not weight.isfinite().all():
-        raise ConfigError(f"a weight is (out, in) or (out, in, kh, kw) and finite, got {tuple(weight.shape)}")
-    values = weight.detach().to("cpu", torch.float32)
+    axes = weight.dim() - 2
+    if axes and axes not in TORCH:
+        raise ConfigError(f"a weight is (out, in), (out, in, kw) or (out, in, kh, kw), got {tuple(weight.shape)}")
+    values = checked(weight).detach().to("cpu", torch.float32)
     outputs, inputs, *kernel = values.shape
-    twin = nn.Conv2d(inputs, outputs, (kernel[0], kernel[1])) if kernel else nn.Linear(inputs, outputs)
-    twin.bias = None
+    twin = TORCH[axes](inputs, outputs, tuple(kernel), bias=False) if axes else nn.Linear(inputs, outputs, bias=False)
     twin.weight = nn.Parameter(values)
     layer = _single(twin, tuple(values.shape[1:]), format, rank, {"init": "fit", **settings})
     if not isinstance(layer, Factorised):

@@ -8,37 +8,37 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..layers.kinds import dense_macs
+from ..layers.kinds import factorised
 from ..tensor.caps import absorbed
 from ..tensor.contraction.cost import Rates
-from ..tensor.contraction.search import paths
 from ..tensor.errors import ConfigError
 from ..tensor.graph import Core, Graph
 from ..tensor.rank import Budget
 from . import adaptive
 from .budget import Count, Unreachable, fit
-from .plans import path_macs
+from .counts import distinct
+from .plans import dense_macs, path_macs
 from .spec import Swap
-from .trace import Inputs
+from .trace import Trace
 
 _SHUNNED = 10
 
 
-def meet(
-    budget: Budget, model: nn.Module, swaps: Sequence[Swap], inputs: Mapping[str, Inputs], batch_size: int
-) -> None:
+def meet(budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, batch_size: int) -> None:
     """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget."""
     if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
         raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
     free = [swap for swap in swaps if isinstance(swap.rank, Budget)]
     own = [swap for swap in swaps if swap not in free]
     if budget.kind == "macs":
-        all_macs = {name: dense_macs(model.get_submodule(name), given) for name, given in inputs.items()}
-        whole, dense = sum(all_macs.values()), {swap.name: all_macs[swap.name] for swap in swaps}
-        kept = sum(_macs(swap, batch_size)(swap.graph) for swap in own)
+        held = [
+            dense_macs(layer, seen.inputs[name]) for name, layer in factorised(model).items() if name in seen.inputs
+        ]
+        whole, dense = sum(seen.macs.values()) + sum(held), {swap.name: seen.macs[swap.name] for swap in swaps}
+        kept = sum(_macs(swap, dense[swap.name], batch_size)(swap.graph) for swap in own)
     else:
-        whole = sum(p.numel() for p in model.parameters())
-        dense = {swap.name: swap.layer.weight.numel() for swap in swaps}
+        whole = distinct(model.parameters())
+        dense = {swap.name: swap.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
     target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
     if budget.adaptive and target >= whole:
@@ -47,7 +47,7 @@ def meet(
     def planned(graphs: Sequence[Graph]) -> Count:
         if budget.kind != "macs":
             return lambda k, graph: free[k].parameters(graph if budget.adaptive else absorbed(graph))
-        return _MacsAlong(free, [absorbed(graph) for graph in graphs], batch_size)
+        return _MacsAlong(free, dense, [absorbed(graph) for graph in graphs], batch_size)
 
     def started(graphs: Sequence[Graph]) -> Count:
         # A layer that starts dense stays dense, so that none is let be before all others are.
@@ -75,8 +75,10 @@ def meet(
 class _MacsAlong:
     """Counts MACs along the paths planned for ``graphs``; for other cores than theirs, along one planned for them."""
 
-    def __init__(self, swaps: Sequence[Swap], graphs: Sequence[Graph], batch_size: int) -> None:
-        self.swaps, self.batch_size = swaps, batch_size
+    def __init__(
+        self, swaps: Sequence[Swap], dense: Mapping[str, int], graphs: Sequence[Graph], batch_size: int
+    ) -> None:
+        self.swaps, self.dense, self.batch_size = swaps, dense, batch_size
         self.counts: dict[tuple[int, tuple[Core, ...]], Callable[[Graph], int]] = {}
         for k, graph in enumerate(graphs):
             self(k, graph)
@@ -84,15 +86,14 @@ class _MacsAlong:
     def __call__(self, k: int, graph: Graph) -> int:
         graph = absorbed(graph)
         if (k, graph.cores) not in self.counts:
-            self.counts[k, graph.cores] = _macs(replace(self.swaps[k], graph=graph), self.batch_size)
+            swap = replace(self.swaps[k], graph=graph)
+            self.counts[k, graph.cores] = _macs(swap, self.dense[swap.name], self.batch_size)
         return self.counts[k, graph.cores](graph)
 
 
-def _macs(swap: Swap, batch_size: int) -> Callable[[Graph], int]:
-    """Counts the MACs per image of a layer along the path that is planned for its present ranks."""
-    dense = dense_macs(swap.layer, swap.inputs)
-    if isinstance(swap.layer, nn.Conv2d) and swap.layer.groups > 1:  # the weight is reconstructed
-        return lambda graph: dense
-    new = swap.module([torch.empty(swap.graph.shape(core), device="meta") for core in swap.graph.cores])
-    path = paths(swap.graph, swap.geometry(new, batch_size), Rates(), swap.method.plan)[0]
-    return lambda graph: dense if swap.stays_dense(graph) else path_macs(graph, path, new, swap.inputs)
+def _macs(swap: Swap, dense: int, batch_size: int) -> Callable[[Graph], int]:
+    """Counts the MACs per image of a layer, ``dense`` of them dense, along the path planned for its present ranks."""
+    cores = [torch.empty(swap.graph.shape(core), device="meta") for core in swap.graph.cores]
+    new = swap.module(cores, batch_size, Rates())
+    put_together = new.reconstructs
+    return lambda graph: dense if put_together or swap.stays_dense(graph) else path_macs(new, swap.inputs, graph)

@@ -13,18 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config.schema import MethodConfig
-from ..layers.base import Factorised
-from ..layers.conv import FactorisedConv2d
-from ..layers.linear import FactorisedLinear, FeatureMapLinear, StepLinear
+from ..layers.base import Factorised, Planner
+from ..layers.kinds import Kind
 from ..tensor.build import build, with_rank
-from ..tensor.contraction.path import Geometry
+from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.rank import Budget, LayerRank, Rank, Reference
-from .plans import layer_geometry
+from ..tensor.weight import checked
 from .trace import Inputs
 
 
@@ -36,13 +35,19 @@ class Swap:
     """
 
     name: str
-    layer: nn.Conv2d | nn.Linear
+    layer: nn.Module
+    kind: Kind
     inputs: Inputs
     method: MethodConfig
     format: Format
     rank: LayerRank | Budget
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The layer's dense weight."""
+        return self.kind.weight(self.layer).detach()
 
     def stays_dense(self, graph: Graph) -> bool:
         """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
@@ -53,36 +58,33 @@ class Swap:
         """Entries of the layer's weight, held as ``graph`` or dense."""
         return graph.dense_parameters if self.stays_dense(graph) else graph.parameters
 
-    def geometry(self, new: Factorised, batch_size: int) -> Geometry:
-        """What the planner sees of ``new``, a layer that this swap makes: the first of its inputs."""
+    def module(self, cores: Sequence[torch.Tensor], batch_size: int, rates: Rates) -> Factorised:
+        """The layer that holds these cores, planned for the first of its inputs."""
         shape, calls = next(iter(self.inputs.items()))
-        return replace(layer_geometry(new, shape, batch_size), uses=calls if isinstance(self.layer, StepLinear) else 1)
-
-    def module(self, cores: Sequence[torch.Tensor]) -> Factorised:
-        """The layer that holds these cores."""
-        if isinstance(self.layer, nn.Conv2d):
-            return FactorisedConv2d(self.format.name, self.graph, cores, self.layer)
-        return FactorisedLinear(self.format.name, self.graph, self.layer.weight.shape, cores, self.layer.bias)
+        planner = Planner(shape, batch_size, rates, self.method.plan, calls if self.kind.once else 1)
+        return self.kind.factorised(self.format.name, self.graph, cores, self.layer, planner)
 
 
 def swap_for(
     name: str,
-    layer: nn.Conv2d | nn.Linear,
+    layer: nn.Module,
+    kind: Kind,
     inputs: Inputs,
     method: MethodConfig,
     rank: LayerRank | Budget,
     own: Mapping[str, LayerRank],
     cores: Mapping[str, torch.Tensor] | None,
 ) -> Swap | None:
-    """How a layer will be held, its ranks set unless they follow from a budget; None if it stays dense.
+    """How a layer will be held, its ranks set unless they follow from a budget; None if its format is dense.
 
-    ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``.
+    ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``. Raises
+    ``ConfigError`` for a weight of other than finite floating-point numbers.
     """
-    if isinstance(layer, FeatureMapLinear):
-        sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
-        method = replace(method, layout="split", in_modes=sides or [1], out_modes=[layer.out_features])
+    weight, convolves = checked(kind.weight(layer)), bool(kind.weights[0].axes)
+    if kind.weights[0].sites is not None:
+        method = replace(method, **kind.weights[0].sites(layer))
     method, rank = _for_layer(name, method, rank, own)
-    format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
+    format = find_format((method.conv if convolves else method.linear) or method.format)
     if not format.factorised:
         return None
     if method.init is not None and method.init not in INITS:
@@ -93,22 +95,22 @@ def swap_for(
         method = replace(method, plan="contract")  # a weight that is put together costs its dense MACs at any rank
     chosen = method
     if method.layout is None:
-        method = replace(method, layout=_layout(layer, format, rank, method))
-    graph = build_graph(layer.weight.shape, format, method)
-    swap = Swap(name, layer, inputs, method, format, rank, graph, cores)
+        method = replace(method, layout=_layout(convolves, format, rank, method))
+    graph = build_graph(weight.shape, format, method)
+    swap = Swap(name, layer, kind, inputs, method, format, rank, graph, cores)
     if cores is not None:
         swap.graph = _held(swap, chosen, cores)
     elif not isinstance(rank, Budget):
-        swap.graph = with_rank(graph, format, rank, layer.weight.shape, layer.weight)
+        swap.graph = with_rank(graph, format, rank, weight.shape, weight)
     return swap
 
 
-def _layout(layer: nn.Module, format: Format, rank: Rank, method: MethodConfig) -> str | None:
+def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -> str | None:
     """The layout of a layer that is asked for none, where it is not the format's usual one."""
     if isinstance(rank, Reference):
-        return format.reference_layout if isinstance(layer, nn.Conv2d) else None
-    by_size = isinstance(rank, Budget) and rank.kind != "macs"
-    if not by_size or method.init == "fit" or method.in_modes or method.out_modes:
+        return format.reference_layout if convolves else None
+    by_parameters = isinstance(rank, Budget) and rank.kind != "macs"
+    if not by_parameters or method.init == "fit" or method.in_modes or method.out_modes:
         return None
     # By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     # size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
@@ -124,7 +126,7 @@ def _held(swap: Swap, chosen: MethodConfig, cores: Mapping[str, torch.Tensor]) -
     errors = []
     for layout in dict.fromkeys(layouts):
         try:
-            graph = build_graph(swap.layer.weight.shape, swap.format, replace(chosen, layout=layout))
+            graph = build_graph(swap.weight.shape, swap.format, replace(chosen, layout=layout))
             return _sized(graph, cores)
         except ConfigError as error:
             errors.append(error)

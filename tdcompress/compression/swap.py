@@ -1,4 +1,4 @@
-"""Walks a model and swaps its convolution and linear layers for factorised ones."""
+"""Walks a model and swaps its layers for ones whose weight is held as cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from fnmatch import fnmatch
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -15,16 +14,15 @@ from torch import nn
 from ..config.schema import MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.base import Factorised
-from ..layers.linear import FeatureMapLinear
+from ..layers.kinds import kind_of
 from ..tensor.contraction.cost import Rates
-from ..tensor.contraction.search import paths
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from .sizing import meet
 from .spec import Swap, swap_for
-from .trace import input_shapes
+from .trace import trace
 
 M = TypeVar("M", bound=nn.Module)
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
@@ -32,9 +30,9 @@ PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
 def compress(
     model: M,
-    method: str | MethodConfig = "tt",
-    rank: RankLike = 8,
-    input_shape: Sequence[int] = (3, 32, 32),
+    method: str | MethodConfig,
+    rank: RankLike,
+    input_shape: Sequence[int],
     *,
     keep: Sequence[str] | None = None,
     batch_size: int = PLANNING_BATCH,
@@ -42,7 +40,7 @@ def compress(
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     **settings: Any,
 ) -> M:
-    """Swap, in place, every ``Conv2d`` and ``Linear`` of ``model`` for one whose weight is held as cores.
+    """Swap, in place, every layer of ``model`` whose class is in ``KINDS`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
     ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; the layers that
@@ -73,33 +71,40 @@ def compress(
     method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
     asked, own = parse(rank), layer_ranks(method)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
-    inputs = input_shapes(model, input_shape)
+    seen = trace(model, input_shape)
+    names = list(seen.inputs)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
-        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in inputs)]
+        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)]
         if lost:
-            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(inputs)}")
-    kept = kept_layers(list(inputs), model, keep) if cores is None else inputs.keys() - cores.keys()
+            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
+    left = left_dense(names, model, keep) if cores is None else dict.fromkeys(names - cores.keys(), "held dense")
     for pattern in method.layers if cores is None else ():
-        named = [name for name in inputs if fnmatch(name, pattern)]
-        if kept.issuperset(named):
+        named = [name for name in names if fnmatch(name, pattern)]
+        if left.keys() >= set(named):
             raise ConfigError(f"method.layers: {', '.join(named)} stays dense; arch.keep says which layers do")
     swaps = []
-    for name, given in inputs.items():
+    for name in names:
         layer = model.get_submodule(name)
-        if name not in kept and isinstance(layer, nn.Conv2d | nn.Linear):
+        kind = kind_of(layer)
+        if name not in left and kind is not None:
             with _naming(name):
-                swap = swap_for(name, layer, given, method, asked, own, cores[name] if cores else None)
+                given = cores[name] if cores else None
+                swap = swap_for(name, layer, kind, seen.inputs[name], method, asked, own, given)
             if swap is not None:
                 swaps.append(swap)
     if isinstance(asked, Budget) and cores is None and (swaps or any(format.factorised for format in formats)):
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        meet(asked, model, swaps, inputs, batch_size)
+        meet(asked, model, swaps, seen, batch_size)
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
-            if not swap.stays_dense(swap.graph):
+            if swap.stays_dense(swap.graph):
+                left[swap.name] = "its cores would hold no fewer entries"
+            else:
                 swapped[swap.layer] = _factorised(swap, batch_size, rates)
+    for name, reason in left.items():
+        vars(model.get_submodule(name))["left_dense"] = reason
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
         if module in swapped:
             if not name:
@@ -116,29 +121,44 @@ def _naming(layer: str) -> Iterator[None]:
         raise ConfigError(f"layer {layer}: {error}") from error
 
 
-def kept_layers(names: Sequence[str], model: nn.Module, keep: Sequence[str] | None) -> set[str]:
-    """The layers that stay dense: those matching a pattern, or the first convolution and the last linear layer.
+def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | None) -> dict[str, str]:
+    """Which of the layers stay dense, and why.
 
-    A last layer whose input is a feature map is there to be factorised.
+    Those whose names match a pattern of ``keep``; by default the first convolution, and the last linear layer unless
+    its kind says that it is there to be held as cores. And those that share their weight with another module, because
+    cores would part them.
     """
+    kinds = {name: kind_of(model.get_submodule(name)) for name in names}
+    found: dict[str, str] = {}
     if keep is not None:
-        return {name for name in names if any(fnmatch(name, pattern) for pattern in keep)}
-    layers = {name: model.get_submodule(name) for name in names}
-    convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
-    linears = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
-    return {*convolutions[:1], *(name for name in linears[-1:] if not isinstance(layers[name], FeatureMapLinear))}
+        found = {name: "kept" for name in names if any(fnmatch(name, pattern) for pattern in keep)}
+    else:
+        for convolves, which in ((True, slice(0, 1)), (False, slice(-1, None))):
+            of_these = [name for name, kind in kinds.items() if kind and bool(kind.weights[0].axes) == convolves]
+            for name in of_these[which]:
+                kind = kinds[name]
+                if kind is not None and not kind.may_end:
+                    found[name] = "kept: the first convolution" if convolves else "kept: the last linear layer"
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for storage in {p.untyped_storage()._cdata for p in module.parameters(recurse=False)}:
+            owners.setdefault(storage, []).append(name)
+    for name, kind in kinds.items():
+        if kind is not None and name not in found:
+            others = set(owners[kind.weight(model.get_submodule(name)).untyped_storage()._cdata]) - {name}
+            if others:
+                found[name] = f"its weight is also that of {', '.join(sorted(others))}"
+    return found
 
 
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
-    weight = swap.layer.weight.detach()
+    weight = swap.weight
     if swap.cores is not None:
         cores = [swap.cores[core.name] for core in swap.graph.cores]
     else:
         cores = INITS[swap.method.init or swap.format.init](swap.graph, weight)
-    new = swap.module([core.to(weight) for core in cores])
-    new.cores.requires_grad_(swap.layer.weight.requires_grad)
     rates = rates or device_rates(weight.device, weight.dtype)
-    geometry = swap.geometry(new, batch_size)
-    new.use_best(partial(paths, geometry=geometry, rates=rates, plan=swap.method.plan))
+    new = swap.module([core.to(weight) for core in cores], batch_size, rates)
+    new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
     new.checkpoint = swap.method.checkpoint
     return new.train(swap.layer.training)

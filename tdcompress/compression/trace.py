@@ -1,62 +1,94 @@
-"""What the layers of a model are given when it sees an input."""
+"""What the layers of a model are given, and what they cost, when it sees an input."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..layers.base import Factorised
+from ..layers.kinds import KINDS
 from ..tensor.errors import ConfigError
+from .products import Products
 
 Inputs = Counter[tuple[int, ...]]
 """The shapes of what a layer is given for one image, with the batch dimension, and how often: a recurrent layer calls
 its hidden-to-hidden weight once a time step. A plan is made for the first."""
 
 
-def input_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Inputs]:
-    """The inputs, for one image, of each convolution and linear layer that a forward pass reaches, in order."""
-    kinds = nn.Conv2d | nn.Linear | Factorised
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
-    some = next(model.parameters())
-    found: dict[str, Inputs] = {}
+@dataclass
+class Trace:
+    """What a forward pass shows of a model, for one input.
 
-    def note(name: str, x: torch.Tensor) -> None:
-        found.setdefault(name, Counter())[tuple(x.shape)] += 1
+    ``inputs``: of each layer that holds cores, or is of a class in ``KINDS``, in the order in which they are reached.
+    ``macs``: multiply-accumulates of activations with weights, by the name of the module whose parameters those are;
+    a layer that holds cores is not among them, because its MACs depend on the plan. ``between``: those of activations
+    with one another. ``reached``: every module that owns a weight, in the order of its first use.
+    """
+
+    inputs: dict[str, Inputs] = field(default_factory=dict)
+    macs: dict[str, int] = field(default_factory=dict)
+    between: int = 0
+    reached: list[str] = field(default_factory=list)
+
+
+def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
+    """Show ``model`` one input of zeros, ``input_shape`` without the batch dimension.
+
+    Raises ``ConfigError`` for a shape that it cannot take.
+    """
+    kinds: tuple[type[nn.Module], ...] = (Factorised, *KINDS)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    some = next(model.parameters(), torch.zeros(()))
+    found, products = Trace(), Products(model, layers.keys())
+
+    def note(name: str, x: Tensor) -> None:
+        found.inputs.setdefault(name, Counter())[tuple(x.shape)] += 1
+        products.used.setdefault(name)
 
     try:
-        _watched(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
+        with products, _unfused():
+            watch(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
     except Exception as error:  # anyone's code, which may object to a shape in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
+    found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
+    found.between, found.reached = products.between, list(products.used)
     return found
 
 
-def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor) -> dict[str, torch.Tensor]:
+def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Tensor]:
     """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached."""
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, Tensor] = {}
 
-    def note(name: str, x: torch.Tensor) -> None:
+    def note(name: str, x: Tensor) -> None:
         if name not in found:
             found[name] = x.detach().clone()
 
-    _watched(model, layers, batch, note)
+    watch(model, layers, batch, note)
     return found
 
 
-def _watched(
-    model: nn.Module, layers: Mapping[str, nn.Module], batch: torch.Tensor, note: Callable[[str, torch.Tensor], None]
+def watch(
+    model: nn.Module, layers: Mapping[str, nn.Module], batch: Tensor, note: Callable[[str, Tensor], None]
 ) -> None:
     """Show ``batch`` to ``model``, and ``note`` what each of ``layers`` is given, call by call.
 
     Neither the model's statistics nor random states change.
     """
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, args, name=name: note(name, args[0]))
-        for name, layer in layers.items()
-    ]
+
+    def noting(name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            note(name, next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -67,3 +99,16 @@ def _watched(
             hook.remove()
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Recurrent layers and attention as products of matrices, not as one call that hides them."""
+    fast, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        stack.callback(torch._C._set_mkldnn_enabled, onednn)
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch._C._set_mkldnn_enabled(False)
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield

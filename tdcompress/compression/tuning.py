@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..device.clock import seconds
 from ..layers.base import Factorised
+from ..layers.kinds import factorised
 from ..tensor.contraction.path import Path
 from .trace import layer_inputs
 
@@ -20,8 +21,7 @@ _MARGIN = 0.97  # another path must be this much faster than the model's choice:
 
 def tunable(model: nn.Module) -> dict[str, Factorised]:
     """The layers with a choice of paths, by name: those made with ``plan="measure"``."""
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised)}
-    return {name: layer for name, layer in layers.items() if len(layer.candidates) > 1}
+    return {name: layer for name, layer in factorised(model).items() if len(layer.candidates) > 1}
 
 
 def tune(model: nn.Module, batch: Tensor, context: AbstractContextManager[object] | None = None) -> None:

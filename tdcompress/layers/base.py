@@ -1,55 +1,110 @@
-"""The convolution and linear modules whose weight is held as cores."""
+"""A layer whose weight is held as cores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..tensor.contraction.path import Path
-from ..tensor.contraction.plan import Plan, merge_all
+from ..tensor.contraction.calls import Convolution
+from ..tensor.contraction.cost import Rates
+from ..tensor.contraction.path import Geometry, Path
+from ..tensor.contraction.plan import compile_path, merge_all
+from ..tensor.contraction.search import paths
 from ..tensor.graph import Graph
+
+L = TypeVar("L", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans a layer for batches of ``batch_size`` images, for one of which it is given inputs of ``input_shape``.
+
+    ``input_shape``: with the batch dimension; ``uses``: how many inputs share what is merged of the cores; ``rates``:
+    those of the device; ``plan``: see ``search.paths``.
+    """
+
+    input_shape: tuple[int, ...]
+    batch_size: int
+    rates: Rates
+    plan: str = "model"
+    uses: float = 1
+
+    def __call__(self, layer: Factorised) -> list[Path]:
+        """Candidate paths for the layer at its present ranks, the best by the cost model first."""
+        geometry = replace(layer.geometry(self.batch_size, self.input_shape), uses=self.uses)
+        return paths(layer.graph, geometry, self.rates, self.plan)
 
 
 class Factorised(nn.Module):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 
     ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape
-    as torch has it; ``cores``: initial values, one tensor per core of the graph. A subclass compiles ``plan`` in
-    ``use``; ``candidates`` are the paths that a measurement may choose from. With ``checkpoint`` only the input is kept
-    for backward, which computes the rest again.
+    as torch has it; ``cores``: initial values, one tensor per core of the graph; ``planner`` gives the paths to
+    contract along, whenever the ranks change: ``candidates``, of which the first is used unless a measurement chooses
+    another. With ``checkpoint`` only the input is kept for backward, which computes the rest again.
+
+    A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
+    convolve along their axes. ``reconstructs``: it contracts along no plan, but puts the weight together.
     """
 
-    plan: Plan
+    spatial = False
+    reconstructs = False
     checkpoint = False
 
     def __init__(
-        self, format: str, graph: Graph, weight_shape: Sequence[int], cores: Sequence[Tensor], bias: Tensor | None
+        self,
+        format: str,
+        graph: Graph,
+        weight_shape: Sequence[int],
+        cores: Sequence[Tensor],
+        bias: Tensor | None,
+        planner: Planner,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.weight_shape = tuple(weight_shape)
         self.format = format
-        self.planned: Callable[[Graph], list[Path]] | None = None
-        self.candidates: list[Path] = []
+        self.planner = planner
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        self._replan()
 
-    def use_best(self, planned: Callable[[Graph], list[Path]]) -> None:
-        """Contract along the first of the paths that ``planned`` gives, here and whenever the ranks change."""
-        self.planned = planned
-        self.candidates = planned(self.graph)
-        self.use(self.candidates[0])
+    def positions(self, input_shape: Sequence[int]) -> int:
+        """How often the layer applies its whole weight to an input of this shape."""
+        raise NotImplementedError
+
+    def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
+        """The planner's view of ``batch`` images, for one of which the layer is given an input of this shape."""
+        raise NotImplementedError
+
+    def plain(self) -> nn.Module:
+        """The torch layer that this one stands for, holding ``to_dense()``."""
+        raise NotImplementedError
+
+    def convolution(self) -> Convolution | None:
+        """How kernel modes move over the input."""
+        return None
+
+    def use(self, path: Path) -> None:
+        """Contract along ``path`` from now on."""
+        self.plan = compile_path(self.graph, path, self.spatial, self.convolution())
+        self._lay_out()
 
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
         """Give the layer other ranks: the same parameters, holding other values of another size."""
         self.graph = graph
         for core, value in zip(self.tensors(), cores, strict=True):
             core.data, core.grad = value, None
-        assert self.planned is not None
-        self.use_best(self.planned)
+        self._replan()
+
+    def _replan(self) -> None:
+        self.candidates = self.planner(self)
+        self.use(self.candidates[0])
 
     def _lay_out(self) -> None:
         """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
@@ -60,17 +115,12 @@ class Factorised(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factorised:
         # A memory format is meant for activations and dense kernels, and refused by tensors of five dimensions.
         super()._apply(lambda tensor: fn(tensor.flatten()).view(tensor.shape), recurse)
-        if hasattr(self, "plan"):
-            self._lay_out()
+        self._lay_out()
         return self
 
     def tensors(self) -> list[nn.Parameter]:
         """The cores in the graph's order."""
         return [self.cores[core.name] for core in self.graph.cores]
-
-    def use(self, path: Path) -> None:
-        """Contract along ``path`` from now on."""
-        raise NotImplementedError
 
     def contract(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias."""
@@ -92,3 +142,11 @@ class Factorised(nn.Module):
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
+
+
+def holding(module: L, weight: Tensor, bias: Tensor | None) -> L:
+    """``module``, in place, with copies of this weight, channels last where it has two axes, and of this bias."""
+    lies = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
+    module.weight = nn.Parameter(weight.detach().clone(memory_format=lies))
+    module.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+    return module

@@ -2,70 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import math
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tensor.contraction.calls import Convolution
-from ..tensor.contraction.path import Geometry, Path
-from ..tensor.contraction.plan import compile_path
+from ..tensor.contraction.path import Geometry
 from ..tensor.graph import Graph
-from .base import Factorised
+from .base import Factorised, Planner, holding
+
+Conv = nn.Conv1d | nn.Conv2d
+TORCH: dict[int, Callable[..., Conv]] = {1: nn.Conv1d, 2: nn.Conv2d}
+"""Torch's convolution along so many axes."""
+_CALLS = {1: F.conv1d, 2: F.conv2d}
 
 
-class FactorisedConv2d(Factorised):
-    """``nn.Conv2d`` with a factorised weight ``(out, in / groups, kh, kw)``; images ``(b, c, y, x)``, channels last.
+class FactorisedConv(Factorised):
+    """A torch convolution along one axis or two with a factorised weight ``(out, in / groups, [kh,] kw)``.
 
-    Takes the settings of ``twin``. Padding that conv2d itself cannot do along one axis at a time (a padding mode other
-    than zeros, an uneven 'same') is added beforehand. With ``groups`` above one the weight is reconstructed.
+    Takes the settings of ``twin``, the convolution whose place it takes. Inputs ``(b, in, [y,] x)``, with or without
+    the batch dimension, best channels last; one axis is contracted as images of height one. Padding that torch's
+    convolution cannot do along one axis at a time (a padding mode other than zeros, an uneven 'same') is added
+    beforehand. With ``groups`` above one the weight is put together.
     """
 
-    def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: nn.Conv2d) -> None:
-        super().__init__(format, graph, twin.weight.shape, cores, twin.bias)
-        self.stride = cast(tuple[int, int], twin.stride)
-        self.dilation = cast(tuple[int, int], twin.dilation)
-        self.groups = twin.groups
-        self.padding_mode = twin.padding_mode
-        before_after = twin._reversed_padding_repeated_twice  # (left, right, top, bottom)
-        left, right, top, bottom = before_after
-        even = left == right and top == bottom and twin.padding_mode == "zeros"
-        self.pad_first = None if even else (left, right, top, bottom)
-        self.padding = (top, left) if even else (0, 0)
-        self.total_padding = (top + bottom, left + right)
+    spatial = True
 
-    def out_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output for an input of this height and width."""
-        kernel = self.weight_shape[2:]
-        (high, wide) = (
-            (size + pad - dilation * (taps - 1) - 1) // stride + 1
-            for size, pad, dilation, taps, stride in zip(
-                (height, width), self.total_padding, self.dilation, kernel, self.stride, strict=True
-            )
-        )
-        return high, wide
+    def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: Conv, planner: Planner) -> None:
+        self.stride, self.dilation, self.groups = tuple(twin.stride), tuple(twin.dilation), twin.groups
+        self.padding_mode, self.kernel_size = twin.padding_mode, tuple(twin.kernel_size)
+        around = tuple(twin._reversed_padding_repeated_twice)  # (left, right[, top, bottom]), the last axis first
+        before, after = around[-2::-2], around[-1::-2]
+        even = before == after and twin.padding_mode == "zeros"
+        self.pad_first = None if even else around
+        self.padding = before if even else (0,) * len(before)
+        self.total_padding = tuple(map(sum, zip(before, after, strict=True)))
+        self.reconstructs = twin.groups > 1
+        super().__init__(format, graph, twin.weight.shape, cores, twin.bias, planner)
 
-    def geometry(self, batch: int, height: int, width: int) -> Geometry:
-        """The planner's view of a batch of ``batch`` images of this height and width."""
-        after = self.out_size(height, width)
+    def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The output's size along each axis, for an input of this size."""
+        along = zip(size, self.total_padding, self.dilation, self.kernel_size, self.stride, strict=True)
+        return tuple((length + pad - gap * (taps - 1) - 1) // step + 1 for length, pad, gap, taps, step in along)
+
+    def positions(self, input_shape: Sequence[int]) -> int:
+        """Pixels of the output for an input ``(1, in, [y,] x)``."""
+        return math.prod(self.out_size(input_shape[-len(self.stride) :]))
+
+    def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
+        """The planner's view of ``batch`` inputs that are shaped as ``(1, in, [y,] x)``."""
+        size = tuple(input_shape[-len(self.stride) :])
+        after = self.out_size(size)
         if self.pad_first is not None:
-            height, width = height + self.total_padding[0], width + self.total_padding[1]
-        return Geometry(batch, (("y", (height, after[0])), ("x", (width, after[1]))))
+            size = tuple(map(sum, zip(size, self.total_padding, strict=True)))
+        return Geometry(batch, tuple(zip("yx", zip(_two(size), _two(after), strict=True), strict=True)))
 
-    def use(self, path: Path) -> None:
-        """Contract along ``path`` from now on."""
-        convolution = Convolution(self.stride, self.padding, self.dilation)
-        self.plan = compile_path(self.graph, path, spatial=True, convolution=convolution)
-        self._lay_out()
+    def convolution(self) -> Convolution:
+        """How the kernel moves over the input, padded beforehand where need be."""
+        return Convolution(_two(self.stride), _two(self.padding, 0), _two(self.dilation))
+
+    def plain(self) -> nn.Module:
+        """Torch's convolution that holds ``to_dense()``."""
+        outputs, inputs = self.weight_shape[:2]
+        padding: tuple[int, ...] | str = self.padding
+        if self.pad_first is not None:
+            before = self.pad_first[-2::-2]
+            padding = before if before == self.pad_first[-1::-2] else "same"
+        module = TORCH[len(self.stride)](
+            inputs * self.groups, outputs, self.kernel_size, self.stride, padding, self.dilation, self.groups,
+            padding_mode=self.padding_mode, device="meta",
+        )  # fmt: skip
+        return holding(module, self.to_dense(), self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 3:
+        axes = len(self.stride)
+        if x.dim() == axes + 1:
             return self(x[None])[0]
         if self.pad_first is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pad_first, mode=mode)
-        if self.groups > 1:
+        if self.reconstructs:
             weight = self.to_dense()
-            return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return self.contract(x)
+            return _CALLS[axes](x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return self.contract(x) if axes == 2 else self.contract(x[:, :, None])[:, :, 0]
+
+
+def _two(values: Sequence[int], missing: int = 1) -> tuple[int, int]:
+    """The values along y and x, of a convolution along x alone ``missing`` along y."""
+    return (missing, values[0]) if len(values) == 1 else (values[0], values[1])

@@ -1,41 +1,132 @@
-"""Which torch layers can be held as cores, and how."""
+"""Which torch layers can be held as cores, and how: the one table that everything else asks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
+from ..tensor.errors import ConfigError
 from .base import Factorised
-from .conv import FactorisedConv2d
+from .conv import FactorisedConv
+from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
 
 
-def dense_macs(layer: nn.Module, inputs: Mapping[tuple[int, ...], int]) -> int:
-    """Multiply-accumulates per image of a convolution or linear layer whose weight is dense.
+@dataclass(frozen=True)
+class Weight:
+    """A weight of a layer, ``(out, in, [kh,] kw)`` as torch has it.
 
-    ``layer``: ``Conv2d``, ``Linear`` or a factorised one; ``inputs``: the shapes of what it is given for one image,
-    with the batch dimension, and how often.
+    ``name``: the layer's attribute; ``axes``: how many of its axes are those of a kernel that moves over the input;
+    ``sites``: from the layer to the mode sizes that it has anyway (keys of ``tensor.build.build``), where it has some.
     """
-    return math.prod(weight_shape(layer)) * sum(calls * _positions(layer, shape) for shape, calls in inputs.items())
+
+    name: str = "weight"
+    axes: int = 0
+    sites: Callable[[Any], dict[str, Any]] | None = None
 
 
-def _positions(layer: nn.Module, input_shape: Sequence[int]) -> int:
-    """How often a layer applies its whole weight to an input of this shape."""
-    if isinstance(layer, FactorisedConv2d):
-        return math.prod(layer.out_size(*input_shape[-2:]))
-    if isinstance(layer, nn.Conv2d):
-        left, right, top, bottom = layer._reversed_padding_repeated_twice
-        padded = zip(
-            input_shape[-2:], (top + bottom, left + right), layer.dilation, layer.kernel_size, layer.stride, strict=True
-        )
-        return math.prod((size + pad - dil * (taps - 1) - 1) // step + 1 for size, pad, dil, taps, step in padded)
-    return math.prod(input_shape[1:-1])
+@dataclass(frozen=True)
+class Kind:
+    """How the layers of a torch class are held as cores.
+
+    ``factorised``: what takes a layer's place, made of (format, graph, cores, layer, planner). ``weights``: those held
+    as cores, one so far; ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged
+    once for all the inputs of a pass. ``may_end``: a network's last layer is of interest too, not only a classifier.
+    """
+
+    factorised: Callable[..., Factorised]
+    weights: tuple[Weight, ...] = (Weight(),)
+    bias: str = "bias"
+    once: bool = False
+    may_end: bool = False
+
+    @property
+    def name(self) -> str:
+        """What reports and settings call it."""
+        return "convolution" if self.weights[0].axes else "linear"
+
+    def weight(self, layer: nn.Module) -> Tensor:
+        """The layer's weight."""
+        found = getattr(layer, self.weights[0].name)
+        assert isinstance(found, Tensor)
+        return found
 
 
-def weight_shape(layer: nn.Module) -> tuple[int, ...]:
-    """The shape of the dense weight, ``(out, in)`` or ``(out, in / groups, kh, kw)``, of such a layer."""
-    if isinstance(layer, Factorised):
-        return layer.weight_shape
-    assert isinstance(layer.weight, Tensor)
-    return tuple(layer.weight.shape)
+def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
+    sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
+    return {"layout": "split", "in_modes": sides or [1], "out_modes": [layer.out_features]}
+
+
+KINDS: dict[type[nn.Module], Kind] = {
+    nn.Conv1d: Kind(FactorisedConv, (Weight(axes=1),)),
+    nn.Conv2d: Kind(FactorisedConv, (Weight(axes=2),)),
+    nn.Linear: Kind(FactorisedLinear),
+    FeatureMapLinear: Kind(FactorisedLinear, (Weight(sites=_feature_map),), may_end=True),
+    StepLinear: Kind(FactorisedLinear, once=True),
+}
+"""By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
+
+_FREE = {"__init__", "extra_repr", "reset_parameters"}
+_ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
+    *("__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__annotate__"),
+    *("__firstlineno__", "__static_attributes__", "__constants__", "__parameters__", "__orig_bases__"),
+}
+
+
+def hold(cls: type[nn.Module], kind: type[nn.Module] | Kind) -> None:
+    """Hold layers of class ``cls`` as those of another class in ``KINDS`` are, or as a ``Kind`` of your own says.
+
+    For a subclass whose own ``forward`` computes what its torch class computes. Raises ``ConfigError`` for a class that
+    is none of torch's modules, or has no kind.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ConfigError(f"hold takes a subclass of torch.nn.Module, got {cls!r}")
+    if not isinstance(kind, Kind):
+        if kind not in KINDS:
+            known = ", ".join(known.__name__ for known in KINDS)
+            raise ConfigError(f"{getattr(kind, '__name__', kind)} cannot be held as cores, known: {known}")
+        kind = KINDS[kind]
+    KINDS[cls] = kind
+
+
+def kind_of(layer: nn.Module) -> Kind | None:
+    """How this layer is held as cores; None where it cannot be, and ``why_not`` says why."""
+    found = _known(type(layer))
+    return None if found is None or why_not(layer) else KINDS[found]
+
+
+def why_not(layer: nn.Module) -> str | None:
+    """Why a layer cannot be held as cores, None where it can be.
+
+    A class that is not in ``KINDS``; one that redefines an attribute of its class there but ``__init__``,
+    ``extra_repr`` and ``reset_parameters``, as the layer itself may do, and may then compute something else; and a
+    weight that is computed from others, or watched, whenever the layer is called.
+    """
+    name, base = type(layer).__name__, _known(type(layer))
+    if base is None:
+        return f"{name} cannot be held as cores"
+    attributes = {name for cls in base.__mro__ for name in (*vars(cls), *vars(cls).get("__annotations__", ()))}
+    for cls in type(layer).__mro__[: type(layer).__mro__.index(base)]:
+        changed = sorted((set(vars(cls)) - _FREE - _ANY_CLASS) & attributes)
+        if changed:
+            return f"{name} redefines {', '.join(changed)} of {base.__name__}"
+    own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
+    if own:
+        return f"this {name} has {', '.join(own)} of its own"
+    weights = [weight.name for weight in KINDS[base].weights]
+    if not layer._parameters.keys() >= set(weights):
+        return f"its {weights[0]} is computed from other parameters"
+    if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        return "hooks are registered on it"
+    return None
+
+
+def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
+    return next((base for base in cls.__mro__ if base in KINDS), None)
+
+
+def factorised(model: nn.Module) -> dict[str, Factorised]:
+    """The layers of a model that hold cores, by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised)}

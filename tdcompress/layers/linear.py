@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..tensor.contraction.path import Geometry, Path
-from ..tensor.contraction.plan import compile_path
-from .base import Factorised
+from ..tensor.contraction.path import Geometry
+from ..tensor.graph import Graph
+from .base import Factorised, Planner, holding
 
 
 class FeatureMapLinear(nn.Linear):
@@ -36,16 +36,26 @@ def prepared(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 class FactorisedLinear(Factorised):
-    """``nn.Linear`` with a factorised weight ``(out, in)``; input ``(.., in)``, output ``(.., out)``."""
+    """``nn.Linear`` with a factorised weight ``(out, in)``; input ``(.., in)``, output ``(.., out)``.
 
-    def geometry(self, batch: int) -> Geometry:
-        """The planner's view of a batch of ``batch`` rows."""
-        return Geometry(batch)
+    ``twin``: the linear layer that it takes the place of.
+    """
 
-    def use(self, path: Path) -> None:
-        """Contract along ``path`` from now on."""
-        self.plan = compile_path(self.graph, path, spatial=False)
-        self._lay_out()
+    def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: nn.Linear, planner: Planner) -> None:
+        super().__init__(format, graph, twin.weight.shape, cores, twin.bias, planner)
+
+    def positions(self, input_shape: Sequence[int]) -> int:
+        """Rows of an input ``(1, .., in)``."""
+        return math.prod(input_shape[1:-1])
+
+    def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
+        """The planner's view of ``batch`` inputs that are shaped as ``(1, .., in)``."""
+        return Geometry(batch * self.positions(input_shape))
+
+    def plain(self) -> nn.Linear:
+        """``nn.Linear`` that holds ``to_dense()``."""
+        outputs, inputs = self.weight_shape
+        return holding(nn.Linear(inputs, outputs, device="meta"), self.to_dense(), self.bias)
 
     def weights(self) -> list[Tensor]:
         """What the plan multiplies with, in the type that autocast computes in: see ``prepared``."""

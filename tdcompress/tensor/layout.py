@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from .errors import ConfigError
 from .graph import Site
 
+LAYOUTS = ("channels", "matrix", "split", "paired")
+KERNELS = ("merged", "separate", "open")
+KERNEL_MODES = ("kh", "kw")
+"""Modes of a kernel, the last of them those of a weight with fewer axes."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -39,7 +44,7 @@ def arrange(
     in_modes: Sequence[int] | None = None,
     out_modes: Sequence[int] | None = None,
 ) -> Layout:
-    """Group the modes of a torch weight ``(out, in)`` or ``(out, in, kh, kw)`` into sites.
+    """Group the modes of a torch weight, ``(out, in)``, ``(out, in, kw)`` or ``(out, in, kh, kw)``, into sites.
 
     ``channels``: ``i | kh kw | o``. ``matrix``: ``i kh kw | o``, the weight as a matrix. ``split``: ``i1 .. im | kh
     kw | o1 .. on`` (tensor ring nets, Wang et al. 2018, section 3). ``paired``: ``i1 o1 | .. | im om | kh kw``
@@ -49,7 +54,7 @@ def arrange(
     Raises ``ConfigError`` for an unknown layout or factors whose product is not the channel count.
     """
     out_channels, in_channels, *spatial = weight_shape
-    spatial_modes = ("kh", "kw") if spatial else ()
+    spatial_modes = KERNEL_MODES[len(KERNEL_MODES) - len(spatial) :]
     sizes: dict[str, int] = dict(zip(spatial_modes, spatial, strict=True))
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -115,7 +120,3 @@ def balanced_factors(number: int, count: int) -> tuple[int, ...]:
                 best = (first, *rest)
     assert best is not None, "1 always divides"
     return best
-
-
-LAYOUTS = ("channels", "matrix", "split", "paired")
-KERNELS = ("merged", "separate", "open")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.base import Factorised
+from ..layers.kinds import factorised
 from ..tensor.norm import squared_norm
 
 
@@ -22,7 +22,7 @@ def parameter_groups(model: nn.Module, decay: str, weight_decay: float) -> list[
         return [{"params": list(model.parameters())}]
     groups: dict[float, list[nn.Parameter]] = {weight_decay: []}
     seen: set[nn.Parameter] = set()
-    for layer in (module for module in model.modules() if isinstance(module, Factorised)):
+    for layer in factorised(model).values():
         share = layer.graph.parameters / layer.graph.dense_parameters if decay == "scaled" else 0.0
         groups.setdefault(weight_decay * share, []).extend(layer.tensors())
         seen.update(layer.tensors())
@@ -35,6 +35,6 @@ def frobenius_penalty(model: nn.Module, weight_decay: float) -> Tensor:
 
     Its gradient with respect to W is what weight decay adds to that of a dense layer (Khodak et al. 2021, section 3).
     """
-    layers = [module for module in model.modules() if isinstance(module, Factorised)]
+    layers = factorised(model).values()
     norms = [squared_norm(layer.graph, layer.tensors()) for layer in layers]
     return torch.stack(norms).sum() * (weight_decay / 2)

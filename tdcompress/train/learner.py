@@ -20,7 +20,7 @@ from ..data.batches import Batches
 from ..device.graphs import Recorded
 from ..device.precision import autocast, effective_precision
 from ..device.processes import World
-from ..layers.base import Factorised
+from ..layers.kinds import factorised
 from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups
 from .interrupt import StopSignals
@@ -104,8 +104,7 @@ class Learner:
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
         clip, parameters = config.optim.clip, list(model.parameters())
-        factorised = any(isinstance(module, Factorised) for module in model.modules())
-        frobenius = config.method.decay == "frobenius" and self.decay > 0 and factorised
+        frobenius = config.method.decay == "frobenius" and self.decay > 0 and bool(factorised(model))
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from ..layers.base import Factorised
+from ..layers.kinds import factorised
 from ..tensor.norm import component_norms, squared_norm
 
 
@@ -19,7 +19,7 @@ def degeneracy(model: nn.Module) -> float:
     """
     found = []
     with torch.no_grad():
-        for layer in (module for module in model.modules() if isinstance(module, Factorised)):
+        for layer in factorised(model).values():
             cores = [core.double() for core in layer.tensors()]  # what cancels must not cancel to rounding
             whole = squared_norm(layer.graph, cores).item()
             for bond, carriers in layer.graph.carriers.items():

@@ -50,6 +50,10 @@ class Weights:
                     f"{self.source} does not fit: {key} {there} in it and {here} in the network; "
                     "choose the arch and dataset that it was trained with"
                 )
+        for key, value in model.state_dict().items():
+            if value.is_floating_point() and not self.state[key].is_floating_point():
+                kind = str(self.state[key].dtype).removeprefix("torch.")
+                raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
         model.load_state_dict(self.state)
 
     def refuse_factorised(self) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from tdcompress import fold
 from tdcompress.compression.fold import PLANS, _chain
-from tdcompress.compression.plans import layer_geometry
 from tdcompress.layers.base import Factorised
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.search import paths
@@ -50,7 +49,7 @@ def test_every_path(case: Case):
     twin = case.twin()
     layer = case.layer(2, twin=twin)
     x = example(case)
-    for path in paths(layer.graph, layer_geometry(layer, tuple(x.shape), 3), RATES, "measure"):
+    for path in paths(layer.graph, layer.geometry(3, tuple(x.shape)), RATES, "measure"):
         print(path)
         f = _chain(layer, path, tuple(x.shape))
         print(f)

@@ -20,7 +20,7 @@ from tdcompress.compression.swap import compress
 from tdcompress.compression.tuning import tune
 from tdcompress.config.schema import MethodConfig
 from tdcompress.layers.base import Factorised
-from tdcompress.layers.conv import FactorisedConv2d
+from tdcompress.layers.conv import FactorisedConv
 from tdcompress.layers.linear import FactorisedLinear
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS, register
@@ -90,7 +90,7 @@ def test_a_format_for_each_kind_of_layer():
     model = compress(Net(), MethodConfig(format="tt", conv="tucker"), 4, SHAPE)
     assert swapped(model) == {"body.0.conv": "tucker", "body.1.0": "tucker", "hidden": "tt"}
     assert isinstance(model.hidden, FactorisedLinear)
-    assert isinstance(model.body[1][0], FactorisedConv2d)
+    assert isinstance(model.body[1][0], FactorisedConv)
     assert swapped(compress(Net(), "cp", 4, SHAPE, linear="dense")) == {"body.0.conv": "cp", "body.1.0": "cp"}
 
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from cases import CASES, IMAGE, IN, OUT, SHAPES, TAPS, Case, assert_close, einsum_dense, random_cores
 from torch import Tensor, nn
 
-from tdcompress.compression.plans import layer_geometry
-from tdcompress.layers.base import Factorised
-from tdcompress.layers.conv import FactorisedConv2d
+from tdcompress.layers.base import Factorised, Planner
+from tdcompress.layers.conv import FactorisedConv
 from tdcompress.layers.linear import FactorisedLinear
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.search import paths
@@ -70,7 +69,7 @@ def test_every_candidate_path_computes_the_same(case: Case):
     for batch in (1, 100):  # devices at random: different orders win
         speeds = (10 ** draw.uniform(8, 11) for _ in range(3))
         rates = Rates(*speeds, 10 ** draw.uniform(-8, -4))
-        for path in paths(layer.graph, layer_geometry(layer, tuple(x.shape), batch), rates, "measure"):
+        for path in paths(layer.graph, layer.geometry(batch, tuple(x.shape)), rates, "measure"):
             if path.terms not in seen:
                 seen.add(path.terms)
                 layer.use(path)
@@ -82,7 +81,7 @@ def test_a_kernel_repeated_in_groups_where_moving_the_activation_costs_more():
     case = Case("tr", "channels", "merged", "conv")
     twin = case.twin(padding=1)
     layer = case.layer(twin=twin)
-    geometry = layer_geometry(layer, tuple(example(case).shape), 100)
+    geometry = layer.geometry(100, tuple(example(case).shape))
     (path,) = paths(layer.graph, geometry, Rates(memory=1e9), "chain")
     assert [term.spread for term in path.terms].count(True) == 1
     layer.use(path)
@@ -169,7 +168,7 @@ def test_another_image_size_than_planned(case: Case):
     x = torch.randn(2, IN, 11, 4, dtype=torch.float64)
     layer = case.layer(twin=twin)
     assert_same(layer, twin, x)
-    assert layer.out_size(11, 4) == tuple(twin(x).shape[2:])
+    assert layer.out_size((11, 4)) == tuple(twin(x).shape[2:])
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -178,12 +177,9 @@ def test_the_dense_format_is_no_special_case(kind: str):
     twin = case.twin()
     graph = case.graph()
     cores = [core.detach() for core in random_cores(graph)]
-    if kind == "conv":
-        layer = FactorisedConv2d("dense", graph, cores, twin)
-    else:
-        layer = FactorisedLinear("dense", graph, SHAPES[kind], cores, twin.bias)
     x = example(case)
-    layer.double().use(paths(graph, layer_geometry(layer, tuple(x.shape), 2), Rates())[0])
+    planner = Planner(tuple(x.shape), 2, Rates())
+    layer = (FactorisedConv if kind == "conv" else FactorisedLinear)("dense", graph, cores, twin, planner).double()
     assert_close(layer.to_dense(), cores[0])
     assert_same(layer, twin, x)
 

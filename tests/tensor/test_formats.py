@@ -14,7 +14,7 @@ from torch import nn
 
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
-from tdcompress.layers.conv import FactorisedConv2d
+from tdcompress.layers.conv import FactorisedConv
 from tdcompress.models import build as archs
 from tdcompress.tensor import formats
 from tdcompress.tensor.contraction.plan import merge_all
@@ -145,7 +145,7 @@ def test_the_cores_share_the_scale(case: Case):
 
 def last_convolution_std(model: nn.Module, x: torch.Tensor) -> float:
     """The standard deviation of what the last of VGG-16's 13 convolutions puts out."""
-    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | FactorisedConv2d)]
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | FactorisedConv)]
     assert len(convolutions) == 13
     found: list[float] = []
     hook = convolutions[-1].register_forward_hook(lambda layer, args, out: found.append(float(out.std())))

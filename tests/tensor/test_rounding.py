@@ -12,7 +12,7 @@ from tdcompress.compression.spec import build_graph
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import MethodConfig
 from tdcompress.layers.base import Factorised
-from tdcompress.layers.conv import FactorisedConv2d
+from tdcompress.layers.conv import FactorisedConv
 from tdcompress.tensor.caps import absorbed, capped
 from tdcompress.tensor.contraction.plan import merge_all
 from tdcompress.tensor.formats import FORMATS, find_format
@@ -104,7 +104,7 @@ def test_a_core_of_five_dimensions_lets_the_network_be_channels_last():
         return compress(model, "tt", 40, (32, 6, 6), keep=[], layout="split", kernel="separate", **settings)
 
     layer = network()[0]
-    assert isinstance(layer, FactorisedConv2d)
+    assert isinstance(layer, FactorisedConv)
     graph = absorbed(layer.graph)
     assert max(len(core.indices) for core in graph.cores) == 5
     model = network(cores={"0": {core.name: torch.randn(graph.shape(core)) for core in graph.cores}})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 KERNEL = {"kh": "y", "kw": "x"}
 """Kernel modes, and the spatial index of the input along which each convolves."""
+MODES = {space: mode for mode, space in KERNEL.items()}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from ..graph import Graph
 from .cost import Rates
 from .path import Geometry, Path, Term, Tree
-from .roles import KERNEL, Parts, arranged, convolves, others, parts, result
+from .roles import KERNEL, MODES, Parts, arranged, convolves, others, parts, result
 
 PLANS = ("model", "measure", "contract", "chain", "dense")
 _SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
@@ -54,8 +54,8 @@ class _Search:
             if index == "b":
                 total *= self.geometry.batch
             elif index in self.space:
-                kernel = "kh" if index == "y" else "kw"
-                total *= self.space[index][done >> self.graph.carriers[kernel][0] & 1]
+                (carrier, *_) = self.graph.carriers.get(MODES[index], (0,))  # along no mode: of one size throughout
+                total *= self.space[index][done >> carrier & 1]
             else:
                 total *= self.graph.sizes[index]
         return total

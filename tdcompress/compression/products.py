@@ -1,0 +1,130 @@
+"""The products that a forward pass consists of, seen where torch dispatches them: whose weights, how many MACs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+
+
+class Products(TorchDispatchMode):
+    """While it is entered, counts multiply-accumulates of convolutions and matrix products, of whichever module.
+
+    ``macs``: by the name of the module whose parameters an activation is multiplied with, also where they come out of
+    others first (a normalised weight, a view). ``between``: of activations with one another. Products of parameters
+    alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were read, in the
+    order of their first use. ``layers``: names of modules that own all that lies below them.
+    """
+
+    def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
+        super().__init__()
+        self.macs: dict[str, int] = {}
+        self.between = 0
+        self.used: dict[str, None] = {}
+        self._owner: dict[int, str] = {}
+        self._weighty = set(layers)
+        self._kept: list[Tensor] = []  # what comes of parameters alone: a storage that is freed may be another's soon
+        for name, module in model.named_modules():
+            above = [layer for layer in layers if not layer or f"{name}.".startswith(f"{layer}.")]
+            owner = min(above, key=len, default=name)
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                self._owner.setdefault(_storage(tensor), owner)
+            if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
+                self._weighty.add(owner)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        owners = [self._owner.get(_storage(tensor)) for tensor in tensors]
+        for owner in owners:
+            if owner in self._weighty:
+                self.used.setdefault(str(owner))
+        product = _PRODUCTS.get(func.overloadpacket)
+        if product is not None:
+            self._count(product(*args), *args)
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if tensors and None not in owners:
+            largest = owners[max(range(len(tensors)), key=lambda k: tensors[k].numel())]
+            for tensor in outputs:
+                self._owner.setdefault(_storage(tensor), str(largest))
+            self._kept += outputs
+        elif func._schema.is_mutable:  # an activation was written into it
+            for tensor in outputs:
+                self._owner.pop(_storage(tensor), None)
+        return out
+
+    def _count(self, found: tuple[int, list[Tensor]], *args: Any) -> None:
+        macs, factors = found
+        owners = [self._owner.get(_storage(factor)) for factor in factors]
+        owner = next((owner for owner in owners if owner is not None), None)
+        if owner is None:
+            self.between += macs
+        elif None in owners:
+            self.macs[owner] = self.macs.get(owner, 0) + macs
+
+
+def _storage(tensor: Tensor) -> int:
+    """Which memory the tensor lies in; also tells tensors without memory (``meta``) apart."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _matrices(a: Tensor, b: Tensor, *_: Any) -> tuple[int, list[Tensor]]:
+    """``(.., m, k)`` with ``(.., k, n)``, or vectors."""
+    return a.numel() * (b.shape[-1] if b.dim() > 1 else 1), [a, b]
+
+
+def _added(_: Tensor, a: Tensor, b: Tensor, *__: Any) -> tuple[int, list[Tensor]]:
+    return _matrices(a, b)
+
+
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any
+) -> tuple[int, list[Tensor]]:
+    size = x.shape[2:] if transposed else _out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return x.shape[0] * math.prod(size) * weight.numel(), [x, weight]
+
+
+def _out_size(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+    def along(values: Any, axis: int) -> int:
+        return int(values[axis] if len(values) > 1 else values[0])
+
+    return [
+        (length + 2 * along(padding, axis) - along(dilation, axis) * (taps - 1) - 1) // along(stride, axis) + 1
+        for axis, (length, taps) in enumerate(zip(size, kernel, strict=True))
+    ]
+
+
+def _bilinear(a: Tensor, weight: Tensor, b: Tensor, *_: Any) -> tuple[int, list[Tensor]]:
+    return math.prod(a.shape[:-1]) * weight.numel(), [a, weight]
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[int, list[Tensor]]:
+    return math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]), [q, k]
+
+
+_PRODUCTS: dict[Any, Callable[..., tuple[int, list[Tensor]]]] = {
+    aten.mm: _matrices,
+    aten.bmm: _matrices,
+    aten.mv: _matrices,
+    aten.dot: _matrices,
+    aten.vdot: _matrices,
+    aten.addmm: _added,
+    aten.baddbmm: _added,
+    aten.addbmm: _added,
+    aten.addmv: _added,
+    aten.convolution: _convolution,
+    aten._trilinear: _bilinear,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention: _attention,
+    aten._scaled_dot_product_efficient_attention: _attention,
+    aten._scaled_dot_product_cudnn_attention: _attention,
+    aten._scaled_dot_product_fused_attention_overrideable: _attention,
+}
+"""From an operation's arguments to its multiply-accumulates and the tensors multiplied."""

@@ -1,0 +1,140 @@
+"""Which layers are held as cores: classes, subclasses, and layers that are not what their class says."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm
+
+import tdcompress
+from tdcompress.layers.base import Factorised
+from tdcompress.layers.kinds import KINDS, factorised, hold, kind_of, why_not
+from tdcompress.tensor.errors import ConfigError
+
+
+class Standardised(nn.Conv2d):
+    """Weight standardisation (Qiao et al. 2019): the weight that is applied is not the one that is kept."""
+
+    def forward(self, x):
+        mean = self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, self.weight - mean, self.bias, self.stride, self.padding)
+
+
+class Same(nn.Conv2d):
+    """TensorFlow's "same": padded at the end."""
+
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(F.pad(x, (0, 1, 0, 1)), weight, bias)
+
+
+class Named(nn.Conv2d):
+    """Changes nothing that matters."""
+
+    def __init__(self, channels):
+        super().__init__(channels, channels, 3)
+        self.note = "mine"
+
+    def extra_repr(self):
+        return "named"
+
+    def reset_parameters(self):
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def own(self):
+        return self.note
+
+
+class Scaled(nn.Linear):
+    @property
+    def weight(self):
+        if "weight" not in self._parameters:
+            raise AttributeError
+        return self._parameters["weight"] * 2
+
+
+def patched() -> nn.Module:
+    layer = nn.Linear(8, 8)
+    layer.forward = types.MethodType(lambda self, x: F.linear(x, self.weight * 2), layer)
+    return layer
+
+
+def hooked() -> nn.Module:
+    layer = nn.Linear(8, 8)
+    layer.register_forward_hook(lambda layer, args, out: out * 2)
+    return layer
+
+
+LEFT = {
+    "standardised": (lambda: Standardised(8, 8, 3), "Standardised redefines forward of Conv2d"),
+    "same": (lambda: Same(8, 8, 2), "Same redefines _conv_forward of Conv2d"),
+    "scaled": (lambda: Scaled(8, 8), "Scaled redefines weight of Linear"),
+    "patched": (patched, "this Linear has forward of its own"),
+    "hooked": (hooked, "hooks are registered on it"),
+    "parametrised": (lambda: parametrizations.weight_norm(nn.Linear(8, 8)), "ParametrizedLinear redefines"),
+    "spectral": (lambda: spectral_norm(nn.Linear(8, 8)), "its weight is computed from other parameters"),
+    "embedding": (lambda: nn.Embedding(8, 8), "Embedding cannot be held as cores"),
+}
+
+
+def example(layer: nn.Module) -> torch.Tensor:
+    if isinstance(layer, nn.Embedding):
+        return torch.arange(6)
+    return torch.randn(2, 8, 6, 6) if isinstance(layer, nn.Conv2d) else torch.randn(2, 8)
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_computes_something_else_is_left_and_named(name: str):
+    make, reason = LEFT[name]
+    layer = make()
+    assert kind_of(layer) is None and str(why_not(layer)).startswith(reason)
+
+
+@pytest.mark.parametrize("name", sorted(LEFT.keys() - {"embedding"}))
+def test_a_layer_that_is_left_computes_what_it_did(name: str):
+    layer = LEFT[name][0]()
+    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(8)).eval()
+    x = example(layer)
+    with torch.no_grad():
+        before = model(x)
+    tdcompress.compress(model, "tt", 2, tuple(x.shape[1:]), keep=["2"], allow_larger=True)
+    assert model[0] is layer
+    torch.testing.assert_close(model(x), before)
+    (row, _) = tdcompress.count(model, x.shape[1:])["layers"]
+    assert row["plan"] == "dense" and row["reason"].startswith(LEFT[name][1])
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 8), Named(8)], ids=repr)
+def test_torchs_own_and_what_adds_nothing_to_it(layer: nn.Module):
+    assert why_not(layer) is None and kind_of(layer) is not None
+
+
+def test_a_lazy_layer_is_what_it_becomes():
+    model = nn.Sequential(nn.LazyConv2d(12, 3), nn.Flatten(), nn.LazyLinear(4))
+    model(torch.zeros(1, 8, 6, 6))
+    tdcompress.compress(model, "tt", 2, (8, 6, 6), keep=["2"])
+    assert list(factorised(model)) == ["0"]
+
+
+def test_hold_says_otherwise():
+    class Quiet(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x)
+
+    layer = Quiet(8, 12, 3)
+    assert kind_of(layer) is None
+    try:
+        hold(Quiet, nn.Conv2d)
+        model = nn.Sequential(layer)
+        tdcompress.compress(model, "tt", 2, (8, 6, 6), keep=[])
+        assert isinstance(model[0], Factorised)
+    finally:
+        del KINDS[Quiet]
+    with pytest.raises(ConfigError, match="Embedding cannot be held as cores, known: Conv1d"):
+        hold(Quiet, nn.Embedding)
+    with pytest.raises(ConfigError, match=r"hold takes a subclass of torch\.nn\.Module"):
+        hold(3, nn.Conv2d)
