@@ -17,10 +17,12 @@ from ..compression.swap import compress, kept_layers
 from ..compression.trace import input_shapes
 from ..compression.tuning import tunable, tune
 from ..config.schema import ArchConfig, MethodConfig
+from ..config.words import read
 from ..data.sources import SHAPES
 from ..device.clock import compare, finished
 from ..device.precision import autocast
 from ..models.build import build
+from ..results.terminal import show
 from ..tensor.build import with_rank
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
@@ -28,8 +30,8 @@ from ..tensor.rank import parse_rank
 from ..train.watch import bar
 from .hand import hand_chain
 from .machine import columns, methods, rates, start
-from .options import Options, read
-from .table import show, write
+from .options import Options
+from .table import write
 
 NETWORKS = {"vgg16": "cifar10", "lenet": "mnist"}
 """Networks whose layers are timed, and the data set whose images they get."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from fnmatch import fnmatch
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from ..config.overrides import for_layer
 from ..config.schema import MethodConfig
 from ..layers.base import Factorised
 from ..layers.conv import FactorisedConv2d
@@ -23,7 +20,7 @@ from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
-from ..tensor.rank import parse_budget, parse_rank
+from ..tensor.rank import parse_budget
 from .plans import layer_geometry
 from .trace import Inputs
 
@@ -77,7 +74,7 @@ def swap_for(
     if isinstance(layer, FeatureMapLinear):
         sides = [size for size in layer.feature_map if size > 1]  # a map of one pixel has channels only
         method = replace(method, layout="split", in_modes=sides or [1], out_modes=[layer.out_features])
-    method, rank = _for_layer(name, method, rank)
+    method, rank = for_layer(name, method, rank)
     format = find_format((method.conv if isinstance(layer, nn.Conv2d) else method.linear) or method.format)
     if not format.factorised:
         return None
@@ -147,30 +144,6 @@ def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
     if shapes != wanted:
         raise ConfigError(f"its cores {shapes} are not of this method, which has {wanted} at these ranks")
     return graph
-
-
-def _for_layer(name: str, method: MethodConfig, rank: int | str) -> tuple[MethodConfig, int | str]:
-    """The method and rank of one layer, after the overrides whose pattern it matches."""
-    for pattern, changes in method.layers.items():
-        if fnmatch(name, pattern):
-            if not isinstance(changes, dict):
-                raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
-            changes = dict(changes)
-            if "rank" in changes:
-                rank = parse_rank(changes.pop("rank"))
-                if parse_budget(str(rank)) is not None:
-                    raise ConfigError(f"rank={rank} is a budget of the whole network, a layer's own is a whole number")
-            known = {f.name for f in fields(MethodConfig)} - {"layers", "conv", "linear", "decay"}
-            unknown = sorted(set(changes) - known)
-            if unknown:
-                raise ConfigError(f"unknown key {', '.join(unknown)} in method.layers, known: rank, {', '.join(known)}")
-            if "format" in changes:
-                changes |= {"conv": None, "linear": None}
-            try:
-                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(method), changes)))
-            except OmegaConfBaseException as error:
-                raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
-    return method, rank
 
 
 def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> Graph:
