@@ -133,6 +133,26 @@ def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> No
         store.store("schema", schema, group=group)
     if "COMP_LINE" in os.environ:  # completion: the verb is no override
         os.environ["COMP_LINE"] = re.sub(r" (train|show|compress) ", " ", os.environ["COMP_LINE"], count=1)
+    hidden = _without_cfg(words)
+    if len(hidden) < len(words):  # Hydra prints the configuration and calls nothing that could check it
+        if {"-m", "--multirun"} & set(words):
+            raise ConfigError("--cfg shows one configuration, and --multirun asks for several: leave one of them out")
+        _compose([*hidden, "hydra.mode=RUN"], lambda composed: None)
+    _compose(words, job)
+
+
+def _without_cfg(words: Sequence[str]) -> list[str]:
+    """The words without ``--cfg`` and what belongs to it."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        if word in ("--cfg", "-c", "--package", "-p"):
+            next(rest, None)
+        elif word != "--resolve" and not word.startswith(("--cfg=", "--package=")):
+            kept.append(word)
+    return kept
+
+
+def _compose(words: Sequence[str], job: Callable[[Composed], object]) -> None:
     stray: list[str] = []
 
     def checked(raw: DictConfig) -> None:
