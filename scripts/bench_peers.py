@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from tdcompress import compress
 from tdcompress.bench.layers import LayerShape, Pass, layer_shapes
 from tdcompress.bench.machine import columns, methods, rates, start
-from tdcompress.bench.options import Options, read
-from tdcompress.bench.table import show, write
+from tdcompress.bench.options import Options
+from tdcompress.bench.table import write
+from tdcompress.config.words import read
 from tdcompress.device.clock import compare, finished
 from tdcompress.layers.base import Factorised
+from tdcompress.results.terminal import show
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.rank import Rank, parse
 from tdcompress.train.watch import bar

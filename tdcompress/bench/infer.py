@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ..compression.fold import fold
+from ..config.words import choice, read
 from ..device.clock import compare, finished
 from ..device.precision import compute_dtype
+from ..results.terminal import show
+from ..tensor.layout import LAYOUTS
 from ..tensor.rank import parse
 from ..train.watch import bar
 from .machine import columns, methods, rates, start
-from .options import Options, read
-from .table import show, write
+from .options import Options
+from .table import write
 from .training import Network
 
 _COLUMNS = (
@@ -35,7 +38,7 @@ class InferOptions(Options):
     rank: tuple[str, ...] = ("reference",)
     batch_size: tuple[int, ...] = (1, 128)
     plan: str = "model"
-    layout: str | None = None
+    layout: str | None = choice(None, LAYOUTS)
 
 
 class Inference:

@@ -17,10 +17,12 @@ from ..compression.swap import compress, left_dense
 from ..compression.trace import trace
 from ..compression.tuning import tunable, tune
 from ..config.schema import ArchConfig, DatasetConfig, MethodConfig
+from ..config.words import read
 from ..data.sources import shape as data_shape
 from ..device.clock import compare, finished
 from ..device.precision import autocast
 from ..models.build import build
+from ..results.terminal import show
 from ..tensor.build import with_rank
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
@@ -28,8 +30,8 @@ from ..tensor.rank import Rank, Size, parse
 from ..train.watch import bar
 from .hand import hand_chain
 from .machine import columns, methods, rates, start
-from .options import Options, read
-from .table import show, write
+from .options import Options
+from .table import write
 
 NETWORKS = {"vgg16": "cifar10", "lenet": "mnist"}
 """Networks whose layers are timed, and the data set whose images they get."""

@@ -12,18 +12,20 @@ import torch
 
 from ..compression.swap import compress
 from ..config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
+from ..config.words import read
 from ..data.datasets import datasets
 from ..data.sources import load
 from ..device.clock import compare, finished
 from ..models.build import build
+from ..results.terminal import show
 from ..tensor.rank import parse
 from ..train.interrupt import StopSignals
 from ..train.learner import Learner
 from ..train.watch import bar
 from .machine import columns, rates, start
-from .options import Options, read
+from .options import Options
 from .ordinary import ImageDataset, OrdinaryLoop
-from .table import show, write
+from .table import write
 
 _COLUMNS = ("dataset", "arch", "method", "rank", "images", "images_per_second", "ordinary_images_per_second", "speedup")
 _SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9, "weight_decay": 5e-4}

@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 
+from ..config.words import choice, read
 from ..device.clock import compare, finished
+from ..results.terminal import show
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
+from ..tensor.layout import LAYOUTS
 from ..tensor.rank import Budget, Rank, parse
 from ..train.watch import bar
 from .machine import columns, methods, start
 from .memory import step_memory
-from .options import Options, read
-from .table import show, write
+from .options import Options
+from .table import write
 from .training import Network, TrainingStep
 
 _COLUMNS = (
@@ -36,7 +39,7 @@ class StepOptions(Options):
     batch_size: int = 100
     parameters: str = ""
     plan: str = "model"
-    layout: str | None = None
+    layout: str | None = choice(None, LAYOUTS)
     checkpoint: bool = False
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..bench.table import show
 from ..compression.export import WRITERS, Network, Trained, export
 from ..compression.fold import PLANS, fold
 from ..compression.plans import use_plans
+from ..config.words import choice, read
 from ..device.clock import compare
 from ..device.files import RunError
 from ..results.identity import typed
+from ..results.terminal import show
 from ..tensor.errors import ConfigError
 from ..train import checkpoint
 from ..train.network import dense, initial
@@ -25,28 +26,32 @@ from ..train.weights import Weights
 _ROUNDS = 21
 
 
-def run(options: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class ExportOptions:
+    """``run`` (its directory) and ``format`` must be given; ``output``: None is the writer's name in it."""
+
+    run: str = ""
+    format: str = choice("", WRITERS)
+    output: str | None = None
+    plan: str = choice("model", PLANS)
+
+
+def run(words: Sequence[str]) -> None:
     """``tdc export run=DIR format=onnx [output=FILE] [plan=model]``: write the file, print what each network takes.
 
     Raises ``ConfigError`` for bad options, ``RunError`` for a directory without a trained network, and where what was
     written is not what was trained; then there is no file.
     """
-    known = {"run": "", "format": "", "output": "", "plan": "model"}
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"unknown key '{key}', known: {', '.join(known)}")
-    chosen = {**known, **options}
+    options = read(words, ExportOptions)
     for key, example in (("run", "results/runs/digits/lenet/tt-8/seed0"), ("format", "onnx")):
-        if not chosen[key]:
+        if not getattr(options, key):
             raise ConfigError(f"tdc export needs {key}=, for example {key}={example}")
-    if chosen["format"] not in WRITERS:
-        raise ConfigError(f"unknown format '{chosen['format']}', known: {', '.join(WRITERS)}")
-    writer = WRITERS[chosen["format"]]
+    writer = WRITERS[options.format]
     missing = [package for package in writer.needs if importlib.util.find_spec(package) is None]
     if missing:
-        raise ConfigError(f"format={chosen['format']} needs {missing[0]}: pip install -e '.[export]'")
-    trained = load(Path(chosen["run"]), chosen["plan"])
-    path = Path(chosen["output"] or trained.directory / writer.name)
+        raise ConfigError(f"format={options.format} needs {missing[0]}: pip install -e '.[export]'")
+    trained = load(Path(options.run), options.plan)
+    path = Path(options.output or trained.directory / writer.name)
     written = export(trained, writer, path)
     _print_times(trained, path, written)
     print(path)

@@ -1,4 +1,4 @@
-"""``tdc export``: a run's trained network as a file that needs nothing of this package."""
+"""A trained network as a file that needs nothing of this package, checked against the network that was trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ..device.files import RunError, write_whole
-from ..train.network import Image
 
 Network = Callable[[Tensor], Tensor]
 
@@ -27,7 +26,7 @@ class Trained:
     """A run's network as it was trained, its dense twin and its folded one, all for inference on the CPU."""
 
     directory: Path
-    image: Image
+    image: tuple[int, int, int]  # channels, height, width
     factorised: nn.Module
     dense: nn.Module
     folded: nn.Module

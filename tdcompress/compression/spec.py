@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from fnmatch import fnmatch
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from ..config.overrides import for_layer
 from ..config.schema import MethodConfig
 from ..layers.base import Factorised, Planner
 from ..layers.kinds import Kind
@@ -83,7 +80,7 @@ def swap_for(
     weight, convolves = checked(kind.weight(layer)), bool(kind.weights[0].axes)
     if kind.weights[0].sites is not None:
         method = replace(method, **kind.weights[0].sites(layer))
-    method, rank = _for_layer(name, method, rank, own)
+    method, rank = for_layer(name, method, rank, own)
     format = find_format((method.conv if convolves else method.linear) or method.format)
     if not format.factorised:
         return None
@@ -152,28 +149,6 @@ def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
     if shapes != wanted:
         raise ConfigError(f"its cores {shapes} are not of this method, which has {wanted} at these ranks")
     return graph
-
-
-def _for_layer(
-    name: str, method: MethodConfig, rank: LayerRank | Budget, own: Mapping[str, LayerRank]
-) -> tuple[MethodConfig, LayerRank | Budget]:
-    """The method and rank of one layer, after the overrides whose pattern it matches."""
-    for pattern, changes in method.layers.items():
-        if fnmatch(name, pattern):
-            rank = own.get(pattern, rank)
-            changes = {key: value for key, value in changes.items() if key != "rank"}
-            known = {f.name for f in fields(MethodConfig)} - {"layers", "conv", "linear", "decay"}
-            unknown = sorted(set(changes) - known)
-            if unknown:
-                raise ConfigError(f"unknown key {', '.join(unknown)} in method.layers, known: rank, {', '.join(known)}")
-            if "format" in changes:
-                changes |= {"conv": None, "linear": None}
-            try:
-                schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
-                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, changes)))
-            except OmegaConfBaseException as error:
-                raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
-    return method, rank
 
 
 def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> Graph:

@@ -18,11 +18,11 @@ from torch import nn
 from tdcompress import cli, compress
 from tdcompress.bench.hand import hand_chain, hand_network, links
 from tdcompress.bench.layers import LayerOptions, bond_size, layer_shapes
-from tdcompress.bench.options import read
 from tdcompress.bench.ordinary import ImageDataset, OrdinaryLoop, as_usual
 from tdcompress.bench.table import write
 from tdcompress.bench.training import Network, TrainingStep
 from tdcompress.config.schema import DatasetConfig
+from tdcompress.config.words import read
 from tdcompress.data.sources import load
 from tdcompress.device.clock import compare
 from tdcompress.tensor.rank import Reference, Size
@@ -165,7 +165,7 @@ def test_a_csv_has_every_column_of_every_row(tmp_path):
 BAD = {
     "": "tdc bench needs a benchmark, known: layers, step, infer, loop",
     "layer": "unknown benchmark 'layer', known: layers, step, infer, loop",
-    "layers rnak=3": "unknown key 'rnak', known: allow_larger, batch_size, device, layers,",
+    "layers rnak=3": "unknown key 'rnak' (did you mean rank?), known: method, repeats, threads,",
     "layers rank": "'rank' is not of the form key=value",
     "layers rank=": "rank has no value",
     "layers rank=much": "rank=much is not a whole number",
@@ -175,7 +175,8 @@ BAD = {
     "layers device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
     "layers plan=best layers=lenet.conv2": "unknown plan 'best'",
     "layers repeats=0": "repeats=0 is not a whole number of at least 1",
-    "layers allow_larger=yes": "unknown allow_larger 'yes', known: true, false",
+    "layers allow_larger=perhaps": "allow_larger=perhaps is not true or false",
+    "step layout=rows": "unknown layout 'rows', known: channels, matrix,",
     "step threads=two": "threads=two is not a whole number of at least 1",
     "step width=0": "width=0 is not a number greater than 0",
     "step arch=resnet": "unknown arch 'resnet'",

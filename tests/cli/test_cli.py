@@ -43,6 +43,11 @@ def tdc(tmp_path, monkeypatch, capfd):
     return run
 
 
+def test_a_verb_is_a_file():
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert set(cli.VERBS) <= files and all(f"tdc {verb} " in cli.HELP for verb in cli.VERBS)
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["bench", "step", "--help"]])
 def test_help_names_the_verbs_without_torch(words):
     code = (
@@ -76,6 +81,35 @@ BAD = {
     "train optim=adam": "unknown optim 'adam', known: cosine, reference",
     "train lrr=3": "unknown key 'lrr' (did you mean lr?), known: dataset,",
     "train method.layot=matrix": "unknown key 'method.layot' (did you mean method.layout?), known in method: format,",
+    "train +rnak=16": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "train ++rnak=16": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "train rnak=16 --cfg job": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "train +rnak=16 --cfg job": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "train -m +rnak=8,16": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "train -m method=tt,cp +rnak=16": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "train '+rnak={a: 3}'": "unknown key 'rnak' (did you mean rank?)",
+    "train +rnak.a=3": "unknown key 'rnak' (did you mean rank?)",
+    "train ~rnak": "unknown key 'rnak' (did you mean rank?)",
+    "train +method.foo=3": "unknown key 'method.foo', known in method: format,",
+    "train ++method.foo=3": "unknown key 'method.foo', known in method: format,",
+    "train ~method.foo": "unknown key 'method.foo', known in method: format,",
+    "train +method.layot.a=3": "unknown key 'method.layot' (did you mean method.layout?)",
+    "train 'method={layot: matrix}'": "unknown key 'method.layot' (did you mean method.layout?)",
+    "train '+method={layot: matrix}'": "unknown key 'method.layot' (did you mean method.layout?)",
+    "train '++method={layot: matrix}'": "unknown key 'method.layot' (did you mean method.layout?)",
+    "train method.layersx=3": "unknown key 'method.layersx' (did you mean method.layers?)",
+    "train +dataset.xyz=1": "unknown key 'dataset.xyz', known in dataset: name,",
+    "train arch.targets.x=1": "unknown key 'arch.targets' (did you mean arch.target?)",
+    "train +method@extra=cp": "unknown key 'extra', known: dataset,",
+    "train rank.x=3": "unknown key 'rank.x': rank is a value, without keys of its own",
+    "train hydra.sweeep.dir=x": "unknown key 'hydra.sweeep' (did you mean hydra.sweep?)",
+    "train +hydra.job.nome=x": "unknown key 'hydra.job.nome' (did you mean hydra.job.name?)",
+    "train -m method=tt,cp --cfg job": "--cfg shows one configuration",
+    "show +rnak=16": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "compress checkpoint=x +rnak=16": "unknown key 'rnak' (did you mean rank?), known: dataset,",
+    "compress rank=10x": "checkpoint=DIRECTORY of a run, or FILE of weights",
+    "compress checkpoint= rank=10x": "checkpoint has no value",
+    "compress checkpoint='a=b' rank=10x": "init_from=a=b: there is no a=b",
     "train method.layout=rows": "unknown method.layout 'rows', known: channels, matrix, split, paired",
     "train method.kernel=closed": "unknown method.kernel 'closed', known: merged, separate, open",
     "train method=tt method.kernel=open method.layout=channels": "kernel=open needs a format with a central core",
@@ -114,14 +148,18 @@ BAD = {
     "show rank=0": "rank=0 must be at least 1",
     "plot": "no finished runs in results/runs",
     "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
-    "plot size=3": "unknown key 'size', known: results_dir, and to choose among the runs dataset,",
+    "plot size=3": "unknown key 'size', known: results_dir, formats, dataset,",
     "report": "no finished runs in results: tdc train",
     "report method=tt": "unknown key 'method', known: results_dir",
     "runs method": "'method' is not of the form key=value",
     "runs speed=3": "unknown key 'speed'",
+    "runs rnak=3": "unknown key 'rnak' (did you mean rank?), known: results_dir, dataset,",
+    "runs --status=3": "unknown key '--status' (did you mean status?)",
     "show method=tt 'method.layers={fc1:{factors:two}}'": "layer fc1: method.layers.fc1.factors: Value 'two'",
     "show method=tt arch=lenet 'method.layers={fc2:{rank:2}}'": "method.layers: fc2 stays dense; arch.keep says",
     "show method=tt 'method.layers={fc1:{rank:vbmf}}'": "rank=vbmf follows from trained weights",
+    "show method=tt 'method.layers={fc1:{rnak:2}}'": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
+    "show method=tt method.layers.fc1.rnak=2": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
     "trane": "unknown verb 'trane', known: train, compress, show, runs, plot, report, export, bench",
 }
 
@@ -133,6 +171,61 @@ def test_bad_input_gets_one_line_and_leaves_nothing(tdc, tmp_path, line):
     assert err.startswith("tdc: ") and err.count("\n") == 1 and BAD[line] in err
     assert "Traceback" not in out + err
     assert not any(tmp_path.iterdir())
+
+
+# What a user's own yaml says, as which file, chosen how, and what is then answered.
+OWN = [
+    ("experiment", "# @package _global_\nrnak: 3\n", "In 'experiment/own': unknown key 'rnak' (did you mean rank?)"),
+    (
+        "experiment",
+        "# @package _global_\nmethod: {layot: x}\n",
+        "unknown key 'method.layot' (did you mean method.layout?)",
+    ),
+    ("experiment", "# @package _global_\nhydra: {swep: 1}\n", "unknown key 'hydra.swep' (did you mean hydra.sweep?)"),
+    ("experiment", "rank: 3\n", "In 'experiment/own': unknown key 'experiment', known: dataset,"),
+    ("arch", "name: lenet\nwidht: 2\n", "In 'arch/own': unknown key 'arch.widht' (did you mean arch.width?)"),
+    ("arch", "# @package other\nname: lenet\n", "unknown key 'other', known: dataset,"),
+    ("optim", "defaults: [schema, _self_]\nclipp: 2\n", "unknown key 'optim.clipp' (did you mean optim.clip?)"),
+]
+SWEEP = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      {}: 3,4\n      method: tt,cp\n"
+OWN += [
+    ("experiment", SWEEP.format(key), "unknown key 'rnak' (did you mean rank?)") for key in ("rnak", "+rnak", "++rnak")
+]
+
+
+@pytest.mark.parametrize(("group", "text", "answer"), OWN)
+def test_a_key_that_is_none_in_a_file_of_ones_own(tdc, tmp_path, group, text, answer):
+    (tmp_path / "conf" / group).mkdir(parents=True)
+    (tmp_path / "conf" / group / "own.yaml").write_text(text)
+    code, out, err = tdc(f"train --config-dir=conf {group}=own")
+    assert code == 2
+    assert err.startswith("tdc: ") and err.count("\n") == 1 and answer in err
+    assert "Traceback" not in out + err
+    assert {path.name for path in tmp_path.iterdir()} == {"conf"}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "method.layers.fc1.rank=2",
+        "+method.layers.fc1.rank=2",
+        "++method.layers.fc1.rank=2",
+        "'method.layers={fc1: {rank: 2}}'",
+        "optim.optimizer.dampening=0.5",
+        "+optim.optimizer.dampening=0.5",
+        "optim.scheduler.last_epoch=3",
+        "arch.target.depth=3",
+        "'arch.target={_target_: mine.Net, depth: 3}'",
+        "+dataset.target.path.deep=here",
+        "hydra.job.env_set.HERE=1",
+        "~method.layout",
+    ],
+)
+def test_open_dictionaries_take_any_key(tdc, word):
+    code, out, err = tdc(f"train {word} --cfg job")
+    key, _, value = word.strip("'+~").partition("=")
+    assert (code, err) == (0, "")
+    assert not value or key.startswith("hydra") or f"{key.split('.')[-1]}:" in out
 
 
 def test_a_sweep_of_nothing_but_mistakes_leaves_nothing(tdc, tmp_path):

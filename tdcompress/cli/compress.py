@@ -1,0 +1,57 @@
+"""``tdc compress``: decompose the weights of a trained dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..compression.counts import count
+from ..config.words import quoted, read, split
+from ..device.machine import choose_device
+from ..tensor.errors import ConfigError
+from ..train.launch.job import Job
+from ..train.network import initial
+from ..train.weights import layer_errors, read_weights, write_compressed
+from .jobs import Jobs, asked
+from .tables import print_report
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write."""
+
+    checkpoint: tuple[str, ...] = ()
+    out: str | None = None
+
+
+def run(words: Sequence[str]) -> None:
+    """Decompose every network that ``words`` ask for: print its layers with their errors, write it, print the path.
+
+    Words beside ``checkpoint`` and ``out`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used.
+    """
+    own, others = split(words, CompressOptions)
+    options = read(own, CompressOptions)
+    if not options.checkpoint:
+        raise ConfigError("say which network is to be decomposed: checkpoint=DIRECTORY of a run, or FILE of weights")
+    jobs = asked([*others, "init_from=" + ",".join(map(quoted, options.checkpoint))], Jobs())
+    if options.out is not None and len(jobs) > 1:
+        raise ConfigError(
+            f"out={options.out} is one file, and these are {len(jobs)} networks: without it each has its own"
+        )
+    for job in jobs:
+        _decompose(job.get(), options.out)
+
+
+def _decompose(job: Job, out: str | None) -> None:
+    config = job.config
+    weights = read_weights(str(config.init_from))
+    weights.refuse_factorised()
+    model, image = initial(config, choose_device(config.device))
+    report, errors = count(model, image), layer_errors(model, weights)
+    for layer in report["layers"]:
+        layer |= {"error": errors[layer["name"]]} if layer["name"] in errors else {}
+    print_report(report | {"error": errors[""]}, config.rank)
+    path = Path(out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
+    write_compressed(path, model, config)
+    print(path)

@@ -1,0 +1,85 @@
+"""What ``train``, ``show`` and ``compress`` share: from the words of a command to configurations and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ..config.compose import Composed, baseline, call_composed, typed
+from ..config.schema import TrainConfig
+from ..results.identity import run_directory
+from ..tensor.errors import ConfigError
+from ..train.launch.job import Job
+from ..train.weights import read_weights
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked(Generic[T]):
+    """What a command asks for, or one run of its sweep: its own words, and what was made of it or why nothing was."""
+
+    words: str
+    sweep: bool
+    made: T | ConfigError
+
+    def get(self) -> T:
+        """What was made. Raises the ``ConfigError`` where nothing was."""
+        if isinstance(self.made, ConfigError):
+            raise self.made
+        return self.made
+
+
+def asked(words: Sequence[str], make: Callable[[Composed], T]) -> list[Asked[T]]:
+    """What ``make`` makes of every configuration that ``words`` ask for, in order.
+
+    A ``ConfigError`` that ``make`` raises stands in its place; one that the composition raises is raised.
+    """
+    found: list[Asked[T]] = []
+
+    def job(composed: Composed) -> None:
+        made: T | ConfigError
+        try:
+            made = make(composed)
+        except ConfigError as error:  # to Hydra it would be the end of the sweep
+            made = error
+        found.append(Asked(" ".join(composed.words), composed.sweep, made))
+
+    call_composed(words, job)
+    return found
+
+
+def config(composed: Composed) -> TrainConfig:
+    """The checked configuration: with ``init_from``, of the network that was saved there."""
+    return typed(as_saved(composed))
+
+
+class Jobs:
+    """Makes a job of each configuration of a command."""
+
+    def __init__(self) -> None:
+        self._baselines: dict[tuple[str, ...], TrainConfig] = {}  # to compose one takes a tenth of a second
+
+    def __call__(self, composed: Composed) -> Job:
+        """The job, its directory and the files beside its results. Raises ``ConfigError`` for what cannot be used."""
+        composed = as_saved(composed)
+        config = typed(composed)
+        names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
+        key = tuple(f"{group}={name}" for group, name in names.items())
+        if key not in self._baselines:
+            self._baselines[key] = baseline(key)
+        directory = run_directory(config, self._baselines[key])
+        return Job(config, directory, composed.files(), " ".join(composed.words))
+
+
+def as_saved(composed: Composed) -> Composed:
+    """With ``init_from``, what the network was saved with, unless the command line or an experiment says otherwise."""
+    given = composed.given
+    if composed.init_from is None or "experiment" in given:
+        return composed
+    weights = read_weights(composed.init_from)
+    parts = ("dataset", "arch", "method", "rank") if weights.cores else ("dataset", "arch")
+    if not weights.config:
+        return composed
+    return composed.after({part: weights.config[part] for part in parts if part not in given})

@@ -1,0 +1,15 @@
+"""``tdc report``: tables and figures as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..config.words import read
+from ..results.page import write_report
+from .filters import Place
+
+
+def run(words: Sequence[str]) -> None:
+    """Write the page and the tables that a repository keeps; print the files. Raises ``ConfigError`` without runs."""
+    for path in write_report(read(words, Place).results_dir):
+        print(path)

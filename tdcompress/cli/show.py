@@ -1,0 +1,18 @@
+"""``tdc show``: what each layer of a network holds and costs, without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..compression.counts import count
+from ..device.machine import choose_device
+from ..train.network import initial
+from .jobs import asked, config
+from .tables import print_report
+
+
+def run(words: Sequence[str]) -> None:
+    """Print the layers and the totals of every network that ``words`` ask for. Raises ``ConfigError`` at a bad one."""
+    for one in asked(words, config):
+        chosen = one.get()
+        print_report(count(*initial(chosen, choose_device(chosen.device))), chosen.rank)

@@ -1,0 +1,44 @@
+"""``method.layers``: what single layers have otherwise than the rest of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from fnmatch import fnmatch
+from typing import cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..tensor.errors import ConfigError
+from ..tensor.rank import Budget, LayerRank
+from .keys import unknown
+from .schema import MethodConfig
+
+# A single layer has no others of its own.
+_KEYS = [field.name for field in fields(MethodConfig) if field.name not in ("layers", "conv", "linear", "decay")]
+
+
+def for_layer(
+    name: str, method: MethodConfig, rank: LayerRank | Budget, own: Mapping[str, LayerRank]
+) -> tuple[MethodConfig, LayerRank | Budget]:
+    """The method and rank of one layer, after the overrides of ``method.layers`` whose pattern its name matches.
+
+    ``own``: the ranks among them, by pattern. Raises ``ConfigError`` for an unknown key, and for a value of another
+    type.
+    """
+    for pattern, changes in method.layers.items():
+        if fnmatch(name, pattern):
+            rank = own.get(pattern, rank)
+            changes = {key: value for key, value in changes.items() if key != "rank"}
+            for key in changes:
+                if key not in _KEYS:
+                    raise ConfigError(unknown(str(key), ["rank", *_KEYS], f"method.layers.{pattern}"))
+            if "format" in changes:
+                changes |= {"conv": None, "linear": None}
+            try:
+                schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
+                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, changes)))
+            except OmegaConfBaseException as error:
+                raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
+    return method, rank

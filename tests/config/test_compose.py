@@ -1,0 +1,82 @@
+"""The composition as the verbs see it: once or for each run of a sweep, what was given, and what a file had saved."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import pytest
+import yaml
+
+from tdcompress.config.compose import baseline, call_composed, typed
+from tdcompress.config.schema import TrainConfig
+from tdcompress.tensor.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tdc"])
+
+
+def _composed(*words):
+    found = []
+    call_composed(words, found.append)
+    return found
+
+
+def test_one_configuration_of_a_command():
+    (one,) = _composed("method=cp", "rank=4", "+method.layers.fc1.rank=2")
+    config = typed(one)
+    assert isinstance(config, TrainConfig) and (config.method.format, config.rank) == ("cp", 4)
+    assert config.method.layers == {"fc1": {"rank": 2}}
+    assert not one.sweep and one.words == ("method=cp", "rank=4", "+method.layers.fc1.rank=2")
+    assert one.given == {"method", "rank", "method.layers.fc1.rank"}
+
+
+def test_one_for_each_run_of_a_sweep():
+    runs = _composed("-m", "method=cp,tt", "rank=4")
+    assert [run.words for run in runs] == [("method=cp", "rank=4"), ("method=tt", "rank=4")]
+    assert [typed(run).method.format for run in runs] == ["cp", "tt"] and all(run.sweep for run in runs)
+
+
+def test_the_texts_kept_beside_the_results():
+    (one,) = _composed("lr=0.1", "method=cp")
+    files = one.files()
+    assert set(files) == {".hydra/config.yaml", ".hydra/overrides.yaml"}
+    assert yaml.safe_load(files[".hydra/overrides.yaml"]) == ["lr=0.1", "method=cp"]
+    assert yaml.safe_load(files[".hydra/config.yaml"]) == asdict(typed(one))
+
+
+def test_a_baseline_is_composed_of_its_words_alone():
+    found = []
+    call_composed(["lr=0.3", "arch=vgg11", "dataset=cifar10"], lambda one: found.append(baseline(["arch=vgg11"])))
+    assert (found[0].arch.name, found[0].lr, found[0].dataset.name) == ("vgg11", 0.05, "digits")
+
+
+def test_words_hold_over_what_was_saved():
+    (one,) = _composed("rank=4", "arch.width=0.5")
+    config = typed(one.after({"rank": 8, "arch": {"name": "lenet5", "width": 0.25, "hidden": 7}}))
+    assert (config.rank, config.arch.name, config.arch.width, config.arch.hidden) == (4, "lenet5", 0.5, 7)
+
+
+def test_what_another_version_saved_is_told():
+    (one,) = _composed()
+    with pytest.raises(ConfigError, match=r"^unknown key 'arch.widht' \(did you mean arch.width\?\), known in arch"):
+        one.after({"arch": {"widht": 0.25}})
+    with pytest.raises(ConfigError, match=r"^arch.width: Value 'wide' of type 'str' could not be converted to Float"):
+        one.after({"arch": {"width": "wide"}})
+
+
+@pytest.mark.parametrize("word", ["init_from=${nothing}", "init_from=${method}"])
+def test_an_interpolation_that_leads_nowhere_is_told(word):
+    with pytest.raises(ConfigError) as told:
+        [typed(one) for one in _composed(word)]
+    assert "\n" not in str(told.value)
+
+
+def test_nothing_is_called_where_a_key_is_none():
+    found = []
+    with pytest.raises(ConfigError, match="unknown key 'rnak'"):
+        call_composed(["-m", "method=cp,tt", "+rnak=3"], found.append)
+    assert not found
