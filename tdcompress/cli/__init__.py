@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
+    from ..results.record import Summary
     from ..train.launch.job import Job
 
 
@@ -75,7 +76,7 @@ def _squeezed(message: object) -> str:
 def _train(words: list[str]) -> None:
     jobs: list[Job] = []
     failed: list[tuple[str, Exception]] = []
-    finished: dict[Path, dict[str, Any]] = {}
+    finished: dict[Path, Summary] = {}
     baselines: dict[tuple[str, ...], TrainConfig] = {}
     sweep = False
 
@@ -97,11 +98,11 @@ def _train(words: list[str]) -> None:
             error.__traceback__ = None  # it would keep the failed run's network while the others train
             print(f"tdc: {overrides}: {_squeezed(error)}", file=sys.stderr)
 
-    def ended(job: Job, outcome: dict[str, Any] | Exception) -> None:
+    def ended(job: Job, outcome: Summary | Exception) -> None:
         if isinstance(outcome, Exception):
             fail(job.overrides, outcome)
         else:
-            finished[job.directory] = {**outcome, "directory": str(job.directory)}
+            finished[job.directory] = outcome
 
     call_composed(words, job)
     if jobs:
@@ -114,7 +115,7 @@ def _train(words: list[str]) -> None:
                 order = dict.fromkeys(job.directory for job in jobs)
                 from .tables import print_outcome
 
-                print_outcome([finished[directory] for directory in order if directory in finished])
+                print_outcome({directory: finished[directory] for directory in order if directory in finished})
     if failed and not sweep:
         raise failed[0][1]
     if failed:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.schema import TrainConfig
+from ...results.record import Summary
 from ...results.run import Run
 
 Log = Callable[[str], Any]
@@ -26,7 +27,7 @@ class Job:
     files: dict[str, str] = field(default_factory=dict)  # kept beside the results
     overrides: str = ""  # what the sweep chose, to tell the runs apart
 
-    def run(self, log: Log) -> dict[str, Any]:
+    def run(self, log: Log) -> Summary:
         """Train and return the summary; raises what ``train`` raises."""
         from ..run import train
 
@@ -38,4 +39,4 @@ class Job:
         return "/".join(self.directory.parts[-2:])
 
 
-Ended = Callable[[Job, "dict[str, Any] | Exception"], Any]  # told of each run: its summary, or why it has none
+Ended = Callable[[Job, Summary | Exception], Any]  # told of each run: its summary, or why it has none

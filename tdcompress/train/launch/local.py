@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import Any
 
 from ...config.schema import LauncherConfig
 from ...device.files import RunError
+from ...results.record import Summary
 from ...results.run import Run
+from ...tensor.errors import ConfigError
 from ..interrupt import StopSignals
 from .job import SIGNALS, Ended, Job, Log
 
@@ -23,8 +24,11 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
     """``settings.jobs`` at once, each in a process of its own with its share of the cores.
 
     A signal is passed on to every process, no further run begins, and ``Interrupted`` is raised when all have ended
-    after their step. A second one more than a second later kills them.
+    after their step. A second one more than a second later kills them. Raises ``ConfigError`` on Windows, where no
+    signal reaches one process alone.
     """
+    if sys.platform == "win32":
+        raise ConfigError("launcher=local needs the signals of Unix, which Windows lacks; use launcher=basic")
     at_once = min(settings.jobs, len(jobs))
     environment = os.environ | {
         "OMP_NUM_THREADS": str(max(1, _cores() // at_once)),
@@ -34,7 +38,7 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
     with StopSignals() as stop, ThreadPoolExecutor(at_once, initializer=_block_signals) as pool:
         futures = {pool.submit(_in_a_process, job, environment, running, stop, log): job for job in jobs}
         told: set[subprocess.Popen[bytes]] = set()
-        waiting: set[Future[dict[str, Any] | Exception | None]] = set(futures)
+        waiting: set[Future[Summary | Exception | None]] = set(futures)
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -56,7 +60,7 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
 
 def _in_a_process(
     job: Job, environment: dict[str, str], running: set[subprocess.Popen[bytes]], stop: StopSignals, log: Log
-) -> dict[str, Any] | Exception | None:
+) -> Summary | Exception | None:
     """The summary, why there is none, or None if the run was interrupted or not begun."""
     if stop.number is not None:
         return None
@@ -92,7 +96,8 @@ def _in_a_process(
 
 def _block_signals() -> None:
     """For this thread, and for the processes that it starts until they are ready to be asked to stop."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _cores() -> int:
