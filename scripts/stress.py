@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 
-from tdcompress.results.run import METRICS
+from tdcompress.results.record import Epoch, metrics_text
 
 CLOCKS = ("train_seconds", "test_seconds", "images_per_second", "peak_memory_mb", "train_seconds_per_epoch", "seconds")
 FILES = {".hydra/config.yaml", ".hydra/overrides.yaml", "checkpoint.pt", "lock", "metrics.csv", "summary.json"}
@@ -207,7 +207,7 @@ def swept(folder: Path, runs: int, jobs: int) -> Line:
 
 def plotted(folder: Path, runs: int, like: Path) -> Line:
     """``tdc plot`` over ``runs`` made-up runs: five methods, five ranks, four learning rates, the rest are seeds."""
-    epochs, header, summary = 20, ",".join(METRICS), json.loads((like / "summary.json").read_text())
+    epochs, summary = 20, json.loads((like / "summary.json").read_text())
     grid = itertools.product(range(-(-runs // 100)), ("cp", "tucker", "tt", "tr", "ht"), range(5), (1, 2, 5, 10))
     for seed, method, step, hundredths in itertools.islice(grid, runs):
         rank, lr, accuracy = 2 << step, hundredths / 100, 0.9 + 0.01 * step + 1e-5 * seed
@@ -220,10 +220,10 @@ def plotted(folder: Path, runs: int, like: Path) -> Line:
         text = json.dumps(summary | chosen | {"config": summary["config"] | own}, indent=1)
         (directory / "summary.json").write_text(text)
         rows = [
-            f"{epoch},{lr},{1 / epoch},{accuracy},{1 / epoch},{accuracy - 1 / (epoch + 4)},1.5,0.2,1000,300,nan"
+            Epoch(epoch, lr, 1 / epoch, accuracy, 1 / epoch, accuracy - 1 / (epoch + 4), 1.5, 0.2, 1000, 300)
             for epoch in range(1, epochs + 1)
         ]
-        (directory / "metrics.csv").write_text("\n".join([header, *rows, ""]))
+        (directory / "metrics.csv").write_text(metrics_text(rows))
     command = [sys.executable, "-c", MEASURED, sys.executable, "-m", "tdcompress", "plot"]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     *files, figures = done.stdout.splitlines()

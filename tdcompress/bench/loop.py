@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from ..compression.swap import compress
 from ..config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from ..config.words import read
 from ..data.datasets import datasets
 from ..data.sources import load
 from ..device.clock import compare, finished
-from ..models.build import build
+from ..results.record import Epoch
 from ..results.terminal import show
 from ..tensor.rank import parse
 from ..train.interrupt import StopSignals
 from ..train.learner import Learner
+from ..train.network import network
 from ..train.watch import bar
 from .machine import columns, rates, start
 from .options import Options
@@ -104,20 +104,16 @@ class _Ours:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.data, _, classes = datasets(config.dataset, device)
-        model = _network(config, device, self.data.in_channels, self.data.image_size, classes)
+        speed = rates(device, config.precision)
+        model = network(config, self.data.in_channels, classes, self.data.image_size, speed)
         model = model.to(device).to(memory_format=torch.channels_last)
         self.learner = Learner(config, model, self.data.batches(config.batch_size), device)
         self.images, self.stop = len(self.data), StopSignals()
 
     def __call__(self) -> None:
         trained = self.learner.train(self.data, self.stop)
-        self.learner.close_epoch({"train_loss": trained and trained[0]})
-
-
-def _network(config: TrainConfig, device: torch.device, channels: int, size: int, classes: int) -> torch.nn.Module:
-    model = build(config.arch, channels, classes, size)
-    image, speed = (channels, size, size), rates(device, config.precision)
-    return compress(model, config.method, config.rank, image, batch_size=config.batch_size, rates=speed)
+        assert trained is not None  # nobody asks it to stop
+        self.learner.close_epoch(Epoch(self.learner.epoch + 1, train_loss=trained[0]))
 
 
 _process: dict[str, OrdinaryLoop] = {}
@@ -127,7 +123,7 @@ def _prepare(config: TrainConfig, device: torch.device, threads: int) -> None:
     torch.set_num_threads(threads)
     arrays = load(config.dataset)
     size, channels = arrays.train_images.shape[2:]
-    model = _network(config, device, channels, size, arrays.classes)
+    model = network(config, channels, arrays.classes, size, rates(device, config.precision))
     _process["loop"] = OrdinaryLoop(model, ImageDataset(arrays, config.dataset), config.batch_size, device)
 
 

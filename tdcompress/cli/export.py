@@ -20,8 +20,7 @@ from ..results.identity import typed
 from ..results.terminal import show
 from ..tensor.errors import ConfigError
 from ..train import checkpoint
-from ..train.network import dense, initial
-from ..train.weights import Weights
+from ..train.network import dense, fitting, restored
 
 _ROUNDS = 21
 
@@ -71,13 +70,10 @@ def load(directory: Path, plan: str = "model") -> Trained:
         raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
     config = typed(state["config"])
     config = replace(config, precision="fp32")
-    try:
-        with torch.random.fork_rng([]):
-            model, image = initial(config, torch.device("cpu"), Weights(str(directory), state["model"], None))
+    with torch.random.fork_rng([]):
+        model, image = restored(config, torch.device("cpu"), directory, state)
+    with fitting(directory):
         use_plans(model, state["plans"])
-    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{directory}: the checkpoint does not fit this network ({reason})") from None
     model = model.to(memory_format=torch.channels_last).eval()
     twin, _ = dense(config)
     twin.load_state_dict(fold(model, image, plan="dense").state_dict())

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from ..results.record import Summary
 from ..tensor.rank import Budget, Rank
 
 if TYPE_CHECKING:
     import pandas
 
 
-def print_outcome(summaries: list[dict[str, Any]]) -> None:
-    """The runs of a command, and where each one lies."""
+def print_outcome(summaries: Mapping[Path, Summary]) -> None:
+    """The runs of a command, and the directory where each one lies."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("method", "rank"):
         table.add_column(title)
     for title in ("parameters", "compression", "MACs", "test accuracy", "best", "s/epoch", "status"):
         table.add_column(title, justify="right")
-    for summary in summaries:
-        accuracy, best, seconds = (
-            summary[key] for key in ("test_accuracy", "best_test_accuracy", "train_seconds_per_epoch")
-        )
-        table.add_row(
-            summary["method"],
-            summary["rank"] or "-",
-            f"{summary['parameters']:,}",
-            f"{summary['compression_ratio']:.2f}x",
-            f"{summary['macs']:,}",
-            "-" if accuracy is None else f"{accuracy:.2%}",
-            "-" if best is None else f"{best:.2%}",
-            "-" if seconds is None else f"{seconds:.2f}",
-            summary["status"],
-        )
+    for summary in summaries.values():
+        shown = (
+            (summary.method, "{}"), (summary.rank, "{}"), (summary.parameters, "{:,}"),
+            (summary.compression_ratio, "{:.2f}x"), (summary.macs, "{:,}"), (summary.test_accuracy, "{:.2%}"),
+            (summary.best_test_accuracy, "{:.2%}"), (summary.train_seconds_per_epoch, "{:.2f}"), (summary.status, "{}"),
+        )  # fmt: skip
+        table.add_row(*("-" if value is None else form.format(value) for value, form in shown))
     console = Console()
     console.width = max(console.width, 110)
     console.print()
     console.print(table)
-    for summary in summaries:
-        console.print(summary["directory"], highlight=False, soft_wrap=True)
+    for directory in summaries:
+        console.print(str(directory), highlight=False, soft_wrap=True)
 
 
 def print_runs(runs: pandas.DataFrame) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..config.schema import LauncherConfig
+from ..results.record import Summary
 from ..train.launch.job import Job
 from ..train.launch.launchers import launch
 from .jobs import Jobs, asked
@@ -24,7 +24,7 @@ def run(words: Sequence[str]) -> None:
     runs = asked(words, Jobs())
     sweep = any(one.sweep for one in runs)
     failed: list[tuple[str, Exception]] = []
-    finished: dict[Path, dict[str, Any]] = {}
+    finished: dict[Path, Summary] = {}
 
     def fail(overrides: str, error: Exception) -> None:
         failed.append((overrides, error))
@@ -32,11 +32,11 @@ def run(words: Sequence[str]) -> None:
             error.__traceback__ = None  # it would keep the failed run's network while the others train
             complain(f"{overrides}: {error}")
 
-    def ended(job: Job, outcome: dict[str, Any] | Exception) -> None:
+    def ended(job: Job, outcome: Summary | Exception) -> None:
         if isinstance(outcome, Exception):
             fail(job.overrides, outcome)
         else:
-            finished[job.directory] = {**outcome, "directory": str(job.directory)}
+            finished[job.directory] = outcome
 
     jobs: list[Job] = []
     for one in runs:
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> None:
         finally:
             if finished:
                 order = dict.fromkeys(job.directory for job in jobs)
-                print_outcome([finished[directory] for directory in order if directory in finished])
+                print_outcome({directory: finished[directory] for directory in order if directory in finished})
     if failed and not sweep:
         raise failed[0][1]
     if failed:

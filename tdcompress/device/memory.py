@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+if sys.platform != "win32":
+    import resource
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of glibc's malloc.h
 
@@ -21,25 +24,32 @@ def keep_freed_memory() -> None:
     By default glibc maps each large activation anew and gives it back once freed; the page faults of doing so step
     after step take 10 to 20 % of a CPU's training time. Where the C library is another, nothing happens.
     """
+    if sys.platform == "win32":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that a device, or the machine for its CPU, can still give; outside Linux, all that the machine has."""
+def free_memory(device: torch.device) -> float:
+    """Bytes that a device, or the machine for its CPU, can still give.
+
+    Outside Linux it is all that the machine has, and infinity on Windows, which is not asked.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
     found = re.search(r"^MemAvailable: +(\d+) kB", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if found:
+        return int(found[1]) * 1024
+    return math.inf if sys.platform == "win32" else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory(device: torch.device) -> float:
     """MB (2**20 bytes) held at most since ``forget_peak``: by tensors on a CUDA device, by the whole process on a CPU.
 
-    Where there is no /proc it is the process's peak since it began.
+    Where there is no /proc it is the process's peak since it began, and nan on Windows, which is not asked.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -47,6 +57,8 @@ def peak_memory(device: torch.device) -> float:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
+    if sys.platform == "win32":
+        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -57,3 +69,8 @@ def forget_peak(device: torch.device) -> None:
     else:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine could give no more."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

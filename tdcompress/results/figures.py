@@ -9,18 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import matplotlib
+import pandas
+from matplotlib.figure import Figure
 
 from ..device.files import write_whole
 from ..tensor.errors import ConfigError
 from ..tensor.rank import Budget, parse
 from . import plots
 from .tables import read_results
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
-
 
 SAME = ["dataset", "arch", "epochs", "batch_size", "setting"]  # runs that differ here are never in one figure
 EXTENSIONS = ("png", "svg", "pdf")
@@ -102,8 +101,6 @@ class Comparison:
 
     def drawings(self, metrics: pandas.DataFrame) -> Iterator[Drawing]:
         """The figures that these runs allow, in matplotlib's settings for them."""
-        import matplotlib
-
         with matplotlib.rc_context(plots.STYLE):
             yield from self._drawings(metrics)
 

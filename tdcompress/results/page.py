@@ -6,18 +6,18 @@ import io
 import re
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import matplotlib
+import pandas
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
 
 from ..device.files import write_text
 from ..tensor.errors import ConfigError
 from .figures import Comparison, comparisons, natural
 from .plots import INK
 from .tables import read_results, write_results
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
-
 
 COLUMNS = (
     "method", "rank", "lr", "parameters", "compression", "MACs", "test accuracy (%)", "best (%)", "s/epoch", "device",
@@ -32,8 +32,6 @@ def write_report(results_dir: Path | str) -> list[Path]:
 
     Raises ``ConfigError`` when no run has finished.
     """
-    from jinja2 import Environment, PackageLoader
-
     runs, epochs = read_results(results_dir)
     parts = [_part(comparison, epochs) for comparison in comparisons(runs)]
     if not parts:
@@ -131,8 +129,6 @@ def _markdown(part: dict[str, Any]) -> str:
 
 def _svg(figure: Figure) -> str:
     """A figure as an element of a page: its ink takes the page's colour, light or dark."""
-    import matplotlib
-
     text = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tdcompress"}):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pkgutil
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
+import pandas
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
+from ..tensor import formats
 
 WIDTH = 3.5  # inches: a column in print
 BASELINE = "dense"
@@ -130,9 +132,7 @@ def seconds_per_epoch(runs: pandas.DataFrame) -> Figure:
 
 def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each method: by its place among all formats, so the same in every figure."""
-    from ..tensor import formats as package
-
-    known = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != BASELINE)
+    known = sorted(module.name for module in pkgutil.iter_modules(formats.__path__) if module.name != BASELINE)
     places = [*known, *sorted(set(names) - set(known) - {BASELINE})]
     styles = {
         name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]} for k, name in enumerate(places)
@@ -168,9 +168,6 @@ def _errorbar(axis: Any, points: pandas.DataFrame, label: str, style: dict[str, 
 
 
 def _figure(height: float) -> tuple[Figure, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
@@ -178,8 +175,6 @@ def _figure(height: float) -> tuple[Figure, Any]:
 
 def _plain_ticks(axis: Any, column: str) -> None:
     """Counts as 20k and 3M, ratios as 5x; ticks at 1, 2 and 5 where there are too few decades."""
-    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
-
     low, high = axis.get_xlim()
     if high / low < 300:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

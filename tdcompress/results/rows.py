@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import warnings
-from array import array
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas
 
 from ..tensor.errors import ConfigError
 from .identity import choices
-from .run import METRICS, held, read_summary
-
-if TYPE_CHECKING:
-    import pandas
+from .record import METRICS, Epoch, Summary, cells, read_metrics_text, read_summary
+from .run import held
 
 
-COLUMNS = (
-    "dataset", "arch", "method", "variant", "rank", "seed", "status", "epochs_done", "epochs", "lr", "batch_size",
-    "setting", "parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs", "test_accuracy",
-    "best_test_accuracy", "train_seconds_per_epoch", "device", "torch", "tdcompress", "directory",
-)  # fmt: skip
+@dataclass(frozen=True)
+class Row:
+    """One run in a table of runs; None is what is not known of it."""
+
+    dataset: str | None
+    arch: str | None
+    method: str | None
+    variant: str  # the other choices of the method, as key=value words
+    rank: str  # empty where no layer has one
+    seed: int | None
+    status: str
+    epochs_done: int | None = None
+    epochs: int | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    setting: str = ""  # the other choices of everything else
+    parameters: int | None = None
+    dense_parameters: int | None = None
+    compression_ratio: float | None = None
+    macs: int | None = None
+    dense_macs: int | None = None
+    test_accuracy: float | None = None
+    best_test_accuracy: float | None = None
+    train_seconds_per_epoch: float | None = None
+    device: str | None = None
+    torch: str | None = None
+    tdcompress: str | None = None
+    directory: str = ""
+
+
+COLUMNS = tuple(column.name for column in fields(Row))
+_values = attrgetter(*COLUMNS)
+_OF_SUMMARY = [name for name in COLUMNS if name in {column.name for column in fields(Summary)}]
 
 
 def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
     """One row a run under ``results_dir``/runs, the columns ``COLUMNS``; ``filters``: column=value or [values].
 
-    ``status`` is finished, diverged, running (a process holds its lock), interrupted (none does), or broken (its
-    summary is missing or unreadable; only what the path says is then known). ``rank`` is text, empty where no layer
-    has one. ``variant`` and ``setting`` are the other choices of the method and of everything else. Quantities are
-    those of summary.json. A filter on a column of numbers compares numbers: lr="1e-2" finds 0.01.
+    ``status`` is finished, diverged, running (a process holds its lock, or who reads may not see whether one does),
+    interrupted (none does), or broken (its summary is missing or unreadable; only what the path says is then known).
+    Quantities are those of summary.json. A filter on a column of numbers compares numbers: lr="1e-2" finds 0.01.
     """
-    import pandas
-
     found = sorted(Path(results_dir).glob("runs/*/*/*/seed*"))
-    return chosen(pandas.DataFrame([_row(directory) for directory in found], columns=list(COLUMNS)), **filters)
+    return chosen(pandas.DataFrame([_values(_row(directory)) for directory in found], columns=list(COLUMNS)), **filters)
 
 
 def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
     """The rows where every column=value or [values] of ``filters`` holds. Raises ``ConfigError`` for other columns."""
-    import pandas
-
     unknown = sorted(set(filters) - set(COLUMNS))
     if unknown:
         raise ConfigError(
@@ -64,67 +88,57 @@ def _without_place(config: dict[str, Any], results_dir: Path) -> dict[str, Any]:
 
 
 def read_metrics(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """Every epoch of every run of ``read_runs``: the run's columns, then those of metrics.csv.
+    """Every epoch of every run of ``read_runs``: the run's columns, then those of metrics.csv (``METRICS``).
 
-    ``test_accuracy`` is the epoch's. Runs without an epoch have no row; a file that is not a table of ``METRICS``
-    is left out with a warning.
+    ``test_accuracy``, ``parameters`` and ``macs`` are the epoch's. A column that a file lacks is nan. Runs without an
+    epoch have no row; a file that is no table of epochs is left out with a warning.
     """
-    import numpy
-    import pandas
-
-    values, owners = array("d"), []
+    values: list[tuple[Any, ...]] = []
+    owners: list[int] = []
     for position, directory in enumerate(runs["directory"]):
-        found = _metric_values(Path(directory))
-        values += found
-        owners += [position] * (len(found) // len(METRICS))
+        found = _epochs(Path(directory))
+        values += map(cells, found)
+        owners += [position] * len(found)
     # One table for all files: a parse by pandas would cost a millisecond a file.
-    metrics = pandas.DataFrame(numpy.frombuffer(values).reshape(-1, len(METRICS)).copy(), columns=list(METRICS))
+    metrics = pandas.DataFrame(values, columns=list(METRICS), dtype=float)
     kept = runs.drop(columns=[column for column in METRICS if column in runs]).iloc[owners].reset_index(drop=True)
     return pandas.concat([kept, metrics.astype({"epoch": int})], axis=1)
 
 
-def _metric_values(directory: Path) -> array[float]:
-    """The numbers of a metrics.csv, row after row."""
-    values = array("d")
+def _epochs(directory: Path) -> list[Epoch]:
+    path = directory / "metrics.csv"
     try:
-        text = (directory / "metrics.csv").read_text()
-        header, *lines = text.split("\n")
-        if header != ",".join(METRICS) or lines.pop() != "":
-            raise ValueError
-        for line in lines:
-            epoch, *others = line.split(",")
-            if len(others) != len(METRICS) - 1:
-                raise ValueError
-            values.append(int(epoch))
-            values.extend(map(float, others))
+        return read_metrics_text(path.read_text())
     except FileNotFoundError:
-        pass
-    except (OSError, ValueError, IndexError):
-        warnings.warn(f"{directory / 'metrics.csv'} is damaged and left out; tdc train writes it again", stacklevel=3)
-        return array("d")
-    return values
+        return []
+    except (OSError, ValueError):
+        warnings.warn(f"{path} is damaged and left out; tdc train writes it again", stacklevel=3)
+        return []
 
 
-def _row(directory: Path) -> dict[str, Any]:
+def _row(directory: Path) -> Row:
     summary = read_summary(directory)
     if summary is None:
         dataset, arch, name, seed = directory.parts[-4:]
         status = "running" if held(directory) else "broken"
         number = int(seed[4:]) if seed[4:].lstrip("-").isdigit() else None
-        row = {"dataset": dataset, "arch": arch, "method": name.split("-")[0], "seed": number, "status": status}
-        return {"variant": "", "rank": "", "setting": "", **row, "directory": str(directory)}
-    config = summary.get("config")
-    config = config if isinstance(config, dict) else {}
-    config = _without_place(config, directory.parents[4])
+        return Row(dataset, arch, name.split("-")[0], "", "", number, status, directory=str(directory))
+    config = _without_place(summary.config, directory.parents[4])
     variant, setting = choices(config) if config else ("", "")
-    versions = summary.get("versions")
-    row = {column: summary.get(column) for column in COLUMNS}
-    row |= {"variant": variant, "setting": setting, "lr": config.get("lr"), "batch_size": config.get("batch_size")}
-    row |= {key: versions.get(key) for key in ("torch", "tdcompress") if isinstance(versions, dict)}
-    row |= {"directory": str(directory), "rank": row["rank"] or ""}  # grouping by rank would drop rows that have none
-    if row["status"] == "running" and not held(directory):
-        row["status"] = "interrupted"
-    return row
+    known: dict[str, Any] = {name: getattr(summary, name) for name in _OF_SUMMARY}
+    known["rank"] = summary.rank or ""  # grouping by rank would drop rows that have none
+    if summary.status == "running" and held(directory) is False:
+        known["status"] = "interrupted"
+    return Row(
+        **known,
+        variant=variant,
+        setting=setting,
+        lr=config.get("lr"),
+        batch_size=config.get("batch_size"),
+        torch=summary.versions.get("torch"),
+        tdcompress=summary.versions.get("tdcompress"),
+        directory=str(directory),
+    )
 
 
 def _is_number(value: Any) -> bool:

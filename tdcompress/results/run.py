@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import fcntl
-import io
-import json
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..config.schema import TrainConfig
 from ..device.files import RunError, cannot, write_text
+from ..device.lock import is_owned, owned
 from .identity import differences, identity, plain
+from .record import Epoch, Summary, metrics_text, read_summary, summary_text
 
-METRICS = (
-    "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
-    "train_seconds", "test_seconds", "images_per_second", "peak_memory_mb", "degeneracy",
-)  # fmt: skip
-ENDED = ("finished", "diverged")  # nothing is left to do
+LOCK = "lock"
 
 
 class Run:
@@ -34,19 +26,13 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[Run]:
         """Own the directory, made if need be, until the block ends. Raises RunError when another process does."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            handle = open(self.directory / "lock", "a+")  # noqa: SIM115 (closed below, which also releases it)
-        except OSError as error:
-            raise cannot("make", self.directory, error) from None
-        os.register_at_fork(after_in_child=handle.close)  # or readers of images would own it seconds after a kill
-        with handle:
-            # Readers of the results touch the lock for an instant, so one refusal is not yet an owner.
-            for attempt in range(5):
-                if _take(handle, fcntl.LOCK_EX):
-                    break
-                time.sleep(0.1 * (attempt > 0))
-            else:
+        with ExitStack() as stack:
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                mine = stack.enter_context(owned(self.directory / LOCK))
+            except OSError as error:
+                raise cannot("make", self.directory, error) from None
+            if not mine:
                 raise self._busy()
             for name, text in self.files.items():
                 self.write_text(name, text)
@@ -57,7 +43,7 @@ class Run:
         if held(self.directory):
             raise self._busy()
 
-    def ended(self, config: TrainConfig) -> dict[str, Any] | None:
+    def ended(self, config: TrainConfig) -> Summary | None:
         """The summary if there is nothing left to do for ``config``, else None.
 
         Raises RunError if the directory holds a run of another configuration.
@@ -65,8 +51,8 @@ class Run:
         summary = self.summary()
         if summary is None:
             return None
-        self.refuse_other(config, summary.get("config"))
-        return summary if summary.get("status") in ENDED else None
+        self.refuse_other(config, summary.config or None)
+        return summary if summary.ended else None
 
     def refuse_other(self, config: TrainConfig, found: Any) -> None:
         """Raise RunError unless ``found``, a configuration as saved here, is the same run as ``config``."""
@@ -80,20 +66,16 @@ class Run:
                 "delete it or choose another results_dir"
             )
 
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """What summary.json says, or None if it is missing or unreadable."""
         return read_summary(self.directory)
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        self.write_text("summary.json", json.dumps(summary, indent=1) + "\n")
+    def write_summary(self, summary: Summary) -> None:
+        self.write_text("summary.json", summary_text(summary))
 
-    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+    def write_metrics(self, epochs: Sequence[Epoch]) -> None:
         """All of metrics.csv, one row an epoch: never appended to, so it can hold no torn and no double row."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, METRICS, restval="nan", lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        self.write_text("metrics.csv", text.getvalue())
+        self.write_text("metrics.csv", metrics_text(epochs))
 
     def write_text(self, name: str, text: str) -> None:
         write_text(self.directory / name, text)
@@ -102,25 +84,6 @@ class Run:
         return RunError(f"another process works on {self.directory}; wait for it or choose another results_dir")
 
 
-def read_summary(directory: Path) -> dict[str, Any] | None:
-    try:
-        summary = json.loads((directory / "summary.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return summary if isinstance(summary, dict) else None
-
-
-def held(directory: Path) -> bool:
-    try:
-        with open(directory / "lock") as handle:
-            return not _take(handle, fcntl.LOCK_SH)
-    except OSError:
-        return False
-
-
-def _take(handle: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def held(directory: Path) -> bool | None:
+    """Whether a process works on the run in ``directory``; None if that cannot be found out."""
+    return is_owned(directory / LOCK)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas
 
 from ..device.files import write_text
+from .record import COUNTS, METRICS
 from .rows import COLUMNS, chosen, read_metrics, read_runs
-from .run import METRICS
-
-if TYPE_CHECKING:
-    import pandas
-
 
 TEXT = ("dataset", "arch", "method", "variant", "rank", "setting", "status", "device", "torch", "tdcompress")
 
@@ -22,15 +20,13 @@ def read_results(results_dir: Path | str, **filters: Any) -> tuple[pandas.DataFr
     A run is read from its directory where there is one, else from the two tables; so whoever has only the tables, or
     has them and runs of their own, draws the same figures. ``filters`` as in ``read_runs``.
     """
-    import pandas
-
     runs = read_runs(results_dir)
     epochs = read_metrics(runs)[["directory", *METRICS]]
     folder = Path(results_dir)
     if (folder / "summary.csv").is_file() and (folder / "metrics.csv").is_file():
         kept = pandas.read_csv(folder / "summary.csv", dtype=dict.fromkeys(TEXT, str)).reindex(columns=COLUMNS)
         kept = kept.fillna(dict.fromkeys(TEXT, ""))
-        kept_epochs = pandas.read_csv(folder / "metrics.csv")
+        kept_epochs = pandas.read_csv(folder / "metrics.csv").reindex(columns=["directory", *METRICS])
         for table in (kept, kept_epochs):
             table["directory"] = [str(folder / directory) for directory in table["directory"]]
         kept = kept[~kept["directory"].isin(runs["directory"])]
@@ -46,7 +42,8 @@ def write_results(results_dir: Path | str, runs: pandas.DataFrame, epochs: panda
     runs = runs[runs["status"] != "broken"].replace({"status": {"running": "interrupted"}})
     epochs = epochs[epochs["directory"].isin(runs["directory"])]
     written = [folder / "summary.csv", folder / "metrics.csv"]
-    # Counts keep all their digits; of the epochs' many numbers, six say all that a figure shows.
+    # Counts keep all their digits; of the epochs' other numbers, six say all that a figure shows.
+    epochs = epochs.astype(dict.fromkeys(COUNTS, "Int64"))  # which a column with gaps can be, too
     for path, table, digits in zip(written, (runs, epochs), (None, "%.6g"), strict=True):
         relative = [Path(directory).relative_to(folder).as_posix() for directory in table["directory"]]
         text = table.assign(directory=relative).to_csv(index=False, float_format=digits, lineterminator="\n")
@@ -55,7 +52,5 @@ def write_results(results_dir: Path | str, runs: pandas.DataFrame, epochs: panda
 
 
 def _joined(tables: tuple[pandas.DataFrame, pandas.DataFrame]) -> pandas.DataFrame:
-    import pandas
-
     filled = [table for table in tables if not table.empty]
     return pandas.concat(filled, ignore_index=True) if filled else tables[0]

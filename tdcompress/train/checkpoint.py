@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from .. import __version__
 from ..device.archive import Damaged, read
-from ..device.files import sync_directory, write_whole
+from ..device.files import RunError, sync_directory, write_whole
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
+FORMAT = 1  # of what a checkpoint holds; see ``upgraded`` for those before
 
 
 def save(directory: Path, state: dict[str, Any]) -> None:
@@ -21,12 +23,15 @@ def save(directory: Path, state: dict[str, Any]) -> None:
 
     Raises RunError when it cannot be written; the checkpoints already there are then untouched.
     """
-    newest = directory / NAME
-    write_whole(newest, lambda file: torch.save(state, file), keep=directory / PREVIOUS)
+    newest, whole = directory / NAME, state | {"format": FORMAT, "tdcompress": __version__}
+    write_whole(newest, lambda file: torch.save(whole, file), keep=directory / PREVIOUS)
 
 
 def load(directory: Path, log: Callable[[str], Any]) -> dict[str, Any] | None:
-    """The newest checkpoint whose bytes are intact, on the CPU, or None. Raises RunError for one that is not ours."""
+    """The newest checkpoint whose bytes are intact, ``upgraded``, on the CPU, or None.
+
+    Raises RunError for one that is not ours, or a later version's.
+    """
     newest, previous = directory / NAME, directory / PREVIOUS
     state = _read(newest, log)
     if state is not None or not previous.exists():
@@ -38,6 +43,21 @@ def load(directory: Path, log: Callable[[str], Any]) -> dict[str, Any] | None:
         os.replace(previous, newest)
         sync_directory(directory)
     return state
+
+
+def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A checkpoint's ``state``, read from ``path``, as this version writes it. Raises RunError for a later format.
+
+    Format 1: ``counts`` are those of the network that was tested last, and so are two columns of each row.
+    Format 0, of version 0.1.0, has no number and no counts; ``counts`` is then None.
+    """
+    number = state.get("format", 0)
+    if number not in range(FORMAT + 1):
+        raise RunError(
+            f"{path} is of format {number}, written by tdcompress {state.get('tdcompress')}; this is {__version__}, "
+            f"which reads formats up to {FORMAT}: use that version, or delete the file"
+        )
+    return {"counts": None, **state} if number == 0 else state
 
 
 def forget_previous(directory: Path) -> None:
@@ -64,8 +84,10 @@ def _read(path: Path, log: Callable[[str], Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = read(path, archive=True)
+        state = read(path, archive=True)
     except Damaged as error:
         log(str(error))
         return None
-    return state
+    if not isinstance(state, dict):
+        raise RunError(f"{path} is no checkpoint of a run; delete it")
+    return upgraded(state, path)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from ..device.graphs import Recorded
 from ..device.precision import autocast, effective_precision
 from ..device.processes import World
 from ..layers.kinds import factorised
+from ..results.record import Epoch
 from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups
 from .interrupt import StopSignals
@@ -58,13 +59,13 @@ class Learner:
         self.optimizer = build_optimizer(config, groups, device)
         self.scheduler = build_scheduler(config, self.optimizer, batches)
         self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Epoch] = []
         self._open_epoch(0)
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors; ``restore`` of it goes on as if nothing had been in between."""
         return {
-            "rows": self.rows,
+            "rows": [asdict(row) for row in self.rows],
             "epoch": self.epoch,
             "batch": self.batch,
             "lr": self.lr,
@@ -79,7 +80,8 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.rows = state["rows"]
+        """Become what ``state`` of an equal learner said. Raises all kinds of errors for one of another."""
+        self.rows = [Epoch.of(row) for row in state["rows"]]
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.lr, self.seconds = state["lr"], state["seconds"]
         if self.world.first:  # the sums so far are counted once
@@ -152,7 +154,11 @@ class Learner:
                     return None
         return self.world.total(loss_sum).item() / len(data), self.world.total(correct).item() / len(data)
 
-    def close_epoch(self, row: dict[str, Any]) -> bool:
+    def has_just_shrunk(self) -> bool:
+        """Whether ranks were cut since the last epoch was tested."""
+        return self.shrinkage is not None and self.shrinkage.wanted(self.model, self.epoch) is not None
+
+    def close_epoch(self, row: Epoch) -> bool:
         """Record the epoch that has ended and move on to the next. Whether the network is smaller now."""
         self.rows = [*self.rows, row]
         if self.scheduler and self.step_scheduler is None:
@@ -160,9 +166,10 @@ class Learner:
                 # Torch misses an optimizer step before this one if the epoch's steps were all before a resume.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 # A plateau is looked for in the training loss: the test set decides nothing here.
-                self.scheduler.step(*([row["train_loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
+                loss: list[Any] = [row.train_loss] if isinstance(self.scheduler, ReduceLROnPlateau) else []
+                self.scheduler.step(*loss)
         self._open_epoch(self.epoch + 1)
-        if self.shrinkage is None or not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])):
+        if self.shrinkage is None or not row.finite:
             return False
         wanted = self.shrinkage.wanted(self.model, self.epoch)
         if wanted is None:

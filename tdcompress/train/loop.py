@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..config.schema import TrainConfig
 from ..data.batches import Batches
 from ..device.memory import peak_memory
 from ..results.identity import plain
+from ..results.record import Epoch, Summary
 from ..results.run import Run
 from . import checkpoint
 from .interrupt import StopSignals
@@ -21,53 +23,82 @@ from .stability import degeneracy
 from .watch import Scalars, profiled
 
 Log = Callable[[str], Any]
-
+Counts = dict[str, Any]  # of a network: those fields of a summary that say how large it is, and what its layers hold
 
 _TEST_BATCH = {"cpu": 250, "cuda": 1000}  # images; larger ones gain nothing there and cost memory
+_UNKNOWN: Counts = {
+    **dict.fromkeys(("parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs")),
+    "layers": [],
+}
 
 
 class Loop:
-    """Epoch after epoch, each one on disk before the next begins."""
+    """Goes on with a run to its end.
+
+    ``learner`` is at the step where it goes on, ``summary`` says what will not change; ``count`` gives the counts of
+    the learner's network (see ``compression.counts.count``), ``tested`` those that the network of the last epoch had
+    when it was tested, None where nobody wrote them down.
+    """
 
     def __init__(
-        self, config: TrainConfig, run: Run, learner: Learner, summary: dict[str, Any], stop: StopSignals, log: Log
+        self,
+        config: TrainConfig,
+        run: Run,
+        learner: Learner,
+        summary: Summary,
+        count: Callable[[], Mapping[str, Any]],
+        tested: Counts | None,
+        stop: StopSignals,
+        log: Log,
     ) -> None:
         self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
-        self.summary = summary
+        self.summary, self.count = summary, count
+        self.counts = self._counted()
+        self.tested = tested if tested is not None else _UNKNOWN if learner.has_just_shrunk() else self.counts
         self.profiled = False
         watched = config.tensorboard and learner.world.first
         self.scalars = Scalars(run.directory, learner.epoch + 1) if watched else None
 
-    def until_ended(
-        self, train_data: Batches, test_data: Batches, counts: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
+    def until_ended(self, train_data: Batches, test_data: Batches) -> Summary:
+        """The summary once the run is finished or has diverged. Raises ``Interrupted`` upon a signal."""
+        self.log(title(replace(self.summary, **self.counts)))
         if self.config.init_from is not None:
-            self.summary["initial_test_accuracy"] = self._initial_accuracy(test_data)
+            self.summary = replace(self.summary, initial_test_accuracy=self._initial_accuracy(test_data))
         self._write()
-        while self.summary["status"] == "running":
-            row = self._epoch(train_data, test_data)
-            if row is not None:
-                smaller = self.learner.close_epoch(row)
-                self.log(_line(row, self.config.epochs))
-                if smaller:
-                    self.summary |= counts()
-                    self.log(f"cut to {self.summary['parameters']:,} parameters, {self.summary['macs']:,} MACs")
-                if self.scalars is not None:
-                    self.scalars.add(row)
-            if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
-                state = {"config": plain(self.config), **self.learner.state()}
-                if self.learner.world.first:
-                    checkpoint.save(self.run.directory, state)
+        while self.summary.status == "running":
+            epoch = self._epoch(train_data, test_data)
+            if epoch is not None:
+                self._close(epoch)
+            if self._status() != "diverged" and self.learner.world.first:  # such weights are worth no checkpoint
+                state = {"config": plain(self.config), "counts": self.tested, **self.learner.state()}
+                checkpoint.save(self.run.directory, state)
             self._write()
+        said = f"{self.run.directory}: {outcome(self.summary)}"
         if self.stop.number is not None:
-            raise self.stop.interrupted(f"{self.run.directory}: {outcome(self.summary)}")
-        self.log(f"{self.run.directory}: {outcome(self.summary)}")
+            raise self.stop.interrupted(said)
+        self.log(said)
         return self.summary
+
+    def _close(self, epoch: Epoch) -> None:
+        """Move on to the next epoch, perhaps with a smaller network."""
+        self.tested = self.counts
+        shrunk = self.learner.close_epoch(epoch)
+        self.log(_line(epoch, self.config.epochs))
+        if shrunk:
+            self.counts = self._counted()
+            self.log(f"cut to {self.counts['parameters']:,} parameters, {self.counts['macs']:,} MACs")
+        if self.scalars is not None:
+            self.scalars.add(epoch)
+
+    def _counted(self) -> Counts:
+        report = self.count()
+        return {key: report[key] for key in _UNKNOWN}
 
     def _initial_accuracy(self, test_data: Batches) -> float | None:
         """On the test set, of the weights that training starts from."""
         if self.learner.epoch or self.learner.batch:
-            return (self.run.summary() or {}).get("initial_test_accuracy")
+            before = self.run.summary()
+            return before.initial_test_accuracy if before is not None else None
         tested = self._test(test_data)
         if tested is None:
             return None
@@ -80,14 +111,14 @@ class Loop:
 
     def _status(self) -> str:
         rows = self.learner.rows
-        if rows and not (math.isfinite(rows[-1]["train_loss"]) and math.isfinite(rows[-1]["test_loss"])):
+        if rows and not rows[-1].finite:
             return "diverged"
         if self.learner.epoch == self.config.epochs:
             return "finished"
         return "running" if self.stop.number is None else "interrupted"
 
-    def _epoch(self, train_data: Batches, test_data: Batches) -> dict[str, Any] | None:
-        """The rest of an epoch and its row of metrics.csv, or None if stopped before its end."""
+    def _epoch(self, train_data: Batches, test_data: Batches) -> Epoch | None:
+        """The rest of an epoch, or None if stopped before its end."""
         learner, device = self.learner, self.learner.device
         watched = None
         if self.config.profile and not self.profiled and learner.batch < learner.batches:
@@ -103,58 +134,67 @@ class Loop:
             tested = self._test(test_data)
         if tested is None:
             return None
-        return {
-            "epoch": learner.epoch + 1,
-            "lr": learner.lr,
-            "train_loss": trained[0],
-            "train_accuracy": trained[1],
-            "test_loss": tested[0],
-            "test_accuracy": tested[1],
-            "train_seconds": learner.seconds,
-            "test_seconds": time.perf_counter() - began,
-            "images_per_second": len(train_data) / learner.seconds,
-            "peak_memory_mb": peak_memory(device),
-            "degeneracy": degeneracy(learner.model),
-        }
+        return Epoch(
+            epoch=learner.epoch + 1,
+            lr=learner.lr,
+            train_loss=trained[0],
+            train_accuracy=trained[1],
+            test_loss=tested[0],
+            test_accuracy=tested[1],
+            train_seconds=learner.seconds,
+            test_seconds=time.perf_counter() - began,
+            images_per_second=len(train_data) / learner.seconds,
+            peak_memory_mb=peak_memory(device),
+            degeneracy=degeneracy(learner.model),
+            parameters=self.counts["parameters"],
+            macs=self.counts["macs"],
+        )
 
     def _write(self) -> None:
         """metrics.csv, then summary.json, of the rows that the checkpoint has."""
         rows = self.learner.rows
-        accuracies = [row["test_accuracy"] for row in rows if math.isfinite(row["test_accuracy"])]
-        self.summary |= {
-            "status": self._status(),
-            "epochs_done": len(rows),
-            "test_accuracy": accuracies[-1] if len(accuracies) == len(rows) > 0 else None,
-            "best_test_accuracy": max(accuracies, default=None),
-            "train_seconds_per_epoch": statistics.median(row["train_seconds"] for row in rows) if rows else None,
-        }
+        alike = rows
+        if self.learner.shrinkage is not None:
+            alike = [row for row in rows if (row.parameters, row.macs) == (rows[-1].parameters, rows[-1].macs)]
+        last = rows[-1].test_accuracy if rows else math.nan
+        self.summary = replace(
+            self.summary,
+            **self.tested,
+            status=self._status(),
+            epochs_done=len(rows),
+            test_accuracy=last if math.isfinite(last) else None,
+            best_test_accuracy=max((a for a in (row.test_accuracy for row in alike) if math.isfinite(a)), default=None),
+            train_seconds_per_epoch=statistics.median(row.train_seconds for row in rows) if rows else None,
+        )
         if self.learner.world.first:
-            if self.summary["status"] == "finished":  # before the summary says so: nobody comes back after that
+            if self.summary.status == "finished":  # before the summary says so: nobody comes back after that
                 checkpoint.forget_previous(self.run.directory)
             self.run.write_metrics(rows)
             self.run.write_summary(self.summary)
 
 
-def title(summary: dict[str, Any]) -> str:
-    method = summary["method"] if summary["rank"] is None else f"{summary['method']} rank {summary['rank']}"
+def title(summary: Summary) -> str:
+    """What is trained on what, in a line."""
+    method = summary.method if summary.rank is None else f"{summary.method} rank {summary.rank}"
     return (
-        f"{summary['arch']} {method} on {summary['dataset']}, seed {summary['seed']}: "
-        f"{summary['parameters']:,} parameters ({summary['compression_ratio']:.1f}x fewer than dense), "
-        f"{summary['macs']:,} MACs, {summary['device']}, {summary['precision']}"
+        f"{summary.arch} {method} on {summary.dataset}, seed {summary.seed}: "
+        f"{summary.parameters:,} parameters ({summary.compression_ratio:.1f}x fewer than dense), "
+        f"{summary.macs:,} MACs, {summary.device}, {summary.precision}"
     )
 
 
-def _line(row: dict[str, Any], epochs: int) -> str:
+def outcome(summary: Summary) -> str:
+    """How a run ended, in a line."""
+    if summary.status == "interrupted":
+        return f"interrupted; the same command goes on from epoch {summary.epochs_done + 1}"
+    if summary.status == "diverged":
+        return f"diverged in epoch {summary.epochs_done}: the loss is not a number; try a smaller lr"
+    return "finished" if summary.test_accuracy is None else f"finished, test accuracy {summary.test_accuracy:.2%}"
+
+
+def _line(row: Epoch, epochs: int) -> str:
     return (
-        f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}  lr {row['lr']:.3g}  loss {row['train_loss']:.4f}  "
-        f"train {row['train_accuracy']:.2%}  test {row['test_accuracy']:.2%}  "
-        f"{row['train_seconds']:.1f} s  {row['images_per_second']:,.0f} images/s"
+        f"epoch {row.epoch:{len(str(epochs))}}/{epochs}  lr {row.lr:.3g}  loss {row.train_loss:.4f}  "
+        f"train {row.train_accuracy:.2%}  test {row.test_accuracy:.2%}  "
+        f"{row.train_seconds:.1f} s  {row.images_per_second:,.0f} images/s"
     )
-
-
-def outcome(summary: dict[str, Any]) -> str:
-    if summary["status"] == "interrupted":
-        return f"interrupted; the same command goes on from epoch {summary['epochs_done'] + 1}"
-    if summary["status"] == "diverged":
-        return f"diverged in epoch {summary['epochs_done']}: the loss is not a number; try a smaller lr"
-    return f"finished, test accuracy {summary['test_accuracy']:.2%}"

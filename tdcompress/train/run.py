@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -18,11 +17,11 @@ from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
 from ..data.datasets import datasets
 from ..device.files import RunError
 from ..device.machine import choose_device, device_name, set_up
-from ..device.memory import forget_peak, peak_memory
-from ..device.precision import autocast, compute_dtype, effective_precision
+from ..device.memory import forget_peak, is_out_of_memory, peak_memory
+from ..device.precision import autocast, effective_precision
 from ..device.processes import World, joined
-from ..device.rates import device_rates
 from ..results.identity import arch_name, dataset_name, identity, method_name, plain
+from ..results.record import Summary
 from ..results.run import Run
 from ..results.version import version
 from ..tensor.errors import ConfigError
@@ -30,14 +29,13 @@ from ..tensor.rank import Budget
 from . import checkpoint
 from .interrupt import StopSignals
 from .learner import Learner
-from .loop import Log, Loop, outcome, title
-from .network import network
-from .weights import Weights
+from .loop import Log, Loop, outcome
+from .network import fitting, initial, restored
 
 _APART = 1_000_003  # between the random numbers of one process and the next
 
 
-def train(config: TrainConfig, run: Run, log: Log = print) -> dict[str, Any]:
+def train(config: TrainConfig, run: Run, log: Log = print) -> Summary:
     """Train the network of ``config`` in ``run``'s directory and return its summary; ``log`` takes lines.
 
     A run that has ended is not repeated; a broken one goes on from its checkpoint. Several processes that ``torchrun``
@@ -49,7 +47,7 @@ def train(config: TrainConfig, run: Run, log: Log = print) -> dict[str, Any]:
         return _prepared(config, run, world, log)
 
 
-def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> dict[str, Any]:
+def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> Summary:
     device = choose_device(validate(config).device)
     config = replace(config, precision=_precision(config.precision, run, device))
     ended = world.told(run.ended(config))
@@ -62,7 +60,7 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> dict[str
     try:
         return _train(config, run, device, world, log)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         asked = (str(error).splitlines() or ["of the machine"])[0].split(". GPU")[0]
     # Raised out here, where the error before it is gone: its traceback would keep the network of a sweep's failed run.
@@ -79,26 +77,26 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
     """
     if name != "auto":
         return name
-    begun = (run.summary() or {}).get("precision")
-    return begun if begun in PRECISIONS else effective_precision(name, device)
+    begun = run.summary()
+    if begun is not None and begun.precision in PRECISIONS:
+        return begun.precision
+    return effective_precision(name, device)
 
 
-def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> dict[str, Any]:
+def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> Summary:
     train_data, test_data, classes = datasets(config.dataset, device, log)
-    shape = (train_data.in_channels, train_data.image_size, train_data.image_size)
+    sizes = (train_data.in_channels, train_data.image_size, classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
-    if state is not None:
+    if state is None:
+        model, image = initial(config, device, sizes=sizes)
+    else:
         run.refuse_other(config, state.get("config"))
-    rates = device_rates(device, compute_dtype(config.precision))
-    torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
-    with _fitting(run, state):
-        trained = Weights(str(run.directory), state["model"], None) if state is not None else None
-        model = network(config, train_data.in_channels, classes, train_data.image_size, rates, trained)
+        model, image = restored(config, device, run.directory, state, sizes)
     model = model.to(device).to(memory_format=torch.channels_last)
     set_up(device)
     forget_peak(device)
-    report = count(model, shape)
-    shrinkage = _shrinkage(config, report["dense_parameters"])
+    counts = partial(count, model, image)
+    shrinkage = _shrinkage(config, counts()["dense_parameters"])
     if shrinkage is not None and world.size > 1:
         raise ConfigError(f"rank={config.rank} changes the ranks while training, which one process alone can do")
     learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage)
@@ -109,18 +107,16 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
         if ended is not None:
             return ended
         if state is not None:
-            with _fitting(run, state):
+            with fitting(run.directory):
                 learner.restore(state)
             log(f"{run.directory}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
         elif tunable(model):
             images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
             tune(model, images, autocast(device, config.precision))
             use_plans(model, world.told(plans(model)))
-        summary = _first_summary(config, device) | _counts(count(model, shape))
-        summary["processes"] = world.size
-        log(title(summary))
-        loop = Loop(config, run, learner, summary, stop, log)
-        return loop.until_ended(train_data, test_data, lambda: _counts(count(model, shape)))
+        tested = state["counts"] if state is not None else None
+        loop = Loop(config, run, learner, _first_summary(config, device, world), counts, tested, stop, log)
+        return loop.until_ended(train_data, test_data)
 
 
 def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
@@ -129,45 +125,18 @@ def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
     return Shrinkage(int(config.rank.parameters(dense)), config.epochs, tuple(layer_ranks(config.method)))
 
 
-@contextmanager
-def _fitting(run: Run, state: dict[str, Any] | None) -> Iterator[None]:
-    """What goes wrong inside is the fault of the checkpoint's ``state``, if there is one."""
-    try:
-        yield
-    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
-        if state is None or _is_out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{run.directory}: the checkpoint does not fit this network ({reason}); delete it") from None
-
-
-_COUNTS = ("parameters", "dense_parameters", "compression_ratio", "macs", "dense_macs", "layers")
-
-
-def _counts(report: dict[str, Any]) -> dict[str, Any]:
-    return {key: report[key] for key in _COUNTS}
-
-
-def _first_summary(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    return {
-        "status": "running",
-        "dataset": dataset_name(config),
-        "arch": arch_name(config),
-        "method": method_name(config.method),
-        "rank": identity(plain(config))["rank"],
-        "seed": config.seed,
-        "epochs_done": 0,
-        "epochs": config.epochs,
-        "device": device_name(device),
-        "precision": config.precision,
-        "versions": {
-            "torch": torch.__version__,
-            "tdcompress": version(),
-            "python": platform.python_version(),
-        },
-        "config": plain(config),
-    }
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+def _first_summary(config: TrainConfig, device: torch.device, world: World) -> Summary:
+    """What is known before the first step, and will not change."""
+    return Summary(
+        dataset=dataset_name(config),
+        arch=arch_name(config),
+        method=method_name(config.method),
+        rank=identity(plain(config))["rank"],
+        seed=config.seed,
+        epochs=config.epochs,
+        device=device_name(device),
+        precision=config.precision,
+        processes=world.size,
+        versions={"torch": str(torch.__version__), "tdcompress": version(), "python": platform.python_version()},
+        config=plain(config),
+    )

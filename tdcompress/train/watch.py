@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.profiler import ProfilerActivity, profile
 
+from ..results.record import METRICS, Epoch, cells
 from ..tensor.errors import ConfigError
 
 T = TypeVar("T")
@@ -25,9 +28,6 @@ def bar(steps: Iterable[T], title: str, done: int, total: int) -> Iterable[T]:
 
 
 def _drawn(steps: Iterable[T], title: str, done: int, total: int) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task(title, completed=done, total=total)
@@ -80,9 +80,9 @@ class Scalars:
 
         self.writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first)
 
-    def add(self, row: Mapping[str, float]) -> None:
+    def add(self, epoch: Epoch) -> None:
         """Write one epoch's row, to be seen at once."""
-        for column, value in row.items():
+        for column, value in zip(METRICS, cells(epoch), strict=True):
             if column != "epoch":
-                self.writer.add_scalar(column, value, int(row["epoch"]))
+                self.writer.add_scalar(column, value, epoch.epoch)
         self.writer.flush()

@@ -1,4 +1,4 @@
-"""Weights to start from, and the network that a configuration makes of them."""
+"""Weights to start from: what a file holds, and whether it fits a network."""
 
 from __future__ import annotations
 
@@ -90,6 +90,7 @@ def read_weights(source: str) -> Weights:
     held: Any = read(path)
     config = None
     if isinstance(held, dict) and isinstance(held.get("config"), dict):
+        held = checkpoint.upgraded(held, path)
         held, config = held.get("model"), held["config"]
     elif isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
         held = held["state_dict"]

@@ -215,5 +215,5 @@ def test_a_streamed_run_broken_anywhere_is_the_run_from_memory(images, tmp_path,
         with pytest.raises(Interrupted):
             train(broken, run_of(broken), print)
     monkeypatch.undo()
-    assert train(broken, run_of(broken), print)["epochs_done"] == 2
+    assert train(broken, run_of(broken), print).epochs_done == 2
     assert numbers(broken).equals(numbers(config))

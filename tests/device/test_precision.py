@@ -118,14 +118,14 @@ def test_a_run_says_its_precision_and_is_found_again_on_another_cpu(monkeypatch,
     pretend(monkeypatch, avx512_bf16=True)
     lines = []
     summary = train(config, run_of(config), lines.append)
-    assert summary["precision"] == summary["config"]["precision"] == "bf16"
+    assert summary.precision == summary.config["precision"] == "bf16"
     assert lines[0].endswith(", bf16")
     pretend(monkeypatch)
     assert train(config, run_of(config), lines.append) == summary
     assert lines[-1].endswith("not run again")
     apart = replace(config, precision="fp32")
     assert run_of(apart).directory != run_of(config).directory
-    assert train(apart, run_of(apart), lines.append)["precision"] == "fp32"
+    assert train(apart, run_of(apart), lines.append).precision == "fp32"
 
 
 def test_a_broken_run_never_changes_its_precision(monkeypatch, config):
@@ -135,7 +135,7 @@ def test_a_broken_run_never_changes_its_precision(monkeypatch, config):
     rewrite = json.loads((run.directory / "summary.json").read_text()) | {"status": "interrupted"}
     (run.directory / "summary.json").write_text(json.dumps(rewrite))
     pretend(monkeypatch, avx512_bf16=True)
-    assert train(config, run, print)["precision"] == "fp32"
+    assert train(config, run, print).precision == "fp32"
     with pytest.raises(RunError, match=r"another configuration \(precision: fp32 there, bf16 asked\)"):
         train(replace(config, precision="bf16"), run, print)
 

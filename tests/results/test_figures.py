@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -168,7 +169,7 @@ def test_files(tmp_path):
 def test_no_name_leads_a_figure_out_of_its_folder(tmp_path):
     for seed, device in enumerate(("../../a/CPU", "another")):
         run = make(tmp_path / "results", device=device, seed=seed)
-        run.write_summary(run.summary() | dict.fromkeys(("dataset", "arch", "rank"), "../../../evil"))
+        run.write_summary(replace(run.summary(), **dict.fromkeys(("dataset", "arch", "rank"), "../../../evil")))
     written = plot_all(tmp_path / "results", ["png"])
     assert len(written) >= 3 and all(path.parent == tmp_path / "results/figures" for path in written)
     assert all("/" not in path.name and path.is_file() for path in written)

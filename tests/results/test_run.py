@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig, validate
 from tdcompress.device.files import RunError
 from tdcompress.results.identity import differences, identity, plain, run_directory, typed
+from tdcompress.results.record import METRICS, Epoch, Summary
 from tdcompress.results.rows import read_metrics, read_runs
-from tdcompress.results.run import METRICS, Run
+from tdcompress.results.run import Run
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.train import checkpoint
 
@@ -31,15 +32,14 @@ BASELINE = TrainConfig(dataset=DatasetConfig("mnist"), arch=ArchConfig("vgg16"),
 
 
 def row(epoch, **values):
-    return dict.fromkeys(METRICS, 0.1 + epoch) | {"epoch": epoch} | values
+    return replace(Epoch(epoch, *[0.1 + epoch] * (len(METRICS) - 1)), parameters=10 * epoch, macs=100, **values)
 
 
 def write_run(directory, epochs=2, **values):
     dataset, arch, variant, seed = directory.parts[-4:]
-    summary = {"dataset": dataset, "arch": arch, "method": variant.split("-")[0], "rank": "8", "seed": int(seed[4:])}
-    summary |= {"status": "finished", "epochs": epochs, "epochs_done": epochs, "test_accuracy": 0.9, **values}
+    summary = Summary("finished", dataset, arch, variant.split("-")[0], "8", int(seed[4:]), epochs, epochs)
     run = Run(directory)
-    run.write_summary(summary)
+    run.write_summary(replace(summary, **{"test_accuracy": 0.9, **values}))
     run.write_metrics([row(epoch + 1) for epoch in range(epochs)])
     return run
 
@@ -154,7 +154,7 @@ def test_a_checked_rank_is_saved_as_a_number_or_text_and_read_again(rank, saved,
 
 def test_another_configuration_in_the_directory_is_refused(tmp_path):
     run = write_run(tmp_path / "runs/mnist/vgg16/tt-8/seed0", config=plain(BASELINE))
-    assert run.ended(BASELINE)["status"] == "finished"
+    assert run.ended(BASELINE).status == "finished"
     with pytest.raises(RunError, match=r"another configuration \(lr: 0.05 there, 0.1 asked\)"):
         run.ended(replace(BASELINE, lr=0.1))
 
@@ -272,7 +272,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
-    assert checkpoint.load(tmp_path, print) == {"step": 1}
+    assert checkpoint.load(tmp_path, print)["step"] == 1
 
 
 def test_a_results_directory_that_cannot_be_made(tmp_path):
@@ -287,7 +287,7 @@ def test_a_folder_where_a_file_should_be(tmp_path, name):
     run = Run(tmp_path, {".hydra/config.yaml": "lr: 0.1\n"})
     with pytest.raises(RunError, match=r"cannot (make|write) .*: Is a directory") as error, run.locked():  # noqa: PT012
         run.write_metrics([row(1)])
-        run.write_summary({"status": "running"})
+        run.write_summary(Summary())
     assert "\n" not in str(error.value)
     assert (tmp_path / name / "mine").is_dir()
     assert not list(tmp_path.rglob("*.part"))
@@ -311,7 +311,7 @@ def test_without_permission_to_write(nobody):
     with pytest.raises(RunError, match=r"cannot make .*: Permission denied; .*give permission"), Run(nobody).locked():
         pass
     with pytest.raises(RunError, match=r"cannot write .*summary\.json: Permission denied"):
-        Run(nobody).write_summary({})
+        Run(nobody).write_summary(Summary())
     assert not list(nobody.iterdir())
 
 

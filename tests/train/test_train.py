@@ -20,8 +20,9 @@ from tdcompress.data.sources import DATASETS, load
 from tdcompress.device.files import RunError
 from tdcompress.models import build as archs
 from tdcompress.results.identity import run_directory
+from tdcompress.results.record import METRICS
 from tdcompress.results.rows import read_runs
-from tdcompress.results.run import METRICS, Run
+from tdcompress.results.run import Run
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.train import checkpoint
@@ -113,12 +114,12 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert table.degeneracy.isna().all()  # no hyperedge in this format
     assert (table[CLOCKS] > 0).all(axis=None)
     assert (table.train_accuracy * 100 % 1).abs().max() < 1e-9  # of 100 images
-    assert json.loads((run.directory / "summary.json").read_text()) == summary
-    assert summary["status"] == "finished"
-    assert summary["test_accuracy"] == table.test_accuracy.iloc[-1]
-    assert summary["train_seconds_per_epoch"] == table.train_seconds.median()
-    assert summary["parameters"] < summary["dense_parameters"]
-    assert summary["config"]["lr"] == 0.05
+    assert json.loads((run.directory / "summary.json").read_text()) == summary.values()
+    assert summary.status == "finished"
+    assert summary.test_accuracy == table.test_accuracy.iloc[-1]
+    assert summary.train_seconds_per_epoch == table.train_seconds.median()
+    assert summary.parameters < summary.dense_parameters
+    assert summary.config["lr"] == 0.05
     assert len([line for line in lines if line.startswith("epoch")]) == 2
     runs = read_runs(tmp_path)
     assert runs.loc[0, ["method", "rank", "status", "epochs_done"]].tolist() == ["tt", "3", "finished", 2]
@@ -131,7 +132,7 @@ def test_an_ended_run_is_not_repeated(tmp_path, monkeypatch):
     lines = []
     assert train(config, run_of(config), lines.append) == summary
     assert len(lines) == 1
-    assert lines[0].endswith(f"test accuracy {summary['test_accuracy']:.2%}; not run again")
+    assert lines[0].endswith(f"test accuracy {summary.test_accuracy:.2%}; not run again")
     with pytest.raises(RunError, match="another configuration"):
         train(replace(config, lr=0.1), run_of(config), print)
 
@@ -151,7 +152,7 @@ def test_a_run_is_the_same_where_rates_are_measured_first(tmp_path, monkeypatch)
         torch.rand(draws)
         return Rates()
 
-    monkeypatch.setattr("tdcompress.train.run.device_rates", measuring)
+    monkeypatch.setattr("tdcompress.train.network.device_rates", measuring)
     tables = []
     for draws in (0, 5):
         config = config_in(tmp_path / str(draws), epochs=1)
@@ -180,7 +181,7 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim
         epoch = (step - 1) // 4 + 1
         assert str(interrupted).endswith(f"interrupted; the same command goes on from epoch {epoch}")
         assert read_runs(broken.results_dir).loc[0, ["status", "epochs_done"]].tolist() == ["interrupted", epoch - 1]
-    assert train(broken, run_of(broken), print)["status"] == "finished"
+    assert train(broken, run_of(broken), print).status == "finished"
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
 
 
@@ -190,13 +191,13 @@ def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
     lines = []
     whole = train(config, run_of(config), lines.append)
     assert sum(line.startswith("cut to ") for line in lines) == 1  # after the first of three
-    assert whole["compression_ratio"] == pytest.approx(8, rel=0.05)
+    assert whole.compression_ratio == pytest.approx(8, rel=0.05)
     broken = replace(config, results_dir=str(tmp_path / "broken"))
     for _ in range(5):
         stopped(broken, monkeypatch, 1)
     ended = train(broken, run_of(broken), print)
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
-    assert [layer["ranks"] for layer in ended["layers"]] == [layer["ranks"] for layer in whole["layers"]]
+    assert [layer["ranks"] for layer in ended.layers] == [layer["ranks"] for layer in whole.layers]
 
 
 def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
@@ -206,7 +207,7 @@ def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
     stopped(config, monkeypatch, 2)  # the first is for measuring
     saved = json.loads((run_of(config).directory / "summary.json").read_text())["layers"]
     monkeypatch.setattr(tuning, "seconds", None)  # measured once is enough
-    assert train(config, run_of(config), print)["layers"] == saved
+    assert train(config, run_of(config), print).layers == saved
     assert any(layer["plan"].startswith("(") for layer in saved)  # a merge first, which the model had not chosen
 
 
@@ -222,7 +223,7 @@ def test_stopped_while_testing_and_at_the_very_end(tmp_path, monkeypatch):
 
     with pytest.raises(Interrupted, match="finished"):  # so that a sweep ends too
         train(broken, run_of(broken), log)
-    assert run_of(broken).summary()["status"] == "finished"
+    assert run_of(broken).summary().status == "finished"
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
 
 
@@ -303,7 +304,7 @@ def test_broken_at_any_write_equals_uninterrupted(tmp_path, how, code, moments):
     whole = checkpoint.load(runs[0].directory, print)
     for moment, run in runs.items():
         assert metrics(run).equals(metrics(runs[0])), moment
-        assert run.summary()["status"] == "finished"
+        assert run.summary().status == "finished"
         assert {path.name for path in run.directory.iterdir()} == LEFT
         state = checkpoint.load(run.directory, print)
         assert state["epoch"] == 2
@@ -347,9 +348,9 @@ def test_a_run_that_diverges_stops_and_says_so(tmp_path, rank):
     config = config_in(tmp_path, rank=rank, lr=1e30, epochs=2)
     lines = []
     summary = train(config, run_of(config), lines.append)
-    assert summary["status"] == "diverged"
-    assert summary["epochs_done"] == 1
-    assert summary["test_accuracy"] is None
+    assert summary.status == "diverged"
+    assert summary.epochs_done == 1
+    assert summary.test_accuracy is None
     assert lines[-1].endswith("diverged in epoch 1: the loss is not a number; try a smaller lr")
     assert metrics(run_of(config)).epoch.tolist() == [1]
     assert train(config, run_of(config), lines.append) == summary
@@ -415,7 +416,7 @@ def test_no_step_reads_from_the_device(tmp_path, monkeypatch):
     for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, watched(getattr(torch.Tensor, name)))
     config = config_in(tmp_path, epochs=1)
-    assert train(config, run_of(config), print)["status"] == "finished"
+    assert train(config, run_of(config), print).status == "finished"
 
 
 def test_on_a_terminal_a_bar_is_drawn_and_every_step_taken(monkeypatch, capsys):

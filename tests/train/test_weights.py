@@ -21,6 +21,7 @@ from tdcompress.device.files import RunError
 from tdcompress.layers.base import Factorised
 from tdcompress.models.build import build
 from tdcompress.results.identity import run_directory
+from tdcompress.results.record import Summary
 from tdcompress.results.run import Run
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS
@@ -50,7 +51,7 @@ DENSE = TrainConfig(
 def dense(tmp_path_factory, one_thread) -> TrainConfig:
     """The configuration of a trained run; its folder is ``folder(dense)``."""
     config = replace(DENSE, results_dir=str(tmp_path_factory.mktemp("dense")))
-    assert train(config, Run(folder(config)), print)["test_accuracy"] > 0.85
+    assert train(config, Run(folder(config)), print).test_accuracy > 0.85
     return config
 
 
@@ -90,10 +91,10 @@ def test_decomposed_at_a_generous_rank_then_fine_tuned(dense: TrainConfig, tmp_p
     again = outputs(tuned)
     torch.testing.assert_close(again[0], outputs(config)[0], rtol=1e-4, atol=1e-4)
     summary = train(tuned, Run(folder(tuned)), print)
-    assert summary["initial_test_accuracy"] == pytest.approx(again[1], abs=0.01)
-    assert summary["initial_test_accuracy"] > accuracy - 0.1
-    assert summary["test_accuracy"] > summary["initial_test_accuracy"] - 0.02
-    assert summary["compression_ratio"] > 1
+    assert summary.initial_test_accuracy == pytest.approx(again[1], abs=0.01)
+    assert summary.initial_test_accuracy > accuracy - 0.1
+    assert summary.test_accuracy > summary.initial_test_accuracy - 0.02
+    assert summary.compression_ratio > 1
 
 
 def test_dense_weights_go_on_as_they_are(dense: TrainConfig):
@@ -150,7 +151,7 @@ def test_broken_before_its_first_step_and_after_it(dense: TrainConfig, tmp_path:
     Path(source).unlink()  # what it held is in the run's own checkpoint now
     summary = train(broken, Run(folder(broken)), print)
     for key in ("initial_test_accuracy", "test_accuracy", "status"):
-        assert summary[key] == whole[key]
+        assert getattr(summary, key) == getattr(whole, key)
     assert any(isinstance(layer, Factorised) for layer in load(folder(broken)).factorised.modules())
 
 
@@ -252,12 +253,12 @@ def test_the_verb_and_what_follows_it(tdc, tmp_path: Path, dense: TrainConfig):
     code, out, err = tdc(f"train init_from={file} epochs=1 batch_size=50 lr=0.01")
     assert (code, err) == (0, "")
     (path,) = tmp_path.glob("results/runs/digits/lenet/tucker-vbmf-*/seed0/summary.json")
-    summary = json.loads(path.read_text())
-    ranks = {layer["name"]: layer["ranks"] for layer in summary["layers"] if layer["ranks"]}
+    summary = Summary.of(json.loads(path.read_text()))
+    ranks = {layer["name"]: layer["ranks"] for layer in summary.layers if layer["ranks"]}
     for name, cores in weights.cores.items():
         assert sorted(ranks[name].values()) == sorted(cores["core"].shape)
-    assert summary["config"]["method"]["kernel"] == "separate" and summary["config"]["arch"]["width"] == 0.125
-    assert summary["initial_test_accuracy"] > 0.3 and summary["test_accuracy"] > 0.8
+    assert summary.config["method"]["kernel"] == "separate" and summary.config["arch"]["width"] == 0.125
+    assert summary.initial_test_accuracy > 0.3 and summary.test_accuracy > 0.8
 
     code, out, err = tdc(f"train init_from={file} epochs=1 batch_size=50 lr=0.01")
     assert code == 0 and "not run again" in out

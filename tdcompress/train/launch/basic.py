@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ...config.schema import LauncherConfig
+from ...results.record import Summary
 from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ..run import train
 from .job import Ended, Job, Log
 
 
-def carried_out(job: Job, log: Log) -> dict[str, Any]:
+def carried_out(job: Job, log: Log) -> Summary:
     """Make the run of ``job`` in its directory; returns its summary, and raises what ``train`` raises."""
     return train(job.config, Run(job.directory, job.files), log)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.schema import TrainConfig
+from ...results.record import Summary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a run to end after its step."""
@@ -36,5 +37,5 @@ class Job:
         return "/".join(self.directory.parts[-2:])
 
 
-Ended = Callable[[Job, "dict[str, Any] | Exception"], Any]
+Ended = Callable[[Job, Summary | Exception], Any]
 """Called as each run ends, with its summary, or with the error because of which there is none."""

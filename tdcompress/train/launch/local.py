@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import Any
 
 from ...config.schema import LauncherConfig
 from ...device.files import RunError
+from ...results.record import Summary
 from ...results.run import Run
+from ...tensor.errors import ConfigError
 from ..interrupt import StopSignals
 from .job import SIGNALS, Ended, Job, Log
 
@@ -24,7 +25,10 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
 
     A run's lines go to ``log`` behind its name. A signal is passed on to every process, no further run begins, and
     ``Interrupted`` is raised when all have ended after their step. A second signal more than a second later kills them.
+    Raises ``ConfigError`` on Windows, where no signal reaches one process alone.
     """
+    if sys.platform == "win32":
+        raise ConfigError("launcher=local needs the signals of Unix, which Windows lacks; use launcher=basic")
     at_once = min(settings.jobs, len(jobs))
     environment = os.environ | {
         "OMP_NUM_THREADS": str(max(1, _cores() // at_once)),
@@ -34,7 +38,7 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
     with StopSignals() as stop, ThreadPoolExecutor(at_once, initializer=_block_signals) as pool:
         futures = {pool.submit(_in_a_process, job, environment, running, stop, log): job for job in jobs}
         told: set[subprocess.Popen[bytes]] = set()
-        waiting: set[Future[dict[str, Any] | Exception | None]] = set(futures)
+        waiting: set[Future[Summary | Exception | None]] = set(futures)
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -56,7 +60,7 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
 
 def _in_a_process(
     job: Job, environment: dict[str, str], running: set[subprocess.Popen[bytes]], stop: StopSignals, log: Log
-) -> dict[str, Any] | Exception | None:
+) -> Summary | Exception | None:
     """Start a worker for ``job`` and wait for it, unless a signal has come.
 
     Returns the run's summary, the error because of which there is none, or None if it was interrupted or not begun.
@@ -96,7 +100,8 @@ def _in_a_process(
 
 def _block_signals() -> None:
     """Hold SIGINT and SIGTERM back from this thread and the processes it starts, until those are ready for them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _cores() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...config.schema import LauncherConfig
 from ...device.files import RunError
+from ...results.record import Summary
 from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ..interrupt import StopSignals
@@ -33,7 +34,7 @@ class Task:
     def __init__(self, job: Job) -> None:
         self.job = job
 
-    def __call__(self) -> dict[str, Any] | Exception | None:
+    def __call__(self) -> Summary | Exception | None:
         """The run's summary, the error because of which there is none, or None where a signal ended it."""
         try:
             return carried_out(self.job, _say)
@@ -115,17 +116,17 @@ def _resources(settings: LauncherConfig) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _outcome(handle: Any, job: Job) -> dict[str, Any] | Exception:
+def _outcome(handle: Any, job: Job) -> Summary | Exception:
     """What ``Task`` returned for a job that has ended or left the queue, or an error that says why there is nothing."""
     if not handle.paths.result_pickle.exists():
         return RunError(f"ended by Slurm without a result, killed or out of memory; see {handle.paths.stderr}")
     try:
-        outcome: dict[str, Any] | Exception | None = handle.result()
+        outcome: Summary | Exception | None = handle.result()
     except Exception as error:  # submitit wraps whatever the node raised
         return RuntimeError(str(error).strip().splitlines()[-1])
     if outcome is None:
-        summary = Run(job.directory).summary() or {}
-        return RunError(f"interrupted after epoch {summary.get('epochs_done', 0)}; the same command goes on")
+        summary = Run(job.directory).summary() or Summary()
+        return RunError(f"interrupted after epoch {summary.epochs_done}; the same command goes on")
     return outcome
 
 
@@ -140,11 +141,11 @@ def _begun(handle: Any) -> bool:
     return bool(handle.paths.stdout.exists())
 
 
-def _told(outcome: dict[str, Any] | Exception) -> str:
+def _told(outcome: Summary | Exception) -> str:
     if isinstance(outcome, Exception):
         return str(outcome)
-    accuracy = outcome["test_accuracy"]
-    return outcome["status"] + (f", test accuracy {accuracy:.2%}" if accuracy is not None else "")
+    accuracy = outcome.test_accuracy
+    return outcome.status + (f", test accuracy {accuracy:.2%}" if accuracy is not None else "")
 
 
 def _say(line: str) -> None:

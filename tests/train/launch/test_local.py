@@ -109,7 +109,7 @@ def test_a_killed_sweep_takes_its_runs_along_and_the_same_command_goes_on(tmp_pa
     killed.communicate()  # returns when nobody holds the other end of the pipes
     for directory in tmp_path.glob("results/runs/*/*/*/seed*"):
         with Run(directory).locked() as run:
-            assert run.summary()["epochs_done"] < 80
+            assert run.summary().epochs_done < 80
     again = sweep(*words)
     out, err = again.communicate()
     assert (again.returncode, err) == (0, "") and out.count("going on from epoch") == 2
