@@ -15,21 +15,37 @@ RIDGE = {torch.float32: 1e-7, torch.float64: 1e-13}
 """What is added to a Gram matrix's diagonal, as a part of its trace: about the rounding of the products with W."""
 
 
-def alternate(graph: Graph, weight: Tensor, sweeps: int, seed: int = 0, tolerance: float = 1e-9) -> list[Tensor]:
-    """Cores, in double precision, that fit ``weight`` (one dimension per mode) after at most ``sweeps`` sweeps.
+TIKHONOV = 1e-3
+"""The penalty on the cores' squared norms, as a part of the squared error that is left."""
 
-    Starts from Gaussian cores and stops when a sweep lowers the squared error by less than ``tolerance`` ||W||^2.
+WORK = 2e11
+"""Multiply-adds after which a fit stops, some seconds of one processor core; two sweeps are made at any price."""
+
+
+def alternate(
+    graph: Graph, weight: Tensor, cores: Sequence[Tensor], sweeps: int, tolerance: float = 1e-4
+) -> list[Tensor]:
+    """Cores, in double precision, that fit ``weight`` (one dimension per mode) better than ``cores`` do.
+
+    At most ``sweeps`` sweeps, or what ``WORK`` allows; stops when one lowers the squared error by less than
+    ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds their
+    norms: each sweep adds l sum ||core||^2 to what is minimised, l in proportion to the error at that time, so that it
+    vanishes with the error (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
     """
-    generator = torch.Generator().manual_seed(seed)
-    cores = [torch.randn(graph.shape(core), generator=generator, dtype=torch.float64) for core in graph.cores]
-    fit = _Alternation(graph, weight, [core.to(weight.device) for core in cores])
+    fit = _Alternation(graph, weight, list(cores))
     before = math.inf
-    for _ in range(sweeps):
+    for _ in range(min(sweeps, max(2, int(WORK / work(graph))))):
         error = fit.sweep()
-        if before - error < tolerance * fit.norm:
+        if before - error <= tolerance * error:
             break
         before = error
     return fit.cores
+
+
+def work(graph: Graph) -> int:
+    """About the multiply-adds of a sweep: for each core a product with W and a Gram matrix, composed and factored."""
+    sizes = [math.prod(graph.sizes[i] for i in core.indices if i not in graph.modes) for core in graph.cores]
+    return sum(size * (graph.dense_parameters + 2 * size**2) for size in sizes)
 
 
 def balanced(graph: Graph, cores: Sequence[Tensor], rounds: int = 100) -> list[Tensor]:
@@ -57,6 +73,10 @@ def _slice_norms(core: Tensor, axis: int) -> Tensor:
     return core.movedim(axis, 0).flatten(1).norm(dim=1) if core.dim() > 1 else core.abs()
 
 
+Parts = list[tuple[list[int], Tensor]]
+"""A Gram matrix as a Kronecker product: the axes of the core that each part is over, and the part."""
+
+
 class _Alternation:
     """The state of one fit.
 
@@ -67,6 +87,8 @@ class _Alternation:
 
     def __init__(self, graph: Graph, weight: Tensor, cores: list[Tensor]) -> None:
         self.graph, self.cores, self.dtype = graph, cores, weight.dtype
+        self.penalty = 0.0
+        self.solved: tuple[Tensor, Tensor, Parts] = (weight, weight, [])  # the last core, its V and its G in parts
         self.norm = float(weight.double().square().sum())
         self.error = self.norm
         # In the order of the cores, so that products with the outermost ones read it as a matrix, without a copy.
@@ -74,9 +96,17 @@ class _Alternation:
         self.weight = Term(tuple(order), weight.permute([graph.modes.index(i) for i in order]).contiguous())
 
     def sweep(self) -> float:
-        """Solve for every core once; returns the squared error, which never grows."""
+        """Solve for every core once; returns the squared error, which grows by no more than the penalty gains."""
         self.cores = balanced(self.graph, self.cores, rounds=1)
+        energy = sum(float(core.square().sum()) for core in self.cores)
+        self.penalty = TIKHONOV * max(self.error, 0.0) / energy if energy else 0.0
         self._visit(tuple(range(len(self.cores))), [self.weight], [])
+        core, target, parts = self.solved
+        image = core
+        for axes, matrix in parts:
+            image = _times(image, axes, matrix)
+        # ||W - What||^2 = ||W||^2 - 2 <V, X> + <X G, X>
+        self.error = self.norm - float((core * (2 * target - image)).sum())
         return self.error
 
     def _visit(self, members: tuple[int, ...], weight: list[Term], gram: list[Term]) -> None:
@@ -98,15 +128,16 @@ class _Alternation:
             )
 
     def _twins(self, k: int) -> Iterator[Term]:
-        indices = self.graph.cores[k].indices
-        yield Term(indices, self.cores[k])
-        yield Term(tuple(i if i in self.graph.modes else _primed(i) for i in indices), self.cores[k])
+        indices, core = self.graph.cores[k].indices, self.cores[k].to(self.dtype)
+        yield Term(indices, core)
+        yield Term(tuple(i if i in self.graph.modes else _primed(i) for i in indices), core)
 
     def _solve(self, k: int, weight: list[Term], gram: list[Term]) -> None:
-        """Replace core ``k`` by X + (V - X G) (G + ridge)^-1, a step that lowers the error for any ridge >= 0.
+        """Replace core ``k`` by X + (V - X G - l X) (G + l + ridge)^-1, which lowers the error and the penalty's sum.
 
         Where the rest of the network falls apart without the core, G is the Kronecker product of the parts' Gram
-        matrices, each over its own bonds, and is inverted part by part.
+        matrices, each over its own bonds, and is inverted part by part: with the p-th root of l on each of p parts
+        their product is at least G + l.
         """
         core, indices = self.cores[k], self.graph.cores[k].indices
         target = torch.ones((), dtype=torch.float64, device=core.device)
@@ -116,23 +147,20 @@ class _Alternation:
         for term in gram:
             bonds = term.indices[: len(term.indices) // 2]
             size = math.prod(term.value.shape[: len(bonds)])
-            parts.append(([indices.index(bond) for bond in bonds], term.value.reshape(size, size)))
+            parts.append(([indices.index(bond) for bond in bonds], term.value.double().reshape(size, size)))
             image = _times(image, *parts[-1])
-        step = target - image
+        step = target - image - self.penalty * core
         for axes, matrix in parts:
-            step = _times(step, axes, self._factor(matrix), solve=True)
+            step = _times(step, axes, self._factor(matrix, self.penalty ** (1 / len(parts))), solve=True)
         self.cores[k] = core + step
-        for axes, matrix in parts:
-            step = _times(step, axes, matrix)
-        # ||W - What||^2 = ||W||^2 - 2 <V, X> + <X G, X>
-        self.error = self.norm - float((self.cores[k] * (2 * target - image - step)).sum())
+        self.solved = self.cores[k], target, parts
 
-    def _factor(self, matrix: Tensor) -> Tensor:
-        """The Cholesky factor of a Gram matrix and its ridge, larger where cancellation left it indefinite."""
+    def _factor(self, matrix: Tensor, penalty: float) -> Tensor:
+        """The Cholesky factor of a Gram matrix, penalty and ridge, larger where cancellation left it indefinite."""
         ridge = RIDGE[self.dtype] * matrix.trace().abs() + torch.finfo(torch.float64).tiny
         identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
         while True:
-            factor, failed = torch.linalg.cholesky_ex(matrix + ridge * identity)
+            factor, failed = torch.linalg.cholesky_ex(matrix + (penalty + ridge) * identity)
             if not failed:
                 return factor
             ridge = 100 * ridge

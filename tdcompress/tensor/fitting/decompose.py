@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
 
+import torch
 from torch import Tensor
 
+from ..caps import capped
 from ..contraction.plan import merge_all
 from ..graph import Graph
-from .als import alternate, balanced
+from ..norm import squared_norm
+from .als import alternate, balanced, work
+from .expansion import expansions
+from .opening import openings
+from .padding import padded
 from .truncation import truncate
+
+EXACT = 3e-7
+"""Of ||W||: a fit that is constructed and loses no more loses nothing but digits."""
+
+RESTARTS, CHEAP = 2, 1e7
+"""How many random starts are tried at each rank as well, and the multiply-adds that any may cost: small fits are caught
+in local minima, large ones are not worth the time."""
+
+Fit = tuple[float, list[Tensor]]
+"""The relative error of cores once they are rounded, and the cores, in double precision."""
 
 
 def decompose(graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0) -> list[Tensor]:
     """Cores, in the graph's order and shapes and the weight's dtype, that fit ``weight`` in the Frobenius norm.
 
     ``weight``: float32 or float64, the entries over ``graph.modes`` in their order, in any shape. Graphs without cycles
-    and hyperedges are truncated from the leaves to the root and refined by two-site updates, the others fitted by
-    alternating least squares from a random start (``seed``); at most ``sweeps`` sweeps, fewer once they stop helping.
-    Nothing larger than a few times the weight is formed. The scale is shared evenly over the cores.
+    and hyperedges are truncated from the leaves to the root and refined by two-site updates. The others grow from rank
+    one (a random start, ``seed``) through the powers of two, each bond to its own rank. At every step the smaller fit
+    is padded, improved by alternating least squares, and kept if it is still the best once it is rounded to the
+    weight's dtype; small networks are also fitted from other starts. At the ranks asked for there are the fits that can
+    be constructed as well (``openings``, ``expansions``). So the error does not grow with the rank. At most ``sweeps``
+    sweeps at each step, fewer once they stop helping. Nothing larger than a few times the weight is formed. The scale
+    is shared evenly over the cores.
 
     Raises ``ValueError`` where the weight is not finite.
     """
@@ -28,10 +51,52 @@ def decompose(graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0) ->
         raise ValueError("the weight holds numbers that are not finite")
     if norm == 0:
         return [weight.new_zeros(graph.shape(core)) for core in graph.cores]
-    fit = truncate if graph.is_tree else alternate
     share = norm ** (1 / len(graph.cores))
-    cores = fit(graph, weight / norm.to(weight.dtype), sweeps, seed)
+    cores = (truncate if graph.is_tree else _grown)(graph, weight / norm.to(weight.dtype), sweeps, seed)
     return [(core * share).to(weight.dtype) for core in balanced(graph, cores)]
+
+
+def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]:
+    """The best fit of a weight of norm one on a graph with cycles or hyperedges, in double precision."""
+
+    def fit(graph: Graph, cores: list[Tensor]) -> Fit:
+        rounded = [core.to(weight.dtype) for core in balanced(graph, cores)]
+        return relative_error(graph, rounded, weight), cores
+
+    constructed = _constructed(graph, weight.double())
+    if constructed and (found := fit(graph, padded(graph, constructed, seed)))[0] < EXACT:
+        return found[1]
+    generator = torch.Generator().manual_seed(seed)
+    best: Fit = (math.inf, _gaussian(graph.with_ranks(dict.fromkeys(graph.bonds, 1)), weight, generator))
+    for step in _steps(graph):
+        best = best[0], padded(step, best[1], seed)
+        if step is graph and constructed:
+            best = min(best, found, key=itemgetter(0))
+        best = min(best, fit(step, alternate(step, weight, best[1], sweeps)), key=itemgetter(0))
+        for _ in range(RESTARTS if sweeps * work(step) < CHEAP else 0):
+            if best[0] > EXACT:
+                another = alternate(step, weight, _gaussian(step, weight, generator), sweeps)
+                best = min(best, fit(step, another), key=itemgetter(0))
+    return best[1]
+
+
+def _constructed(graph: Graph, weight: Tensor) -> list[Tensor] | None:
+    """Cores of the best fit that is constructed, if there is any: of projections of W the one with the largest norm."""
+    fits = chain(openings(graph, weight), expansions(graph, weight))
+    found = max(fits, key=lambda fit: float(squared_norm(*fit)), default=None)
+    return found and found[1]
+
+
+def _gaussian(graph: Graph, weight: Tensor, generator: torch.Generator) -> list[Tensor]:
+    shapes = [graph.shape(core) for core in graph.cores]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(weight.device) for shape in shapes]
+
+
+def _steps(graph: Graph) -> list[Graph]:
+    """The graph at ranks 1, 2, 4 .., each bond up to its own, and at last as it is."""
+    largest = max(graph.ranks.values(), default=1)
+    powers = [2**power for power in range((largest - 1).bit_length())]
+    return [*(capped(graph, {b: min(n, power) for b, n in graph.ranks.items()}) for power in powers), graph]
 
 
 def relative_error(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> float:

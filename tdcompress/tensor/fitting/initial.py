@@ -53,7 +53,7 @@ def spectral(graph: Graph, weight: Tensor, generator: torch.Generator | None = N
     what truncation takes of the mean square is given back by one factor. The fit need not be tight: few sweeps do.
     """
     seed = int(torch.randint(2**31, (), generator=generator))
-    return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 10, seed)], weight)
+    return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 4, seed)], weight)
 
 
 def fit(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
