@@ -40,7 +40,7 @@ class Swap:
     inputs: Inputs
     method: MethodConfig
     format: Format
-    rank: LayerRank | Budget
+    rank: Rank
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
 
@@ -70,7 +70,7 @@ def swap_for(
     layer: nn.Conv2d | nn.Linear,
     inputs: Inputs,
     method: MethodConfig,
-    rank: LayerRank | Budget,
+    rank: Rank,
     own: Mapping[str, LayerRank],
     cores: Mapping[str, torch.Tensor] | None,
 ) -> Swap | None:
@@ -152,9 +152,7 @@ def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
     return graph
 
 
-def _for_layer(
-    name: str, method: MethodConfig, rank: LayerRank | Budget, own: Mapping[str, LayerRank]
-) -> tuple[MethodConfig, LayerRank | Budget]:
+def _for_layer(name: str, method: MethodConfig, rank: Rank, own: Mapping[str, LayerRank]) -> tuple[MethodConfig, Rank]:
     """The method and rank of one layer, after the overrides whose pattern it matches."""
     for pattern, changes in method.layers.items():
         if fnmatch(name, pattern):
@@ -167,7 +165,7 @@ def _for_layer(
             if "format" in changes:
                 changes |= {"conv": None, "linear": None}
             try:
-                schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
+                schema = OmegaConf.structured(replace(method, layers={}))  # ranks in there would be foreign to it
                 method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, changes)))
             except OmegaConfBaseException as error:
                 raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
