@@ -37,7 +37,7 @@ class Swap:
     inputs: Inputs
     method: MethodConfig
     format: Format
-    rank: LayerRank | Budget
+    rank: Rank
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
 
@@ -68,7 +68,7 @@ def swap_for(
     kind: Kind,
     inputs: Inputs,
     method: MethodConfig,
-    rank: LayerRank | Budget,
+    rank: Rank,
     own: Mapping[str, LayerRank],
     cores: Mapping[str, torch.Tensor] | None,
 ) -> Swap | None:

@@ -15,8 +15,8 @@ _LIMIT = 10**18  # sizes are smaller: their digits are a file name's
 
 
 @dataclass(frozen=True)
-class Rank:
-    """What is asked of the bonds. ``str`` gives the one expression that means it: ``parse(str(rank)) == rank``.
+class _Rank:
+    """What is asked. ``str`` gives the one expression that means it: ``parse(str(rank)) == rank``.
 
     ``needs_weights``: it says something of trained weights only.
     """
@@ -30,7 +30,7 @@ class Rank:
 
 
 @dataclass(frozen=True)
-class Size(Rank):
+class Size(_Rank):
     """Every bond has this size, where it can use it."""
 
     value: int
@@ -51,7 +51,7 @@ class Size(Rank):
 
 
 @dataclass(frozen=True)
-class Sizes(Rank):
+class Sizes(_Rank):
     """The bonds have these sizes, in the order of ``graph.bonds``."""
 
     values: tuple[int, ...]
@@ -65,7 +65,7 @@ class Sizes(Rank):
 
 
 @dataclass(frozen=True)
-class Reference(Rank):
+class Reference(_Rank):
     """The sizes of the reference system, see ``Format.reference_rank``."""
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Reference(Rank):
 
 
 @dataclass(frozen=True)
-class Vbmf(Rank):
+class Vbmf(_Rank):
     """As many components of each unfolding as are signal, see ``fitting.vbmf``."""
 
     needs_weights = True
@@ -83,7 +83,7 @@ class Vbmf(Rank):
 
 
 @dataclass(frozen=True)
-class Energy(Rank):
+class Energy(_Rank):
     """The smallest sizes that keep this share of the weight's squared norm at every bond."""
 
     share: float
@@ -98,7 +98,7 @@ class Energy(Rank):
 
 
 @dataclass(frozen=True)
-class Budget(Rank):
+class Budget(_Rank):
     """What the whole network may cost, dense layers, biases and norms included.
 
     ``kind``: ``ratio``, dense parameters / parameters; ``params``, a parameter count; ``macs``, MACs / dense MACs.
@@ -139,6 +139,9 @@ class Budget(Rank):
 LayerRank = Size | Sizes | Reference | Vbmf | Energy
 """What one layer can have as its own."""
 
+Rank = LayerRank | Budget
+"""What is asked of the bonds; ``str`` gives the one expression that means it, ``plain`` what JSON and tables hold."""
+
 RankLike = Rank | SupportsIndex | str | Sequence[SupportsIndex]
 """What ``parse`` takes."""
 
@@ -149,7 +152,7 @@ _ENERGY = re.compile(rf"energy:({_NUMBER})")
 _BUDGET = re.compile(rf"(adaptive:)?(?:(?P<ratio>{_NUMBER})x|params:(?P<params>{_NUMBER})|macs:(?P<macs>{_NUMBER}))")
 
 
-def parse(rank: Any) -> LayerRank | Budget:
+def parse(rank: Any) -> Rank:
     """The rank that a value of the configuration, or an argument, means; a ``Rank`` is one already.
 
     An integer, numpy's too; a list, tuple or ``torch.Size`` of two or more; or text, in upper or lower case: a size
@@ -157,7 +160,7 @@ def parse(rank: Any) -> LayerRank | Budget:
     ``params:120000``, ``macs:0.2``, ``adaptive:10x``, ``adaptive:params:120000``. Raises ``ConfigError`` for anything
     else, in one line.
     """
-    if isinstance(rank, LayerRank | Budget):
+    if isinstance(rank, Rank):
         return rank
     if _is_whole(rank):
         return Size(int(rank))

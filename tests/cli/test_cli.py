@@ -117,6 +117,8 @@ BAD = {
     "train method.init=zero": "unknown init 'zero', known: variance",
     "train rank=0": "rank=0 must be at least 1",
     "train rank=-3": "rank=-3 must be at least 1",
+    "train rank=adaptive:1x": "rank=adaptive:1x leaves nothing to cut while training: it must be more than 1x",
+    "show method=tt 'method.layers={fc1:{rank:10x}}'": "method.layers.fc1: rank=10x is a budget of the whole network",
     "train rank=much": "rank=much is not a whole number; use for example rank=8, rank=[4,8] for two bonds, rank=",
     "train rank=1.5": "rank=1.5 is not a whole number",
     "train epochs=0": "epochs=0 must be at least 1",
@@ -145,6 +147,7 @@ BAD = {
     "train optim.optimizer._target_=torch.optim.Nothing": "torch.optim.Nothing cannot be imported",
     "train method=tt,cp": "Ambiguous value for argument 'method=tt,cp'",
     "show method=tq": "unknown method 'tq', known:",
+    "runs rank=much": "rank=much is not a whole number",
     "show rank=0": "rank=0 must be at least 1",
     "plot": "no finished runs in results/runs",
     "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
@@ -270,8 +273,9 @@ def test_a_sweep_goes_on_after_a_failure_and_names_it(tdc, tmp_path):
     assert err.splitlines()[-1] == "tdc: 1 of 2 runs failed: rank=0 epochs=1 dataset.limit=100 arch.width=0.25"
     assert len(list(tmp_path.glob("results/runs/digits/lenet/tt-2-*/seed0/summary.json"))) == 1
 
-    code, out, err = tdc("runs rank=2")
-    assert code == 0 and out.count("finished") == 1
+    for spelling in ("2", "02,3", "10X,+2"):
+        code, out, err = tdc(f"runs rank={spelling}")
+        assert code == 0 and out.count("finished") == 1
     code, out, err = tdc("train rank=2 epochs=1 dataset.limit=100 arch.width=0.25")
     assert code == 0 and "not run again" in out
 
