@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Whoever looks at a lock holds it for an instant, so one refusal is not yet an owner. In seconds: how long a lock is
-# tried, and the pause between two attempts.
-_TO_OWN, _TO_LOOK = (0.4, 0.1), (0.01, 0.002)
+# Whoever looks at a lock holds it for an instant, so one refusal is not yet an owner.
+_PATIENCE, _PAUSE = 0.4, 0.1  # seconds that an owner-to-be tries for, and between two attempts
+_LOOKS, _BLINK = 3, 0.003  # a reader's attempts, and seconds between two
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def owned(path: Path) -> Iterator[bool]:
     """
     lock = _lock(path)
     try:
-        lock.acquire(_TO_OWN[0], _TO_OWN[1])
+        lock.acquire(_PATIENCE, _PAUSE)
     except Timeout:
         yield False
         return
@@ -33,17 +34,18 @@ def owned(path: Path) -> Iterator[bool]:
 
 def is_owned(path: Path) -> bool | None:
     """Whether a process owns ``path`` now; None if that cannot be found out, as where one may not write."""
-    try:
-        if not path.is_file():
-            return False
-        lock = _lock(path)
-        lock.acquire(_TO_LOOK[0], _TO_LOOK[1])
-    except Timeout:
-        return True
-    except OSError:
-        return None
-    lock.release()
-    return False
+    for look in range(_LOOKS):
+        time.sleep(_BLINK * (look > 0))
+        try:
+            if not path.is_file():
+                return False
+            with _lock(path).acquire(blocking=False):
+                return False
+        except Timeout:
+            continue
+        except OSError:
+            return None
+    return True
 
 
 def _lock(path: Path) -> FileLock:

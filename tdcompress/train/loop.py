@@ -69,9 +69,11 @@ class Loop:
             epoch = self._epoch(train_data, test_data)
             if epoch is not None:
                 self._close(epoch)
-            if self._status() != "diverged" and self.learner.world.first:  # such weights are worth no checkpoint
+            if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
+                # Every process has a part in the state, and the first one writes it.
                 state = {"config": plain(self.config), "counts": self.tested, **self.learner.state()}
-                checkpoint.save(self.run.directory, state)
+                if self.learner.world.first:
+                    checkpoint.save(self.run.directory, state)
             self._write()
         said = f"{self.run.directory}: {outcome(self.summary)}"
         if self.stop.number is not None:
