@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..tensor.errors import ConfigError
-from ..tensor.rank import Budget, LayerRank
+from ..tensor.rank import LayerRank, Rank
 from .keys import unknown
 from .schema import MethodConfig
 
@@ -20,8 +20,8 @@ _KEYS = [field.name for field in fields(MethodConfig) if field.name not in ("lay
 
 
 def for_layer(
-    name: str, method: MethodConfig, rank: LayerRank | Budget, own: Mapping[str, LayerRank]
-) -> tuple[MethodConfig, LayerRank | Budget]:
+    name: str, method: MethodConfig, rank: Rank, own: Mapping[str, LayerRank]
+) -> tuple[MethodConfig, Rank]:
     """The method and rank of one layer, after the overrides of ``method.layers`` whose pattern its name matches.
 
     ``own``: the ranks among them, by pattern. Raises ``ConfigError`` for an unknown key, and for a value of another
