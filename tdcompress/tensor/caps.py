@@ -15,8 +15,9 @@ def caps(graph: Graph) -> dict[str, int]:
 
     A bond whose removal separates the network: the smallest product of the modes beyond one of its ends (for two
     ends the smaller side; for a hyperedge all modes but those of its largest branch, the bound of the CP rank).
-    A bond on a cycle shares every cut with others, of which any may be one: the largest mode product of a cut's smaller
-    side, or its k-th root for k bonds between the same cores, which are as good as one of the product of their sizes.
+    A bond on a cycle shares every cut with others, of which any may be one: the same bound where all others are cut and
+    the cores that do not carry it lie on the sides that make it largest, or its k-th root for k bonds between the same
+    cores, which are as good as one of the product of their sizes.
     """
     return dict(_caps(graph.with_ranks(dict.fromkeys(graph.bonds, 1))))
 
@@ -35,10 +36,15 @@ def _caps(graph: Graph) -> dict[str, int]:
 
 
 def _cycle_cap(graph: Graph, bond: str) -> int:
-    everything = frozenset(range(len(graph.cores)))
-    smaller = max(min(graph.mode_size(inside), graph.mode_size(everything - inside)) for inside, _ in cuts(graph, bond))
-    parallel = sum(graph.carriers[other] == graph.carriers[bond] for other in graph.bonds)
-    return math.ceil(round(smaller ** (1 / parallel), 9))
+    """The most that one of parallel bonds passes with all others cut, each core then being on one of its sides."""
+    sides, total = graph.carriers[bond], graph.dense_parameters
+    others = [k for k in range(len(graph.cores)) if k not in sides]
+    largest = min(
+        max(graph.mode_size([side, *(k for k, at in zip(others, places, strict=True) if at == side)]) for side in sides)
+        for places in itertools.product(sides, repeat=len(others))
+    )
+    parallel = sum(graph.carriers[other] == sides for other in graph.bonds)
+    return math.ceil(round((total // largest) ** (1 / parallel), 9))
 
 
 def shares(graph: Graph) -> dict[str, int]:

@@ -23,7 +23,7 @@ WORK = 2e11
 
 
 def alternate(
-    graph: Graph, weight: Tensor, cores: Sequence[Tensor], sweeps: int, tolerance: float = 1e-4
+    graph: Graph, weight: Tensor, cores: Sequence[Tensor], sweeps: int, tolerance: float = 3e-4
 ) -> list[Tensor]:
     """Cores, in double precision, that fit ``weight`` (one dimension per mode) better than ``cores`` do.
 
