@@ -13,14 +13,16 @@ _WHERE = {
     "decompose": "compression.single",
     "count": "compression.counts",
     "fold": "compression.fold",
+    "register": "tensor.formats",
 }
-__all__ = ["__version__", "compress", "conv2d", "count", "decompose", "fold", "linear"]
+__all__ = ["__version__", "compress", "conv2d", "count", "decompose", "fold", "linear", "register"]
 
 if TYPE_CHECKING:
     from .compression.counts import count
     from .compression.fold import fold
     from .compression.single import conv2d, decompose, linear
     from .compression.swap import compress
+    from .tensor.formats import register
 
 
 def __getattr__(name: str) -> Any:
