@@ -104,7 +104,7 @@ class Graph:
         return replace(self, cores=cores, sizes={index: size for index, size in self.sizes.items() if index != bond})
 
     def branches(self, bond: str | None = None) -> list[frozenset[int]]:
-        """The connected parts, those that are left when ``bond`` is cut, as sets of core positions."""
+        """The connected parts of the graph as sets of core positions; with ``bond`` those left when it is cut."""
         left = set(range(len(self.cores)))
         parts = []
         while left:

@@ -33,7 +33,10 @@ class Plan:
     text: str
 
     def memory(self, core: int) -> tuple[int, ...] | None:
-        """The order in which a core's indices should lie in memory for the call that uses it; None: it is merged."""
+        """The order of indices, slowest first, in which the core at position ``core`` is best kept in memory.
+
+        None for a core that no call uses itself, because it is merged with others.
+        """
         return next((step.weight.memory for step in self.steps if step.weight.slot == core), None)
 
     def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
@@ -73,6 +76,11 @@ class Plan:
 
 
 class _Compiler:
+    """Emits ``merges`` of weight tensors, which it keeps in numbered slots: the cores first, then each product.
+
+    ``slots``: the indices of each; ``members``: the cores it is made of; ``names``: what it is called in a plan's text.
+    """
+
     def __init__(self, graph: Graph, spatial: bool, convolution: Convolution) -> None:
         self.graph, self.spatial, self.convolution = graph, spatial, convolution
         self.slots: list[tuple[str, ...]] = [core.indices for core in graph.cores]
