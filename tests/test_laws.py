@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +117,26 @@ def test_modules_are_imported_by_name_in_few_places():
         if isinstance(node, ast.Attribute | ast.Name)
         and (node.attr if isinstance(node, ast.Attribute) else node.id) in ("import_module", "__import__")
         and file not in BY_NAME
+    }
+    assert not broken
+
+
+def test_what_is_imported_by_name_obeys_the_order_of_the_rooms():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (rooms,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")  # the highest first
+    assert set(rooms) == {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    named = [
+        (file, node.lineno, node.value.split(".")[1])
+        for file, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(r"tdcompress(\.\w+)+", node.value)
+    ]
+    assert {"data", "train"} <= {room for _, _, room in named}  # what loads a data set, the process of a run
+    broken = {
+        f"{file}:{line} names {room}"
+        for file, line, room in named
+        if "/" in file and rooms.index(room) < rooms.index(file.split("/")[0])
     }
     assert not broken
 
