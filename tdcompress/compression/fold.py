@@ -14,8 +14,9 @@ from ..layers.conv import TORCH, FactorisedConv
 from ..layers.dropout import Dropout
 from ..tensor.contraction import einsum
 from ..tensor.contraction.cost import Rates
-from ..tensor.contraction.path import Path, Tree
-from ..tensor.contraction.roles import KERNEL, parts
+from ..tensor.contraction.path import Path
+from ..tensor.contraction.roles import KERNEL
+from ..tensor.contraction.walk import Meeting, walk
 from ..tensor.errors import ConfigError
 from .trace import trace
 
@@ -76,13 +77,9 @@ def fold(
 
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
     """The calls of ``path``, one after the other; ``shape``: an input for one image, with the batch dimension."""
-    graph, applied = layer.graph, set[int]()
     chain = _Chain(layer)
-    for term in path.terms:
-        members = _members(term.tree)
-        applied |= members
-        needed = frozenset(bond for bond in graph.bonds if not applied.issuperset(graph.carriers[bond]))
-        chain.apply(_merged(layer, members), term.new, needed)
+    for meeting in walk(layer.graph, path, arrange=lambda order, need, *_: (*need.kept, *need.group, *need.summed)):
+        chain.apply(meeting, _merged(layer, meeting.members))
     chain.finish()
     modules = chain.modules
     if isinstance(layer, FactorisedConv):
@@ -93,17 +90,11 @@ def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(*modules)
 
 
-def _members(tree: Tree) -> set[int]:
-    return {tree} if isinstance(tree, int) else _members(tree[0]) | _members(tree[1])
-
-
-def _merged(layer: Factorised, members: set[int]) -> einsum.Term:
+def _merged(layer: Factorised, members: frozenset[int]) -> einsum.Term:
     """The product of some cores, over their modes and the bonds that reach beyond them."""
     graph = layer.graph
     cores = [einsum.Term(graph.cores[k].indices, layer.tensors()[k].detach()) for k in sorted(members)]
-    indices = dict.fromkeys(index for core in cores for index in core.indices)
-    keep = [i for i in indices if i in graph.modes or not members.issuperset(graph.carriers[i])]
-    (merged,) = einsum.contract(cores, keep)
+    (merged,) = einsum.contract(cores, graph.open_indices(members))
     return merged
 
 
@@ -113,26 +104,24 @@ class _Chain:
     def __init__(self, layer: Factorised) -> None:
         self.sizes, self.bias = layer.graph.sizes, layer.bias
         self.convolution, self.axes = layer.convolution(), len(layer.weight_shape) - 2
-        self.order = tuple(mode for mode in layer.graph.modes if mode[0] == "i")
-        self.outputs = tuple(mode for mode in layer.graph.modes if mode[0] == "o")
+        self.order, self.outputs = layer.graph.inputs, layer.graph.outputs
         self.modules: list[nn.Module] = []
 
     def size(self, indices: Sequence[str]) -> int:
         return math.prod(self.sizes[index] for index in indices)
 
-    def apply(self, weight: einsum.Term, new: tuple[str, ...], needed: frozenset[str]) -> None:
-        """Contract with ``weight``, whose own indices come out as ``new``; ``needed``: the bonds used afterwards."""
-        axes = tuple(index for index in weight.indices if index in KERNEL)
-        need = parts(self.order, [index for index in weight.indices if index not in KERNEL], needed)
-        self.arrange((*need.kept, *need.group, *need.summed))
-        self.order = (*need.kept, *need.group, *new)
+    def apply(self, meeting: Meeting, weight: einsum.Term) -> None:
+        """Contract with the merged cores of a meeting, ``weight``."""
+        need, new, axes = meeting.need, meeting.term.new, meeting.axes
+        self.arrange(meeting.wanted[1:])  # the batch is no index of this chain's
+        self.order = meeting.after[1:]
         order = tuple(weight.indices.index(index) for index in (*need.group, *new, *need.summed, *axes))
         shape = (self.size((*need.group, *new)), self.size(need.summed), *self._taps(axes))
         bias = None
         if new == self.order == self.outputs:
             bias, self.bias = self.bias, None
         call = self._call(weight.value.permute(order).reshape(shape), self.size(need.group), axes, bias)
-        self.modules += _apart(self.size(need.kept), call)
+        self.modules += _apart(self.size(need.kept[1:]), call)
 
     def finish(self) -> None:
         """Bring the outputs into their order, and add the bias where no call could."""

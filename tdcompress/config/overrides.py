@@ -19,9 +19,7 @@ from .schema import MethodConfig
 _KEYS = [field.name for field in fields(MethodConfig) if field.name not in ("layers", "conv", "linear", "decay")]
 
 
-def for_layer(
-    name: str, method: MethodConfig, rank: Rank, own: Mapping[str, LayerRank]
-) -> tuple[MethodConfig, Rank]:
+def for_layer(name: str, method: MethodConfig, rank: Rank, own: Mapping[str, LayerRank]) -> tuple[MethodConfig, Rank]:
     """The method and rank of one layer, after the overrides of ``method.layers`` whose pattern its name matches.
 
     ``own``: the ranks among them, by pattern. Raises ``ConfigError`` for an unknown key, and for a value of another

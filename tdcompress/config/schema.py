@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ..tensor.errors import ConfigError
+from ..tensor.formats import DEFAULT
 from ..tensor.layout import KERNELS, LAYOUTS
 from ..tensor.rank import Budget, LayerRank, parse
 
@@ -19,7 +20,7 @@ HEADS = ("fc", "trl")
 
 @dataclass
 class DatasetConfig:
-    """What is learned. ``name`` is a key of ``data.sources.DATASETS``; ``target`` names a user's own loader."""
+    """What is learned. ``name`` is a key of ``data.table.DATASETS``; ``target`` names a user's own loader."""
 
     name: str = "digits"
     root: Optional[str] = None  # folder of the files; None: ./data (image_folder and video_folder require one)
@@ -53,7 +54,7 @@ class ArchConfig:
 class MethodConfig:
     """How weights are held. ``format`` is a key of ``tensor.formats.FORMATS``."""
 
-    format: str = "tt"
+    format: str = DEFAULT
     conv: Optional[str] = None  # another format for convolutions
     linear: Optional[str] = None  # another format for linear layers
     layout: Optional[str] = None  # channels i|kh kw|o, matrix i kh kw|o, split i1 i2..|kh kw|o1.., paired i1 o1|i2 o2..

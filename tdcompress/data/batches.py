@@ -39,7 +39,10 @@ class Batches(ABC):
 
     @abstractmethod
     def stored(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each batch of positions: padded uint8 images on the device, and which of them are the batch's."""
+        """For each batch, given as positions ``(b,)`` on the CPU: where its images are found on the device.
+
+        Two tensors: padded uint8 images ``(m, height, width, channels)``, and positions ``(b,)`` among these ``m``.
+        """
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,8 +56,9 @@ class Batches(ABC):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of float32 images ``(b, c, y, x)``, channels last, and labels, from batch ``start`` on.
 
-        Order, crops and flips are a function of ``(seed, epoch)`` alone, whatever ``start`` is. ``world``: only its
-        share of each batch.
+        Order, crops and flips are a function of ``(seed, epoch)`` alone, whatever ``start`` is, and leave torch's
+        generator alone. ``shuffle``: in a random order, else as stored. ``world``: of each batch only the share of this
+        process.
         """
         share = (world or World()).share
         # Seeding reads only 32 bits. The golden ratio keeps the epochs of neighbouring seeds millions apart there.
@@ -79,6 +83,7 @@ class Batches(ABC):
             yield scaled.view(-1, size, size, channels).permute(0, 3, 1, 2), self.labels.index_select(0, chosen)
 
     def _augmented(self, images: Tensor, index: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
+        """Crops of the padded ``images[index]`` at ``offsets`` ``(b, 2)`` (y, x), mirrored where ``flips`` ``(b,)``."""
         _, height, width, channels = images.shape
         size = self.image_size
         # Every line of a crop is one contiguous window of the flattened images: a gather of lines, not of pixels.

@@ -15,10 +15,12 @@ from .image_folder import UNREADABLE, FolderImages
 
 
 class FolderClips(FolderImages):
-    """Clips in files, indexed like a uint8 tensor ``(n, height, width, 3 frames)``.
+    """Clips in files, indexed like a uint8 tensor ``(n, height, width, 3 * frames)``: frames are stacked as channels.
 
-    Of each clip the ``frames`` in the middle of as many equal parts, in their order, red, green and blue of one after
-    the other: what is done to an image is done to all frames alike. Raises ``ConfigError`` where PyAV is missing.
+    A clip is cut into ``frames`` parts of equal length, and the frame in the middle of each is taken, in their order:
+    channels ``3 k`` to ``3 k + 2`` are red, green and blue of the ``k``-th. So a crop or a flip of the stack is the
+    same for all its frames. ``size``: the side of a square in pixels that each frame is brought to; None: as stored.
+    Raises ``ConfigError`` where PyAV is missing.
     """
 
     kind = "a clip"
@@ -30,6 +32,10 @@ class FolderClips(FolderImages):
         super().__init__(folder, files, size)
 
     def read(self, path: Path) -> Tensor:
+        """One clip, uint8 ``(height, width, 3 * frames)``.
+
+        Raises ``ConfigError`` for a file that FFmpeg cannot read, or that has fewer frames.
+        """
         import av
 
         broken: tuple[type[Exception], ...] = (*UNREADABLE, av.FFmpegError)
@@ -45,10 +51,12 @@ class FolderClips(FolderImages):
             raise self.unreadable(path, error) from None
 
     def _pixels(self, frame: Any) -> Tensor:
+        """A frame of PyAV's, uint8 ``(height, width, 3)``."""
         return torch.from_numpy(frame.to_ndarray(format="rgb24", width=self.size, height=self.size))
 
 
 def _frames(path: Path) -> Iterator[Any]:
+    """The frames of a file as PyAV decodes them, one at a time. Raises ``ValueError`` for a file without pictures."""
     import av
 
     with av.open(str(path)) as container:

@@ -21,7 +21,7 @@ _WORKERS = 8
 
 
 class DeviceDataset(Batches):
-    """A split held on the device: ``images`` is a tensor."""
+    """A split held on the device: ``images`` is a uint8 tensor ``(n, size, size, channels)``, padded once for all."""
 
     def __init__(self, images: Tensor, *args: Any, **options: Any) -> None:
         super().__init__(images, *args, **options)
@@ -36,10 +36,11 @@ class DeviceDataset(Batches):
 def datasets(
     config: DatasetConfig, device: torch.device, log: Callable[[str], Any] = print
 ) -> tuple[Batches, Batches, int]:
-    """The training and test splits, normalised by the training images, and the number of classes.
+    """The training and test splits, normalised by the training images' statistics, and the number of classes.
 
-    They are held on the device if they fit into half of its free memory, and streamed otherwise, which the log says;
-    ``config.stream`` overrules. Either way gives the same batches.
+    Both are held on ``device`` if together they fit into half of its free memory, and streamed otherwise, which ``log``
+    is told in a line; ``config.stream`` overrules. Either way gives the same batches; only the training split is
+    augmented. Raises ``ConfigError`` as ``sources.find`` does.
     """
     arrays = find(config)
     needed, free = _bytes(arrays, config.padding), free_memory(device)
@@ -67,13 +68,13 @@ def datasets(
 
 
 def _bytes(arrays: Arrays, padding: int) -> int:
-    """What the splits take on a device."""
+    """Bytes that both splits take on a device, the training images with their padding."""
     count, size, _, channels = arrays.train_images.shape
     return count * (size + 2 * padding) ** 2 * channels + math.prod(arrays.test_images.shape)
 
 
 def _parts(images: Tensor | FolderImages, workers: int) -> Iterable[Tensor]:
-    """All images, a part at a time."""
+    """All images, uint8 ``(.., height, width, channels)``, some at a time; files are read by ``workers`` processes."""
     if isinstance(images, Tensor):
         return images.split(1000)
     return read(images, torch.arange(len(images)).split(100), workers)
@@ -94,4 +95,5 @@ def statistics(images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _histograms(images: Tensor) -> Tensor:
+    """How often each value 0..255 stands in each channel of uint8 images: ``(channels, 256)``."""
     return torch.stack([torch.bincount(channel.reshape(-1), minlength=256) for channel in images.unbind(-1)])

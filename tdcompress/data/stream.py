@@ -30,9 +30,10 @@ class StreamedDataset(Batches):
 def read(
     images: Tensor | FolderImages, positions: Sequence[Tensor], workers: int, pinned: bool = False
 ) -> Iterator[Tensor]:
-    """The images at each of ``positions``, in this order; ``pinned``: in memory that a CUDA device copies from.
+    """For each of ``positions``, a tensor ``(b,)``, the images there: uint8 ``(b, height, width, channels)``, in order.
 
-    ``workers`` processes read ahead; with 0 this one reads. Raises ``ConfigError`` for a file that is no image.
+    ``workers`` processes read ahead; with 0 this one reads. ``pinned``: into page-locked memory, from which a CUDA
+    device copies while it computes. Raises ``ConfigError`` for a file that is no image.
     """
     loader = DataLoader(
         _Answers(images),
@@ -49,7 +50,10 @@ def read(
 
 
 class _Answers(Dataset[Tensor | ConfigError]):
-    """Images, or the error: raised in a worker, it would come back with a traceback as its message."""
+    """The images at positions, or the ``ConfigError`` that reading them raised, returned as a value.
+
+    Raised in a worker process, it would reach this one with a whole traceback as its message.
+    """
 
     def __init__(self, images: Tensor | FolderImages) -> None:
         self.images = images

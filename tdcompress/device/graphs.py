@@ -16,8 +16,8 @@ class Recorded:
 
     A factorised layer is several short calls, which a GPU ends sooner than Python launches them: launched one by one,
     a network of fewer MACs takes longer than the dense one. Batches of another size than ``batch_size``, and all those
-    in evaluation, run as usual. The parameters must keep their places in memory: who gives the network other ranks
-    makes a new ``Recorded``.
+    in evaluation, run as usual. What is recorded reads the parameters where they lay at the first batch: after they
+    are replaced by others, as when ranks change, a new ``Recorded`` is needed.
     """
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
@@ -33,9 +33,10 @@ class Recorded:
         return self.replay(images)
 
     def _recorded(self, images: Tensor) -> Callable[[Tensor], Tensor]:
-        """Recording runs a few passes first, of which neither buffers nor random numbers keep a trace.
+        """The recorded passes, as a function from images like ``images`` to the network's output.
 
-        Raises ``ConfigError`` for a network that waits for the device in between.
+        Recording runs a few passes first; buffers and the random state are put back afterwards. Raises ``ConfigError``
+        for a network that waits for the device on the way, which no recording can.
         """
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         random, cached = torch.cuda.get_rng_state(images.device), torch.is_autocast_cache_enabled()
@@ -58,7 +59,7 @@ class Recorded:
 
 
 class _Pass(nn.Module):
-    """What torch replaces the ``forward`` of: the network's own stays as it is, for the other batches."""
+    """A wrapper whose ``forward`` torch may replace by the recording; ``model``'s own is kept for other batches."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a run holds in memory, and how a CPU gets at it."""
+"""How much memory there is, how much a process has held, and how the C library deals with it."""
 
 from __future__ import annotations
 

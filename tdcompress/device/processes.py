@@ -20,7 +20,10 @@ _PATIENCE = timedelta(minutes=30)  # how long processes wait for one that reads 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run: this is ``rank`` of ``size``. Of one alone every method gives back what it is given."""
+    """The processes of a run, of which this is number ``rank`` of ``size``; by default a process alone.
+
+    The methods from ``total`` on must be called by all processes alike; of one alone they return what they are given.
+    """
 
     rank: int = 0
     size: int = 1
@@ -47,14 +50,14 @@ class World:
         return DistributedDataParallel(model)
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """The sum of the tensors ``value`` over all processes, for all of them."""
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
         return value
 
     def agreed(self, number: int | None) -> int | None:
-        """The largest number that any process has, None if none has one."""
+        """The largest ``number`` of any process, for all of them; None where every process gave None."""
         if self.size == 1:
             return number
         value = torch.tensor(-1 if number is None else number)
@@ -62,7 +65,7 @@ class World:
         return None if value < 0 else int(value)
 
     def told(self, value: T) -> T:
-        """What the first process has."""
+        """The ``value`` that the first process gave, for all of them; it can be anything that pickles."""
         if self.size == 1:
             return value
         values = [value]
@@ -70,7 +73,7 @@ class World:
         return values[0]
 
     def gathered(self, value: T) -> list[T]:
-        """Every process's value, by rank."""
+        """The values of all processes, in the order of their ranks, for all of them."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -80,7 +83,10 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The world that the environment describes; NCCL between GPUs, gloo between CPUs."""
+    """The process group that ``torchrun``'s environment variables describe, left at the end; without them one alone.
+
+    NCCL connects GPUs, each process having that of its ``LOCAL_RANK``; gloo connects CPUs.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()

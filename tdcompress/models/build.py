@@ -17,13 +17,20 @@ from .lenet import lenet, lenet5
 from .recurrent import RECURRENT, recurrent
 from .vgg import VGG, vgg
 
-ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {}
+ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {
+    "lenet": lenet,
+    "lenet5": lenet5,
+    **dict.fromkeys(VGG, vgg),
+    **dict.fromkeys(RECURRENT, recurrent),
+}
+"""By name: functions of the configuration, channels, classes and image size, as ``build`` takes them."""
 
 
 def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
-    """The dense network for square images of ``image_size`` pixels.
+    """The dense network, from images ``(b, in_channels, image_size, image_size)`` to ``(b, classes)``.
 
-    Raises ``ConfigError`` for an unknown name, or when pooling leaves nothing of the input.
+    A user's own (``config.target``) is called with these three sizes, torchvision's models with ``num_classes``. Raises
+    ``ConfigError`` for an unknown name, a target that is no module, or when pooling leaves nothing of the input.
     """
     if config.target:
         sizes = {"in_channels": in_channels, "classes": classes, "image_size": image_size}
@@ -39,11 +46,3 @@ def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
     if config.name not in ARCHS:
         raise ConfigError(f"unknown arch '{config.name}', known: {', '.join(sorted(ARCHS))}")
     return ARCHS[config.name](config, in_channels, classes, image_size)
-
-
-ARCHS |= {
-    "lenet": lenet,
-    "lenet5": lenet5,
-    **dict.fromkeys(VGG, vgg),
-    **dict.fromkeys(RECURRENT, recurrent),
-}

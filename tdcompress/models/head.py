@@ -1,4 +1,4 @@
-"""What the networks' heads and widths have in common."""
+"""What the networks have in common: widths, the size of their feature map, and the layers behind it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..tensor.errors import ConfigError
 
 
 def scaled(channels: int, config: ArchConfig) -> int:
+    """``channels`` times ``config.width``, rounded, at least one."""
     return max(1, round(channels * config.width))
 
 
@@ -25,7 +26,12 @@ def head(
     relu: str = "relu",
     dropout: float = 0.0,
 ) -> OrderedDict[str, nn.Module]:
-    """What follows the flattened feature map: two linear layers, the ReLU between them named ``relu``, or one."""
+    """The layers behind the flattened feature map, by name, from ``(b, prod(feature_map))`` to ``(b, classes)``.
+
+    ``feature_map``: its channels, height and width. ``config.head="fc"``: two linear layers with ``hidden`` units
+    between them, a ReLU named ``relu``, and dropout before the second unless it is 0. ``"trl"``: one tensor regression
+    layer.
+    """
     if config.head == "trl":
         return OrderedDict(trl=FeatureMapLinear(feature_map, classes))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -38,7 +44,10 @@ def head(
 
 
 def side_of(arch: str, side: int, smallest: int) -> int:
-    """The side of the feature map, if there is one. ``smallest``: of the images that leave one pixel."""
+    """``side``, the side of a feature map in pixels. Raises ``ConfigError`` where it is below one.
+
+    ``smallest``: the side of the smallest images that ``arch`` takes, for the message.
+    """
     if side < 1:
         raise ConfigError(
             f"arch={arch} leaves nothing of images this small: they need at least {smallest}x{smallest} pixels "

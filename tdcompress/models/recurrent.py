@@ -15,7 +15,10 @@ RECURRENT: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
 
 
 def recurrent(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
-    """LSTM or GRU over the rows of an image, or over frames stacked as channels; its last state is classified."""
+    """LSTM or GRU over the rows of an image, or over frames stacked as channels; its last output is classified.
+
+    Raises ``ConfigError`` for a head that needs a feature map, and channels that ``config.frames`` does not divide.
+    """
     if config.head != "fc":
         raise ConfigError(f"arch.head={config.head} needs a feature map, arch={config.name} has none: arch.head=fc")
     steps = config.frames or image_size
@@ -48,7 +51,7 @@ class Steps(nn.Module):
 
 
 class Last(nn.Module):
-    """The last step of a sequence ``(b, steps, ..)``."""
+    """From a sequence ``(b, steps, ..)`` to its last step ``(b, ..)``."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, -1]

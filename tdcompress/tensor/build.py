@@ -44,7 +44,8 @@ def build(
     cores = tuple(format.topology(arranged))
     validate(cores, arranged.modes)
     bonds = {index for core in cores for index in core.indices} - set(arranged.modes)
-    return Graph(cores, arranged.modes, {**arranged.sizes, **dict.fromkeys(bonds, 1)})
+    sizes = {**arranged.sizes, **dict.fromkeys(bonds, 1)}
+    return Graph(cores, arranged.modes, sizes, arranged.input_modes, arranged.output_modes)
 
 
 def with_rank(

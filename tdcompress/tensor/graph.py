@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 Site = tuple[str, ...]
@@ -24,12 +24,16 @@ class Graph:
     """Cores and the size of every index.
 
     ``modes`` are the indices of the weight (each on exactly one core), in the order in which the dense weight
-    holds them; every other index is a bond: shared by two cores, or by more (a hyperedge, as in CP).
+    holds them; every other index is a bond: shared by two cores, or by more (a hyperedge, as in CP). ``inputs`` and
+    ``outputs`` are those modes over which the weight is applied to an activation, in the order in which its channels
+    and those of the result are split; a graph that is only reconstructed or measured needs none.
     """
 
     cores: tuple[Core, ...]
     modes: tuple[str, ...]
     sizes: Mapping[str, int] = field(hash=False)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @cached_property
     def carriers(self) -> dict[str, tuple[int, ...]]:
@@ -44,6 +48,20 @@ class Graph:
     def bonds(self) -> tuple[str, ...]:
         """The internal indices, in order of appearance."""
         return tuple(index for index in self.carriers if index not in self.modes)
+
+    def bonds_beyond(self, positions: Collection[int]) -> frozenset[str]:
+        """The bonds that any core but those at ``positions`` carries: what is left to sum over after these."""
+        inside = set(positions)
+        return frozenset(bond for bond in self.bonds if not inside.issuperset(self.carriers[bond]))
+
+    def open_indices(self, positions: Collection[int]) -> tuple[str, ...]:
+        """What the product of the cores at ``positions`` carries: their modes, and the bonds to cores beyond them.
+
+        In order of appearance.
+        """
+        found = dict.fromkeys(index for position in sorted(positions) for index in self.cores[position].indices)
+        beyond = self.bonds_beyond(positions)
+        return tuple(index for index in found if index in beyond or index in self.modes)
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -66,7 +84,7 @@ class Graph:
 
     def with_ranks(self, ranks: Mapping[str, int]) -> Graph:
         """The same graph with other bond sizes."""
-        return Graph(self.cores, self.modes, {**self.sizes, **ranks})
+        return replace(self, sizes={**self.sizes, **ranks})
 
     def leaf_bond(self, core: Core) -> str | None:
         """The bond of a core that has no other and has it with a single other core; None for any other core."""
@@ -83,10 +101,10 @@ class Graph:
             for core in self.cores
             if core != leaf
         )
-        return Graph(cores, self.modes, {index: size for index, size in self.sizes.items() if index != bond})
+        return replace(self, cores=cores, sizes={index: size for index, size in self.sizes.items() if index != bond})
 
     def branches(self, bond: str | None = None) -> list[frozenset[int]]:
-        """The connected parts, those that are left when ``bond`` is cut, as sets of core positions."""
+        """The connected parts of the graph as sets of core positions; with ``bond`` those left when it is cut."""
         left = set(range(len(self.cores)))
         parts = []
         while left:

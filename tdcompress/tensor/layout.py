@@ -20,7 +20,8 @@ class Layout:
     """Sites of one weight: ``inputs`` then ``kernel`` then ``outputs``, in the order a chain visits them.
 
     ``open`` are the kernel modes that get no core of their own (Tucker-2). ``sizes`` are the mode sizes and
-    ``modes`` their order in the dense weight, ``(outputs, inputs, kernel)`` as in torch.
+    ``modes`` their order in the dense weight, ``(outputs, inputs, kernel)`` as in torch. ``input_modes`` and
+    ``output_modes`` are the modes that the input and the output channels are split into, whichever site they sit on.
     """
 
     inputs: tuple[Site, ...]
@@ -29,6 +30,8 @@ class Layout:
     open: Site
     modes: tuple[str, ...]
     sizes: Mapping[str, int]
+    input_modes: tuple[str, ...]
+    output_modes: tuple[str, ...]
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -90,6 +93,8 @@ def arrange(
         open=spatial_modes if kernel == "open" and layout != "matrix" else (),
         modes=(*outputs, *inputs, *spatial_modes),
         sizes=sizes,
+        input_modes=inputs,
+        output_modes=outputs,
     )
 
 

@@ -12,10 +12,13 @@ from cases import ALL, CASES, Case, Largest, einsum_dense, random_cores
 from tensorly.decomposition import parafac, tensor_ring, tensor_train, tucker
 from torch import Tensor
 
+from tdcompress.compression.spec import build_graph
+from tdcompress.config.schema import MethodConfig
 from tdcompress.tensor.caps import capped, caps
 from tdcompress.tensor.fitting.als import alternate, balanced
 from tdcompress.tensor.fitting.decompose import decompose, relative_error
 from tdcompress.tensor.fitting.truncation import leading
+from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.graph import Graph
 
 

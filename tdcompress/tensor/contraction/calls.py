@@ -49,10 +49,10 @@ class Merge:
 
 @dataclass(frozen=True)
 class Weight:
-    """How a slot is laid out for the call that uses it: permuted, then reshaped.
+    """A call's weight from the tensor in ``slot``: its indices permuted to ``order``, then reshaped to ``shape``.
 
-    ``memory`` is the order of the slot's indices, slowest first, in which neither step copies. ``copies``: how often it
-    is repeated along the first index.
+    ``memory``: the order of the slot's indices in memory, slowest first, in which neither copies. ``copies``: how often
+    the result is repeated along its first index, whose size it multiplies.
     """
 
     slot: int
@@ -67,7 +67,10 @@ class Weight:
 
 
 class Kernel(Weight):
-    """The same as conv2d wants it, copied where it does not lie so; in double precision that is plainly."""
+    """The kernel of a convolution: channels last, for which conv2d is fastest, or plainly contiguous in float64.
+
+    Copied only where it does not lie so already.
+    """
 
     def __call__(self, slots: list[Tensor]) -> Tensor:
         weight = super().__call__(slots)
@@ -77,13 +80,13 @@ class Kernel(Weight):
 
 @dataclass(frozen=True)
 class Linear:
-    """A matrix product over the last indices of the activation."""
+    """A matrix product over the last indices of the activation, which ``new`` ones replace."""
 
     weight: Weight
     order: tuple[int, ...] | None  # permutation of the activation, None if it lies right
     lead: int  # how many indices stay
-    summed: int
-    new: tuple[int, ...]
+    summed: int  # entries summed over
+    new: tuple[int, ...]  # sizes of the new indices
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if self.order is not None:
@@ -124,7 +127,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution; the indices before y and x form the batch, ``groups`` come from hyperedges still in use."""
+    """A convolution: the indices before y and x are its batch, those behind them its channels.
+
+    ``groups``: the entries of bonds that later calls need again, and of indices that stay among the channels.
+    """
 
     weight: Weight
     order: tuple[int, ...] | None
@@ -144,7 +150,7 @@ class Conv:
         return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
 
     def convolved(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Of an activation in the right order: ``(images, channels, y, x)``, as conv2d itself gives it."""
+        """The same for an activation that lies right already, as conv2d returns it: ``(images, channels, y, x)``."""
         lead, (height, width) = x.shape[: self.lead], x.shape[self.lead : self.lead + 2]
         x = x.reshape(math.prod(lead), height, width, self.channels).permute(0, 3, 1, 2)
         return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)

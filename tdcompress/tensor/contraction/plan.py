@@ -12,9 +12,10 @@ from torch import Tensor
 from ..graph import Graph
 from .calls import Batched, Conv, Convolution, Kernel, Linear, Merge, Scale, Step, Weight
 from .cost import Rates
-from .path import Path, Term, Tree
-from .roles import KERNEL, arranged, convolves, others, parts, result
+from .path import Path, Tree
+from .roles import KERNEL, convolves, others, parts
 from .search import merge_tree
+from .walk import Meeting, walk
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Plan:
     text: str
 
     def memory(self, core: int) -> tuple[int, ...] | None:
-        """The order in which a core's indices should lie in memory for the call that uses it; None: it is merged."""
+        """The order of indices, slowest first, in which the core at position ``core`` is best kept in memory.
+
+        None for a core that no call uses itself, because it is merged with others.
+        """
         return next((step.weight.memory for step in self.steps if step.weight.slot == core), None)
 
     def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
@@ -72,16 +76,17 @@ class Plan:
 
 
 class _Compiler:
+    """Emits ``merges`` of weight tensors, which it keeps in numbered slots: the cores first, then each product.
+
+    ``slots``: the indices of each; ``members``: the cores it is made of; ``names``: what it is called in a plan's text.
+    """
+
     def __init__(self, graph: Graph, spatial: bool, convolution: Convolution) -> None:
         self.graph, self.spatial, self.convolution = graph, spatial, convolution
         self.slots: list[tuple[str, ...]] = [core.indices for core in graph.cores]
         self.members: list[frozenset[int]] = [frozenset({k}) for k in range(len(graph.cores))]
         self.names: list[str] = [core.name for core in graph.cores]
         self.merges: list[Merge] = []
-
-    def needed(self, members: frozenset[int]) -> frozenset[str]:
-        carriers = self.graph.carriers
-        return frozenset(bond for bond in self.graph.bonds if not members.issuperset(carriers[bond]))
 
     def sizes(self, indices: Sequence[str]) -> tuple[int, ...]:
         return tuple(self.graph.sizes[index] for index in indices)
@@ -95,7 +100,7 @@ class _Compiler:
             return tree
         left, right = self.merge(tree[0]), self.merge(tree[1])
         a, b, members = self.slots[left], self.slots[right], self.members[left] | self.members[right]
-        need = parts(a, b, self.needed(members).union(self.graph.modes))
+        need = parts(a, b, self.graph.bonds_beyond(members).union(self.graph.modes))
         elementwise = not need.summed
         inner = need.summed
         left_order = (*need.group, *need.kept, *inner)
@@ -118,18 +123,13 @@ class _Compiler:
         self.names.append(f"({self.names[left]}*{self.names[right]})")
         return len(self.slots) - 1
 
-    def apply(
-        self, term: Term, order: tuple[str, ...], done: frozenset[int]
-    ) -> tuple[Step, tuple[str, ...], frozenset[int], str]:
-        """Emit the call for one term; returns (step, order after it, cores done, text)."""
+    def apply(self, meeting: Meeting) -> tuple[Step, str]:
+        """Emit the merges of a term; returns the call that contracts the activation with it, and its text."""
+        term, need, wanted = meeting.term, meeting.need, meeting.wanted
         slot = self.merge(term.tree)
         indices = self.slots[slot]
-        done = done | self.members[slot]
         axes = tuple(axis for axis in KERNEL if axis in indices)
-        need = parts(order, tuple(i for i in indices if i not in KERNEL), self.needed(done))
-        wanted = arranged(order, need, bool(axes), self.spatial, term.spread)
-        permute = None if wanted == order else tuple(order.index(i) for i in wanted)
-        after = result(wanted, need, term.new)
+        permute = None if wanted == meeting.before else tuple(meeting.before.index(i) for i in wanted)
         summed, new = self.size(need.summed), self.sizes(term.new)
         group = tuple(i for i in wanted if i in need.group)
         tail = tuple(i for i in wanted if i in need.summed)
@@ -173,33 +173,31 @@ class _Compiler:
         else:
             matrix = weight(*term.new, *tail, shape=(math.prod(new), summed))
             step, text = Linear(matrix, permute, len(wanted) - len(tail), summed, new), "linear"
-        return step, after, done, f"{self.names[slot]}:{text}"
+        return step, f"{self.names[slot]}:{text}"
 
 
 def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convolution | None = None) -> Plan:
     """Compile ``path`` for ``graph``; ``spatial``: the activation is an image and kh, kw convolve."""
     compiler = _Compiler(graph, spatial, convolution or Convolution())
-    inputs = tuple(mode for mode in graph.modes if mode[0] == "i")
-    outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
     space = ("y", "x") if spatial else ()
-    order: tuple[str, ...] = ("b", *space, *inputs)
-    done: frozenset[int] = frozenset()
     steps, texts = [], []
-    for term in path.terms:
-        step, order, done, text = compiler.apply(term, order, done)
+    order: tuple[str, ...] = ()
+    for meeting in walk(graph, path, space):
+        step, text = compiler.apply(meeting)
         steps.append(step)
         texts.append(text)
-    final = ("b", *space, *outputs)
+        order = meeting.after
+    final = ("b", *space, *graph.outputs)
     permute = None if order == final else tuple(order.index(i) for i in final)
-    fuse_bias = permute is None and isinstance(steps[-1], Linear | Conv) and steps[-1].new == compiler.sizes(outputs)
-    in_sizes, out_channels = compiler.sizes(inputs), compiler.size(outputs)
+    in_sizes, out_sizes = compiler.sizes(graph.inputs), compiler.sizes(graph.outputs)
+    fuse_bias = permute is None and isinstance(steps[-1], Linear | Conv) and steps[-1].new == out_sizes
     return Plan(
         path,
         spatial,
         tuple(compiler.merges),
         tuple(steps),
         in_sizes,
-        out_channels,
+        math.prod(out_sizes),
         permute,
         fuse_bias,
         " > ".join(texts),

@@ -11,6 +11,7 @@ from ..graph import Graph
 from .cost import Rates
 from .path import Geometry, Path, Term, Tree
 from .roles import KERNEL, MODES, Parts, arranged, convolves, others, parts, result
+from .walk import walk
 
 PLANS = ("model", "measure", "contract", "chain", "dense")
 _SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
@@ -23,28 +24,13 @@ class _Search:
     def __init__(self, graph: Graph, geometry: Geometry, rates: Rates) -> None:
         self.graph, self.geometry, self.rates = graph, geometry, rates
         self.everything = (1 << len(graph.cores)) - 1
-        self.inputs = tuple(mode for mode in graph.modes if mode[0] == "i")
-        self.outputs = tuple(mode for mode in graph.modes if mode[0] == "o")
         self.space = dict(geometry.space)
         self._needed: dict[int, frozenset[str]] = {}
-
-    def indices(self, subset: int) -> tuple[str, ...]:
-        """The open indices of the merged cores of ``subset``, in order of appearance."""
-        found: dict[str, None] = {}
-        for position, core in enumerate(self.graph.cores):
-            if subset >> position & 1:
-                found |= dict.fromkeys(core.indices)
-        outside = self.needed(subset)
-        return tuple(index for index in found if index in outside or index in self.graph.modes)
 
     def needed(self, subset: int) -> frozenset[str]:
         """The bonds that reach beyond ``subset``."""
         if subset not in self._needed:
-            self._needed[subset] = frozenset(
-                bond
-                for bond in self.graph.bonds
-                if any(not subset >> position & 1 for position in self.graph.carriers[bond])
-            )
+            self._needed[subset] = self.graph.bonds_beyond(_positions(subset))
         return self._needed[subset]
 
     def size(self, indices: Sequence[str], done: int = 0) -> int:
@@ -81,7 +67,7 @@ class _Search:
                             best = (seconds, (a[1], b[1]))
                 left = (left - 1) & subset
             if best is not None:
-                found[subset] = (*best, self.indices(subset))
+                found[subset] = (*best, self.graph.open_indices(_positions(subset)))
         return found
 
     def _merge_seconds(self, need: Parts) -> float:
@@ -91,7 +77,7 @@ class _Search:
 
     def run(self, allowed: list[int], bound: float = math.inf) -> list[Path]:
         """The cheapest path to every final order, cheapest first; only subsets in ``allowed`` may be a term."""
-        start = ("b", *self.space, *self.inputs)
+        start = ("b", *self.space, *self.graph.inputs)
         states: dict[int, dict[tuple[str, ...], tuple[float, tuple[Term, ...]]]] = {0: {start: (0.0, ())}}
         for done in sorted(range(self.everything), key=int.bit_count):
             orders = states.get(done)
@@ -109,7 +95,7 @@ class _Search:
                             target = states.setdefault(done | subset, {})
                             if after not in target or seconds + more < target[after][0]:
                                 target[after] = (seconds + more, (*terms, term))
-        final = ("b", *self.space, *self.outputs)
+        final = ("b", *self.space, *self.graph.outputs)
         ends = [
             Path(terms, seconds + (0.0 if order == final else self.rates.copy(self.size(final, self.everything))))
             for order, (seconds, terms) in states.get(self.everything, {}).items()
@@ -125,7 +111,7 @@ class _Search:
         need = parts(order, weight, self.needed(done | subset))
         if not (need.group or need.summed):
             return
-        modes = tuple(index for index in self.outputs if index in need.new)
+        modes = tuple(index for index in self.graph.outputs if index in need.new)
         bonds = tuple(index for index in need.new if index not in modes)
         for spread in (False, True) if axes and others(need) else (False,):
             wanted = arranged(order, need, bool(axes), bool(self.space), spread)
@@ -147,23 +133,18 @@ class _Search:
         image = convolves(wanted, need, bool(axes), bool(self.space))
         return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, image)
 
-    def subset(self, tree: Tree) -> int:
-        """The cores of a tree, as a bit mask."""
-        return 1 << tree if isinstance(tree, int) else self.subset(tree[0]) | self.subset(tree[1])
-
     def macs(self, path: Path) -> int:
         """Multiply-accumulates of the calls on the activation, for the whole batch."""
-        order: tuple[str, ...] = ("b", *self.space, *self.inputs)
-        done = total = 0
-        for term in path.terms:
-            subset = self.subset(term.tree)
-            done |= subset
-            indices = self.indices(subset)
-            axes = tuple(index for index in indices if index in KERNEL)
-            need = parts(order, tuple(i for i in indices if i not in KERNEL), self.needed(done))
-            total += self.size((*need.kept, *need.group, *need.summed, *need.new, *axes), done)
-            order = result(order, need, term.new)
+        total = 0
+        for meeting in walk(self.graph, path, tuple(self.space)):
+            need, done = meeting.need, sum(1 << position for position in meeting.done)
+            total += self.size((*need.kept, *need.group, *need.summed, *need.new, *meeting.axes), done)
         return total
+
+
+def _positions(subset: int) -> frozenset[int]:
+    """The cores of a bit mask."""
+    return frozenset(position for position in range(subset.bit_length()) if subset >> position & 1)
 
 
 def macs(graph: Graph, path: Path, geometry: Geometry) -> int:

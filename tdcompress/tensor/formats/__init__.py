@@ -13,9 +13,10 @@ from ..graph import Core
 from ..layout import Layout
 
 Topology = Callable[[Layout], list[Core]]
-
+"""From the sites of a weight to its cores: their names and the indices that each carries."""
 
 ReferenceRank = Callable[[tuple[int, int], str, bool], int]
+"""From a layer's channels (in, out), a bond's name and whether it is a convolution, to the bond's reference rank."""
 
 
 def widest_third(channels: tuple[int, int], bond: str, conv: bool) -> int:
@@ -30,12 +31,12 @@ def widest_third(channels: tuple[int, int], bond: str, conv: bool) -> int:
 class Format:
     """A named topology and how it is used unless the user says otherwise.
 
-    ``layout`` and ``kernel``: its default grouping of modes (see ``network.layout.arrange``), ``linear_layout`` that of
-    linear layers where it differs, ``factors`` how many factors a channel count is split into. ``open_kernel``: it has
-    a central core on which kh and kw may stay. ``reference_rank``: what ``rank=reference`` means for a bond,
-    ``reference_layout`` the layout of convolutions that goes with it where it differs. ``init``: its initial cores,
-    those that trained best.
-    ``factorised`` is false for the baseline, whose layers are left as they are.
+    ``layout`` and ``kernel``: how it groups modes into sites, see ``layout.arrange``; ``linear_layout``: the layout of
+    linear layers where it differs; ``factors``: how many factors a channel count is split into. ``open_kernel``: it has
+    a central core on which kh and kw may stay. ``reference_rank``: a bond's size at ``rank=reference``, and
+    ``reference_layout`` the layout of convolutions that goes with it where it differs. ``init``: the initial cores, the
+    kind that trained best. ``factorised``: false for the baseline alone, whose layers are left as they are.
+    ``default``: true for the format that is meant where none is named.
     """
 
     name: str
@@ -49,9 +50,11 @@ class Format:
     reference_layout: str | None = None
     init: str = "orthogonal"
     factorised: bool = True
+    default: bool = False
 
 
 FORMATS: dict[str, Format] = {}
+"""Every registered format by its name."""
 
 
 def find_format(name: str) -> Format:
@@ -62,9 +65,14 @@ def find_format(name: str) -> Format:
 
 
 def register(name: str, **settings: Any) -> Callable[[Topology], Topology]:
-    """Decorator: enter a topology into ``FORMATS``; ``settings`` are the further fields of ``Format``."""
+    """Decorator that enters a topology into ``FORMATS`` as the format ``name``, and returns the topology.
+
+    ``settings``: further fields of ``Format``. Raises ``ConfigError`` where another format has that name.
+    """
 
     def enter(topology: Topology) -> Topology:
+        if name in FORMATS:
+            raise ConfigError(f"there is a format '{name}' already, from {FORMATS[name].topology.__module__}")
         FORMATS[name] = Format(name, topology, **settings)
         return topology
 
@@ -73,3 +81,9 @@ def register(name: str, **settings: Any) -> Callable[[Topology], Topology]:
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+
+BASELINE = next(name for name, format in FORMATS.items() if not format.factorised)
+"""The format that leaves every layer as it is, with which the others are compared."""
+
+DEFAULT = next(name for name, format in FORMATS.items() if format.default)
+"""The format that is meant where none is named."""

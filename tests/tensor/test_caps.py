@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdcompress.network.graph import Core, Graph
-from tdcompress.network.ranks import capped, caps
+from tdcompress.tensor.caps import capped, caps
+from tdcompress.tensor.graph import Core, Graph
 
 
 def network(modes: dict[str, int], *cores: str) -> Graph:

@@ -1,0 +1,60 @@
+"""The contractions of a path, one after the other, with the part that every index has in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..graph import Graph
+from .path import Path, Term, Tree
+from .roles import KERNEL, Parts, arranged, parts, result
+
+Arrange = Callable[["tuple[str, ...]", Parts, bool, bool], Sequence[str]]
+"""How the activation must lie for a contraction: from its order so far, the parts, whether it runs along a kernel axis,
+and ``Term.spread``."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """One contraction of a path: the activation meets the merged cores of a term.
+
+    ``members``: the positions of those cores; ``done``: of all cores applied, these included. ``indices``: what the
+    merged cores carry, in order of appearance, of which ``axes`` are kernel modes. ``need``: the part of each other
+    index. The activation comes with its indices in the order ``before``, must lie as ``wanted``, and leaves as
+    ``after``.
+    """
+
+    term: Term
+    members: frozenset[int]
+    done: frozenset[int]
+    indices: tuple[str, ...]
+    axes: tuple[str, ...]
+    need: Parts
+    before: tuple[str, ...]
+    wanted: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def walk(graph: Graph, path: Path, space: Sequence[str] = (), arrange: Arrange | None = None) -> Iterator[Meeting]:
+    """The contractions of ``path`` for ``graph``.
+
+    ``space``: the spatial indices of an activation of images, none for rows: it comes as ``(b, space, inputs)``.
+    ``arrange``: how it must lie for each contraction; by default as ``roles.arranged`` says, for the calls of a plan.
+    """
+    lies = arrange or (lambda order, need, kernel, spread: arranged(order, need, kernel, bool(space), spread))
+    order, done = ("b", *space, *graph.inputs), frozenset[int]()
+    for term in path.terms:
+        members = positions(term.tree)
+        done |= members
+        indices = graph.open_indices(members)
+        axes = tuple(index for index in indices if index in KERNEL)
+        need = parts(order, tuple(index for index in indices if index not in KERNEL), graph.bonds_beyond(done))
+        wanted = tuple(lies(order, need, bool(axes), term.spread))
+        after = result(wanted, need, term.new)
+        yield Meeting(term, members, done, indices, axes, need, order, wanted, after)
+        order = after
+
+
+def positions(tree: Tree) -> frozenset[int]:
+    """The positions of a tree's cores."""
+    return frozenset({tree}) if isinstance(tree, int) else positions(tree[0]) | positions(tree[1])
