@@ -21,8 +21,15 @@ LINES, FILES = 300, 13
 OPTIONAL = {"tensorboard", "torch.utils.tensorboard", "submitit", "av", "onnx", "onnxscript", "onnxruntime"}
 
 # Where a module is imported by a name that is data: the public names, the files of a folder, a configuration's target,
-# a benchmark of the command line.
-BY_NAME = {"__init__.py", "tensor/__init__.py", "tensor/formats/__init__.py", "config/targets.py", "bench/__init__.py"}
+# a verb of the command line.
+BY_NAME = {
+    "__init__.py",
+    "tensor/__init__.py",
+    "tensor/formats/__init__.py",
+    "config/targets.py",
+    "cli/__init__.py",
+    "cli/bench.py",
+}
 
 # "dense" is an English word, too: the name of a plan, and the key of the dense twin among networks and times.
 DENSE = {

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..compression.counts import count
+from ..compression.plans import tunable, tune
 from ..compression.spec import build_graph
 from ..compression.swap import compress, left_dense
 from ..compression.trace import trace
-from ..compression.tuning import tunable, tune
 from ..config.schema import ArchConfig, DatasetConfig, MethodConfig
 from ..config.words import read
 from ..data.sources import shape as data_shape

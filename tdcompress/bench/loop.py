@@ -17,6 +17,7 @@ from ..data.sources import load
 from ..device.clock import compare, finished
 from ..results.record import Epoch
 from ..results.terminal import show
+from ..tensor.formats import BASELINE
 from ..tensor.rank import parse
 from ..train.interrupt import StopSignals
 from ..train.learner import Learner
@@ -88,7 +89,7 @@ def measure(config: TrainConfig, options: LoopOptions, device: torch.device) -> 
         "dataset": config.dataset.name,
         "arch": config.arch.name,
         "method": config.method.format,
-        "rank": None if config.method.format == "dense" else config.rank.plain,
+        "rank": None if config.method.format == BASELINE else config.rank.plain,
         "batch_size": config.batch_size,
         "images": ours.images,
         "seconds": pairs.ours_ms / 1000,

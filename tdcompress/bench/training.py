@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..compression.counts import count
-from ..compression.plans import plans, use_plans
+from ..compression.plans import plans, tunable, tune, use_plans
 from ..compression.swap import compress
-from ..compression.tuning import tunable, tune
 from ..config.schema import ArchConfig, DatasetConfig
 from ..data.sources import shape
 from ..device.graphs import Recorded

@@ -1,18 +1,26 @@
-"""How a model's layers contract: what it costs, and as plain data to keep."""
+"""How a model's layers contract: what it costs, as plain data to keep, and the fastest way by measurement."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ..device.clock import seconds
 from ..layers.base import Factorised
 from ..layers.kinds import factorised
 from ..tensor.contraction.path import Path
 from ..tensor.contraction.search import macs
 from ..tensor.graph import Graph
-from .trace import Inputs
+from .trace import Inputs, layer_inputs
+
+ROUNDS = 5
+_MARGIN = 0.97  # another path must be this much faster than the model's choice: less is noise
 
 
 def dense_macs(layer: Factorised, inputs: Inputs) -> int:
@@ -36,3 +44,37 @@ def use_plans(model: nn.Module, saved: dict[str, Any]) -> None:
     layers = factorised(model)
     for name, path in saved.items():
         layers[name].use(Path.from_plain(path))
+
+
+def tunable(model: nn.Module) -> dict[str, Factorised]:
+    """The layers with a choice of paths, by name: those made with ``plan="measure"``."""
+    return {name: layer for name, layer in factorised(model).items() if len(layer.candidates) > 1}
+
+
+def tune(model: nn.Module, batch: Tensor, context: AbstractContextManager[object] | None = None) -> None:
+    """Let every tunable layer of ``model`` contract along the fastest of its candidates, forward and backward.
+
+    ``batch``: inputs of the model as in training; ``context``: under which it runs, such as autocast.
+    """
+    with context or nullcontext():
+        layers = tunable(model)
+        for name, x in layer_inputs(model, layers, batch).items():
+            layers[name].use(_fastest(layers[name], x))
+
+
+def _fastest(layer: Factorised, x: Tensor) -> Path:
+    """The candidate with the smallest median time, all of them timed in turn."""
+    times: dict[Path, list[float]] = {path: [] for path in layer.candidates}
+    for _ in range(1 + ROUNDS):
+        for path in layer.candidates:
+            layer.use(path)
+            times[path].append(seconds(partial(_step, layer, x.requires_grad_()), x.device))
+    medians = {path: statistics.median(rounds[1:]) for path, rounds in times.items()}  # the first chose the kernels
+    best = min(medians, key=medians.__getitem__)
+    first = layer.candidates[0]
+    return best if medians[best] < _MARGIN * medians[first] else first
+
+
+def _step(layer: Factorised, x: Tensor) -> None:
+    output = layer(x)
+    torch.autograd.grad(output, [x, *layer.parameters()], torch.ones_like(output))

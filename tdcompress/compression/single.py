@@ -14,6 +14,7 @@ from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.plan import merge_all
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.decompose import relative_error
+from ..tensor.formats import DEFAULT
 from ..tensor.graph import Graph
 from ..tensor.rank import RankLike
 from ..tensor.weight import checked
@@ -52,7 +53,7 @@ class Decomposition:
         return merge_all(self.graph, list(self.cores.values())).reshape(self.weight_shape)
 
 
-def decompose(weight: Tensor, format: str = "tt", rank: RankLike = 8, **settings: Any) -> Decomposition:
+def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **settings: Any) -> Decomposition:
     """Fit the cores of ``format`` to a dense weight, ``(out, in[, [kh,] kw])``, in the Frobenius norm.
 
     In single precision; the cores have the weight's type and device.

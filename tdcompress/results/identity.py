@@ -13,6 +13,7 @@ from typing import Any
 
 from ..config.schema import MethodConfig, TrainConfig, validate
 from ..tensor.errors import ConfigError
+from ..tensor.formats import BASELINE
 from ..tensor.rank import Rank
 
 # Said by the path itself, so the hash of "what else differs" leaves them out.
@@ -143,14 +144,14 @@ def _defaults() -> dict[str, Any]:
 
 @cache
 def _dense_method() -> dict[str, Any]:
-    values: dict[str, Any] = plain(TrainConfig(method=MethodConfig("dense")))["method"]
+    values: dict[str, Any] = plain(TrainConfig(method=MethodConfig(BASELINE)))["method"]
     return values
 
 
 def _all_dense(method: dict[str, Any]) -> bool:
     formats = {method[kind] or method["format"] for kind in ("format", "conv", "linear")}
     formats |= {layer["format"] for layer in method["layers"].values() if isinstance(layer, dict) and "format" in layer}
-    return formats == {"dense"}
+    return formats == {BASELINE}
 
 
 def _own_or(target: dict[str, Any], name: str) -> str:

@@ -89,7 +89,7 @@ def _rows(runs: pandas.DataFrame) -> list[list[str]]:
 
 
 def _order(method: str, variant: str, rank: str, lr: float, device: str) -> tuple[Any, ...]:
-    return method != "dense", method, variant, natural(rank), lr, device
+    return method != BASELINE, method, variant, natural(rank), lr, device
 
 
 def _mean(accuracies: pandas.Series[float]) -> str:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from ..tensor import formats
+from ..tensor.formats import BASELINE
 
 WIDTH = 3.5  # inches: a column in print
-BASELINE = "dense"
 DIVERGED = "diverged"
 INK = "#222222"  # text, axes and the baseline
 

@@ -11,8 +11,7 @@ import torch
 
 from ..compression.adaptive import Shrinkage
 from ..compression.counts import count
-from ..compression.plans import plans, use_plans
-from ..compression.tuning import tunable, tune
+from ..compression.plans import plans, tunable, tune, use_plans
 from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
 from ..data.datasets import datasets
 from ..device.files import RunError

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import tdcompress
-from tdcompress.compression import tuning
-from tdcompress.compression.plans import plans, use_plans
+from tdcompress.compression import plans as planning
+from tdcompress.compression.plans import plans, tune, use_plans
 from tdcompress.compression.swap import compress
-from tdcompress.compression.tuning import tune
 from tdcompress.config.schema import MethodConfig
 from tdcompress.layers.base import Factorised
 from tdcompress.layers.conv import FactorisedConv
@@ -179,7 +178,7 @@ def test_tuning_keeps_the_fastest(monkeypatch: pytest.MonkeyPatch):
     model = compress(Net(), "tt", 4, SHAPE, plan="measure", layout="channels")
     layer = model.body[0].conv
     slow = {path: 1.0 + k for k, path in enumerate(reversed(layer.candidates))}  # the last candidate is the fastest
-    monkeypatch.setattr(tuning, "seconds", lambda step, device: slow.get(step.args[0].plan.path, 1.0))
+    monkeypatch.setattr(planning, "seconds", lambda step, device: slow.get(step.args[0].plan.path, 1.0))
     first = model.hidden.plan.path
     tune(model, torch.randn(2, *SHAPE))
     assert layer.plan.path == layer.candidates[-1]

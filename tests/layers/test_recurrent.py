@@ -10,9 +10,9 @@ from cases import assert_close
 from torch import Tensor, nn
 
 from tdcompress.compression.counts import count
+from tdcompress.compression.plans import tune
 from tdcompress.compression.spec import build_graph
 from tdcompress.compression.swap import compress
-from tdcompress.compression.tuning import tune
 from tdcompress.config.schema import ArchConfig, MethodConfig
 from tdcompress.layers.base import Factorised
 from tdcompress.layers.recurrent import GRU, LSTM

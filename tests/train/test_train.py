@@ -13,7 +13,7 @@ import pandas
 import pytest
 import torch
 
-from tdcompress.compression import tuning
+from tdcompress.compression import plans as planning
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data.datasets import DeviceDataset
 from tdcompress.data.sources import DATASETS, load
@@ -203,10 +203,10 @@ def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
 def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
     config = config_in(tmp_path, method=MethodConfig("tt", plan="measure", layout="channels"))
     ticks = iter(range(10_000))
-    monkeypatch.setattr(tuning, "seconds", lambda step, device: 1.0 / (1 + next(ticks)))  # the last looks fastest
+    monkeypatch.setattr(planning, "seconds", lambda step, device: 1.0 / (1 + next(ticks)))  # the last looks fastest
     stopped(config, monkeypatch, 2)  # the first is for measuring
     saved = json.loads((run_of(config).directory / "summary.json").read_text())["layers"]
-    monkeypatch.setattr(tuning, "seconds", None)  # measured once is enough
+    monkeypatch.setattr(planning, "seconds", None)  # measured once is enough
     assert train(config, run_of(config), print).layers == saved
     assert any(layer["plan"].startswith("(") for layer in saved)  # a merge first, which the model had not chosen
 
