@@ -93,7 +93,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
         run.refuse_other(config, state.get("config"))
         model, image = restored(config, device, run.directory, state, sizes)
     model = model.to(device).to(memory_format=torch.channels_last)
-    _prepare(device)
+    _set_up(device)
     counts = partial(count, model, image)
     shrinkage = _shrinkage(config, counts()["dense_parameters"])
     if shrinkage is not None and world.size > 1:
@@ -113,12 +113,12 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
             images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
             tune(model, images, autocast(device, config.precision))
             use_plans(model, world.told(plans(model)))
-        tested = state["counts"] if state is not None else None
+        tested = state.get("counts") if state is not None else None
         loop = Loop(config, run, learner, _first_summary(config, device, world), counts, tested, stop, log)
         return loop.until_ended(train_data, test_data)
 
 
-def _prepare(device: torch.device) -> None:
+def _set_up(device: torch.device) -> None:
     """Set the process up for training on ``device``."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
