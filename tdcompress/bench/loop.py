@@ -39,7 +39,7 @@ class LoopOptions(Options):
     dataset: str = "digits"
     arch: str = "lenet"
     width: float = 1.0
-    method: tuple[str, ...] = ("dense",)
+    method: tuple[str, ...] = (BASELINE,)
     rank: tuple[str, ...] = ("reference",)
     limit: int | None = None
     root: str | None = None

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ..device.files import write_text
 from ..tensor.errors import ConfigError
+from ..tensor.formats import BASELINE
 from .figures import Comparison, comparisons, natural
 from .plots import INK
 from .tables import read_results, write_results

@@ -86,10 +86,11 @@ def restored(
     try:
         with fitting(directory):
             return initial(config, device, Weights(str(directory), state["model"], None), sizes)
-    except RunError as misfit:
-        with suppress(RunError):  # weights that the run once started from may be gone by now
-            initial(config, device, sizes=sizes)
-        raise misfit from None
+    except RunError as error:
+        misfit = error.with_traceback(None)
+    with suppress(RunError):  # weights that the run once started from may be gone by now
+        initial(config, device, sizes=sizes)
+    raise misfit
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
             images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
             tune(model, images, autocast(device, config.precision))
             use_plans(model, world.told(plans(model)))
-        tested = state["counts"] if state is not None else None
+        tested = state.get("counts") if state is not None else None
         loop = Loop(config, run, learner, _first_summary(config, device, world), counts, tested, stop, log)
         return loop.until_ended(train_data, test_data)
 

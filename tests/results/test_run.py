@@ -399,6 +399,14 @@ def test_many_runs_are_read(tmp_path):
     assert len(read_metrics(read_runs(tmp_path))) == 10_000
 
 
+def test_where_a_lock_cannot_be_looked_at_a_run_is_what_it_says(tmp_path, monkeypatch):
+    for seed, status in enumerate(("running", "finished", "interrupted")):
+        write_run(tmp_path / f"runs/mnist/lenet/tt-8/seed{seed}", status=status)
+    (tmp_path / "runs/mnist/lenet/tt-8/seed9").mkdir()
+    monkeypatch.setattr("tdcompress.results.rows.held", lambda directory: None)
+    assert read_runs(tmp_path).status.tolist() == ["running", "finished", "interrupted", "broken"]
+
+
 def test_reading_results_needs_no_torch():
     code = "import sys, tdcompress.results.run; print({'torch', 'pandas', 'omegaconf'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
