@@ -14,7 +14,7 @@ from torch import nn
 from ..config.schema import MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.base import Factorised
-from ..layers.kinds import kind_of
+from ..layers.kinds import kind_of, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
@@ -55,7 +55,7 @@ def compress(
     may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs /
     dense MACs, along the plans for the default rates); a layer with a rank of its own in ``layers`` keeps it, the
     others absorb. Unless a layout is given, a budget of parameters holds weights in pairs of modes (``init="fit"`` does
-    not); no budget keeps square cores (``network.ranks.absorbed``). ``"adaptive:10x"``: the larger network that such a
+    not); no budget keeps square cores (``tensor.caps.absorbed``). ``"adaptive:10x"``: the larger network that such a
     training starts with, see ``adaptive``. Or what the present weights need, which says something of trained ones only:
     ``"energy:0.9"``, the smallest ranks that keep this share of the squared norm at every bond, or ``"vbmf"`` (Kim et
     al. 2016). ``cores``: of an equal network, by layer and core; then the layers that it names are swapped, no others,
@@ -81,7 +81,7 @@ def compress(
     for pattern in method.layers if cores is None else ():
         named = [name for name in names if fnmatch(name, pattern)]
         if left.keys() >= set(named):
-            raise ConfigError(f"method.layers: {', '.join(named)} stays dense; arch.keep says which layers do")
+            raise ConfigError(f"method.layers: {', '.join(named)} stays dense ({left[named[0]]}); see arch.keep")
     swaps = []
     for name in names:
         layer = model.get_submodule(name)
@@ -125,8 +125,8 @@ def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | Non
     """Which of the layers stay dense, and why.
 
     Those whose names match a pattern of ``keep``; by default the first convolution, and the last linear layer unless
-    its kind says that it is there to be held as cores. And those that share their weight with another module, because
-    cores would part them.
+    its kind says that it is there to be held as cores. Those that cannot be held, see ``kinds.why_not``. And those that
+    share their weight with another module, because cores would part them.
     """
     kinds = {name: kind_of(model.get_submodule(name)) for name in names}
     found: dict[str, str] = {}
@@ -144,7 +144,9 @@ def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | Non
         for storage in {p.untyped_storage()._cdata for p in module.parameters(recurse=False)}:
             owners.setdefault(storage, []).append(name)
     for name, kind in kinds.items():
-        if kind is not None and name not in found:
+        if kind is None:
+            found[name] = why_not(model.get_submodule(name)) or "it holds cores already"
+        elif name not in found:
             others = set(owners[kind.weight(model.get_submodule(name)).untyped_storage()._cdata]) - {name}
             if others:
                 found[name] = f"its weight is also that of {', '.join(sorted(others))}"
