@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers.base import Factorised
-from ..layers.kinds import KINDS, kind_of, why_not
+from ..layers.kinds import kind_by_class, kind_of, why_not
 from .plans import dense_macs, path_macs
 from .trace import Trace, trace
 
@@ -57,23 +57,24 @@ def distinct(parameters: Iterable[Tensor], counted: set[int] | None = None) -> i
 def _layer(name: str, layer: nn.Module, seen: Trace, counted: set[int]) -> dict[str, Any]:
     if isinstance(layer, Factorised):
         return _factorised(name, layer, seen)
-    kind = kind_of(layer)
-    whole = isinstance(layer, tuple(KINDS))  # a parametrised layer keeps its parameters below it
-    weights = {key: value for key, value in layer.named_parameters(recurse=whole) if value.dim() > 1}
-    parameters, macs = distinct(weights.values(), counted), seen.macs.get(name, 0)
+    by_class = kind_by_class(layer)
+    # A parametrised layer keeps its parameters below it.
+    parameters = layer.named_parameters(recurse=by_class is not None)
+    weights = {key: value for key, value in parameters if value.dim() > 1}
+    entries, macs = distinct(weights.values(), counted), seen.macs.get(name, 0)
     return {
         "name": name,
-        "kind": next((KINDS[cls].name for cls in type(layer).__mro__ if cls in KINDS), type(layer).__name__),
+        "kind": by_class.name if by_class else type(layer).__name__,
         "shape": list(next(iter(weights.values())).shape) if weights else [],
         "format": "dense",
         "cores": {key: list(value.shape) for key, value in weights.items()},
         "ranks": {},
-        "parameters": parameters,
-        "dense_parameters": parameters,
+        "parameters": entries,
+        "dense_parameters": entries,
         "macs": macs,
         "dense_macs": macs,
         "plan": "dense",
-        "reason": getattr(layer, "left_dense", None) if kind else why_not(layer),
+        "reason": getattr(layer, "left_dense", None) if kind_of(layer) else why_not(layer),
     }
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from ..config.schema import MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.base import Factorised
-from ..layers.kinds import kind_of, why_not
+from ..layers.kinds import kind_by_class, kind_of, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
@@ -128,26 +128,26 @@ def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | Non
     its kind says that it is there to be held as cores. Those that cannot be held, see ``kinds.why_not``. And those that
     share their weight with another module, because cores would part them.
     """
-    kinds = {name: kind_of(model.get_submodule(name)) for name in names}
+    layers = {name: model.get_submodule(name) for name in names}
     found: dict[str, str] = {}
     if keep is not None:
         found = {name: "kept" for name in names if any(fnmatch(name, pattern) for pattern in keep)}
     else:
-        for convolves, which in ((True, slice(0, 1)), (False, slice(-1, None))):
-            of_these = [name for name, kind in kinds.items() if kind and bool(kind.weights[0].axes) == convolves]
-            for name in of_these[which]:
-                kind = kinds[name]
-                if kind is not None and not kind.may_end:
-                    found[name] = "kept: the first convolution" if convolves else "kept: the last linear layer"
+        kinds = {name: kind for name, layer in layers.items() if (kind := kind_by_class(layer)) is not None}
+        convolutions = [name for name, kind in kinds.items() if kind.weights[0].axes]
+        linears = [name for name, kind in kinds.items() if not kind.weights[0].axes]
+        found |= dict.fromkeys(convolutions[:1], "kept: the first convolution")
+        found |= {name: "kept: the last linear layer" for name in linears[-1:] if not kinds[name].may_end}
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         for storage in {p.untyped_storage()._cdata for p in module.parameters(recurse=False)}:
             owners.setdefault(storage, []).append(name)
-    for name, kind in kinds.items():
+    for name, layer in layers.items():
+        kind = kind_of(layer)
         if kind is None:
-            found[name] = why_not(model.get_submodule(name)) or "it holds cores already"
+            found[name] = why_not(layer) or "it holds cores already"
         elif name not in found:
-            others = set(owners[kind.weight(model.get_submodule(name)).untyped_storage()._cdata]) - {name}
+            others = set(owners[kind.weight(layer).untyped_storage()._cdata]) - {name}
             if others:
                 found[name] = f"its weight is also that of {', '.join(sorted(others))}"
     return found

@@ -93,8 +93,13 @@ def hold(cls: type[nn.Module], kind: type[nn.Module] | Kind) -> None:
 
 def kind_of(layer: nn.Module) -> Kind | None:
     """How this layer is held as cores; None where it cannot be, and ``why_not`` says why."""
+    return None if why_not(layer) else kind_by_class(layer)
+
+
+def kind_by_class(layer: nn.Module) -> Kind | None:
+    """The kind of the first of the layer's classes that has one, whatever the layer computes."""
     found = _known(type(layer))
-    return None if found is None or why_not(layer) else KINDS[found]
+    return None if found is None else KINDS[found]
 
 
 def why_not(layer: nn.Module) -> str | None:
