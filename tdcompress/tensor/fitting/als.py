@@ -15,8 +15,8 @@ RIDGE = {torch.float32: 1e-7, torch.float64: 1e-13}
 """What is added to a Gram matrix's diagonal, as a part of its trace: about the rounding of the products with W."""
 
 
-TIKHONOV = 1e-3
-"""The penalty on the cores' squared norms, as a part of the squared error that is left."""
+TIKHONOV = 0.3
+"""The penalty on the cores' squared norms, as a part of the squared error times the part of ||W||^2 that is found."""
 
 WORK = 2e11
 """Multiply-adds after which a fit stops, some seconds of one processor core; two sweeps are made at any price."""
@@ -29,8 +29,8 @@ def alternate(
 
     At most ``sweeps`` sweeps, or what ``WORK`` allows; stops when one lowers the squared error by less than
     ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds their
-    norms: each sweep adds l sum ||core||^2 to what is minimised, l in proportion to the error at that time, so that it
-    vanishes with the error (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
+    norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it vanishes with the error and with what
+    is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
     """
     fit = _Alternation(graph, weight, list(cores))
     before = math.inf
@@ -99,7 +99,8 @@ class _Alternation:
         """Solve for every core once; returns the squared error, which grows by no more than the penalty gains."""
         self.cores = balanced(self.graph, self.cores, rounds=1)
         energy = sum(float(core.square().sum()) for core in self.cores)
-        self.penalty = TIKHONOV * max(self.error, 0.0) / energy if energy else 0.0
+        found = 1 - self.error / self.norm
+        self.penalty = TIKHONOV * max(self.error * found, 0.0) / energy if energy else 0.0
         self._visit(tuple(range(len(self.cores))), [self.weight], [])
         core, target, parts = self.solved
         image = core

@@ -23,9 +23,9 @@ from .truncation import truncate
 EXACT = 3e-7
 """Of ||W||: a fit that is constructed and loses no more loses nothing but digits."""
 
-RESTARTS, CHEAP = 2, 1e7
-"""How many random starts are tried at each rank as well, and the multiply-adds that any may cost: small fits are caught
-in local minima, large ones are not worth the time."""
+RESTARTS, CHEAP = 2, 1e5
+"""How many random starts are tried at each rank as well, and the most multiply-adds of their sweeps: small fits are
+caught in local minima, large ones are not worth the time."""
 
 Fit = tuple[float, list[Tensor]]
 """The relative error of cores once they are rounded, and the cores, in double precision."""
@@ -60,8 +60,7 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
     """The best fit of a weight of norm one on a graph with cycles or hyperedges, in double precision."""
 
     def fit(graph: Graph, cores: list[Tensor]) -> Fit:
-        rounded = [core.to(weight.dtype) for core in balanced(graph, cores)]
-        return relative_error(graph, rounded, weight), cores
+        return relative_error(graph, [core.to(weight.dtype) for core in cores], weight), cores
 
     constructed = _constructed(graph, weight.double())
     if constructed and (found := fit(graph, padded(graph, constructed, seed)))[0] < EXACT:
@@ -73,7 +72,7 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
         if step is graph and constructed:
             best = min(best, found, key=itemgetter(0))
         best = min(best, fit(step, alternate(step, weight, best[1], sweeps)), key=itemgetter(0))
-        for _ in range(RESTARTS if sweeps * work(step) < CHEAP else 0):
+        for _ in range(RESTARTS if work(step) < CHEAP else 0):
             if best[0] > EXACT:
                 another = alternate(step, weight, _gaussian(step, weight, generator), sweeps)
                 best = min(best, fit(step, another), key=itemgetter(0))
