@@ -22,12 +22,12 @@ import pytest
 from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from tdcompress.composition import call_composed, conf_dir, typed
-from tdcompress.formats import FORMATS
 
 import tdcompress
 from tdcompress import cli
-from tdcompress.config import ConfigError
+from tdcompress.config.compose import call_composed, conf_dir, typed
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.formats import FORMATS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
