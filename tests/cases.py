@@ -22,6 +22,7 @@ from tdcompress.tensor.rank import RankLike, parse
 
 IN, OUT, TAPS = 8, 12, (3, 2)  # split in two: 2*4 and 3*4; no two sizes alike, so that a swap of modes shows
 IMAGE = (7, 6)
+FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 SHAPES = {"conv": (OUT, IN, *TAPS), "linear": (OUT, IN)}
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, TrainConfig
 from tdcompress.results.identity import method_name, plain, run_directory
-from tdcompress.results.record import Epoch, Summary
+from tdcompress.results.record import METRICS, Epoch, Summary
 from tdcompress.results.run import Run
 
 BASE = TrainConfig(dataset=DatasetConfig("mnist"), arch=ArchConfig("lenet"), rank="10x", epochs=4)
+BASELINE = TrainConfig(dataset=DatasetConfig("mnist"), arch=ArchConfig("vgg16"), method=MethodConfig("tt"), rank=8)
 
 
 def make(results, method="tt", accuracy=0.9, status="finished", device="a CPU", parameters=1000, **changes):
@@ -30,4 +31,19 @@ def make(results, method="tt", accuracy=0.9, status="finished", device="a CPU", 
         for epoch in range(1, done + 1)
     ]
     run.write_metrics(rows)
+    return run
+
+
+def row(epoch, **values):
+    """An epoch with a number in every column."""
+    return replace(Epoch(epoch, *[0.1 + epoch] * (len(METRICS) - 1)), parameters=10 * epoch, macs=100, **values)
+
+
+def write_run(directory, epochs=2, **values):
+    """A finished run in this directory, which names it; ``values`` are of its summary."""
+    dataset, arch, variant, seed = directory.parts[-4:]
+    summary = Summary("finished", dataset, arch, variant.split("-")[0], "8", int(seed[4:]), epochs, epochs)
+    run = Run(directory)
+    run.write_summary(replace(summary, **{"test_accuracy": 0.9, **values}))
+    run.write_metrics([row(epoch + 1) for epoch in range(epochs)])
     return run

@@ -1,8 +1,8 @@
 """The README, docs/ and the help page: every command is one, every example runs, every link leads somewhere.
 
-Commands are lines of code blocks and `code spans` that begin with a program's name. What is cheap runs as written in a
-folder of its own, a training with epochs=1 too; other trainings are composed only, a sweep at its first and its last
-values. In a command RUN is a run's folder, FILE what `tdc compress` wrote, DIR a folder of images.
+What is cheap runs as written in a folder of its own, a training with epochs=1 too; other trainings are composed only, a
+sweep at its first and its last values. In a command RUN is a run's folder, FILE what `tdc compress` wrote, DIR a folder
+of images.
 """
 
 from __future__ import annotations
@@ -22,70 +22,18 @@ import pytest
 from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from tdcompress.composition import call_composed, conf_dir, typed
-from tdcompress.formats import FORMATS
 
 import tdcompress
+from docs import COMMAND, DOCS, EXPERIMENTS, FOUND, PAGES, ROOT, examples, is_training, spans
 from tdcompress import cli
-from tdcompress.config import ConfigError
+from tdcompress.config.compose import call_composed, conf_dir, typed
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.formats import FORMATS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES = [*DOCS, ROOT / "CHANGELOG.md", ROOT / "results" / "published" / "README.md"]
-COMMAND = re.compile(r"(tdc|make|python|torchrun|pip install|cp|eval) |scripts/\w+\.sh")
 TINY = ("epochs=1", "dataset.limit=100", "arch.width=0.25", "device=cpu", "seed=1")
 Run = Callable[[list[str]], tuple[int, str]]
-
-
-def blocks(text: str) -> list[tuple[str, str]]:
-    """The code blocks of a page, fenced and indented: language and text."""
-    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    indented = re.findall(r"(?:^    .*\n)+", fence.sub("", text), re.MULTILINE)
-    return [*(match.group(1, 2) for match in fence.finditer(text)), *(("", code) for code in indented)]
-
-
-def spans(text: str) -> list[str]:
-    """The `code spans` outside of code blocks, each as one line."""
-    text = re.sub(r"^```\w*\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r"^    .*\n", "", text, flags=re.MULTILINE)
-    return [" ".join(span.split()).replace(r"\|", "|") for span in re.findall(r"`([^`]+)`", text)]
-
-
-def commands(text: str) -> list[str]:
-    """What is to be typed, without what is said behind it; a span that only names a verb is none."""
-    code = [line for language, code in blocks(text) if not language for line in code.splitlines()]
-    lines = [re.sub(r"\s+#.*$", "", line).strip() for line in code]
-    named = [span for span in spans(text) if span.removeprefix("tdc ") not in cli.VERBS]
-    return [line for line in [*lines, *named] if COMMAND.match(line)]
-
-
-def helped() -> list[str]:
-    """The commands of the help page; two blanks or more come before what they do."""
-    lines = [re.split(r"\s{2,}", line.strip())[0] for line in cli.HELP.splitlines() if line.startswith("  ")]
-    return [*lines, *re.findall(r"(?<=`)tdc [^`]+(?=`)|(?<=; )tdc \S+ \S+", cli.HELP)]
-
-
-def examples(page: Path) -> list[tuple[str, str, str]]:
-    """The Python and yaml blocks of a page: language, the name of the file that it is, if it says so, and text."""
-    found = [(language, code) for language, code in blocks(page.read_text()) if language in ("python", "yaml")]
-    names = [re.search(r"^# (\S+\.\w+)$", code, re.MULTILINE) for _, code in found]
-    return [(language, name[1] if name else "", code) for (language, code), name in zip(found, names, strict=True)]
-
-
-EXPERIMENTS = {
-    f"tdc train experiment={path.relative_to(conf_dir() / 'experiment').with_suffix('').as_posix()}"
-    for path in (conf_dir() / "experiment").rglob("*.yaml")
-}  # tests/test_experiments.py composes them
-FOUND = [*dict.fromkeys([*helped(), *(command for page in PAGES for command in commands(page.read_text()))])]
-
-
-def is_training(command: str) -> bool:
-    """Whether a command would train for long."""
-    words = shlex.split(command)
-    trains = words[:2] == ["tdc", "train"] or words[0] in ("torchrun", "scripts/pretrained.sh")
-    return trains and not {"--help", "--cfg", "epochs=1"} & set(words)
 
 
 @pytest.fixture(scope="module")

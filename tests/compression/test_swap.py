@@ -1,63 +1,25 @@
-"""compress: which layers it swaps, what it refuses, and what it leaves alone."""
+"""compress: which layers it swaps, and what it leaves alone."""
 
 from __future__ import annotations
 
 import copy
 import io
-import json
 import pickle
-from collections import OrderedDict
 
-import numpy
 import pytest
 import torch
+from cases import FACTORISED
+from networks import DEFAULT, SHAPE, Net, swapped
 from torch import Tensor, nn
 
 import tdcompress
-from tdcompress.compression import plans as planning
-from tdcompress.compression.plans import plans, tune, use_plans
 from tdcompress.compression.swap import compress
-from tdcompress.config.schema import MethodConfig
 from tdcompress.layers.base import Factorised
-from tdcompress.layers.conv import FactorisedConv
 from tdcompress.layers.linear import FactorisedLinear
-from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS, register
 from tdcompress.tensor.graph import Core
-from tdcompress.tensor.rank import Size
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
-SHAPE = (3, 8, 8)
-
-
-class Net(nn.Module):
-    """Nested modules, batch norm, dropout, a functional call in between, and a layer no forward pass reaches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        block = OrderedDict(conv=nn.Conv2d(16, 16, 3, padding=1, bias=False), norm=nn.BatchNorm2d(16), relu=nn.ReLU())
-        self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.body = nn.ModuleList([nn.Sequential(block), nn.Sequential(nn.Conv2d(16, 32, 3, stride=2), nn.ReLU())])
-        self.hidden = nn.Linear(32 * 9, 64)
-        self.drop = nn.Dropout(0.5)
-        self.head = nn.Linear(64, 10)
-        self.unused = nn.Linear(5, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for part in self.body:
-            x = part(x)
-        return self.head(self.drop(torch.relu(self.hidden(x.flatten(1)))))
-
-
-def swapped(model: nn.Module) -> dict[str, str]:
-    """The factorised layers and their formats."""
-    return {name: layer.format for name, layer in model.named_modules() if isinstance(layer, Factorised)}
-
-
-DEFAULT = ["body.0.conv", "body.1.0", "hidden"]
 
 
 @pytest.mark.parametrize(
@@ -85,50 +47,11 @@ def test_a_model_of_linear_layers_keeps_its_last():
     assert swapped(model) == {"0": "cp"}
 
 
-def test_a_format_for_each_kind_of_layer():
-    model = compress(Net(), MethodConfig(format="tt", conv="tucker"), 4, SHAPE)
-    assert swapped(model) == {"body.0.conv": "tucker", "body.1.0": "tucker", "hidden": "tt"}
-    assert isinstance(model.hidden, FactorisedLinear)
-    assert isinstance(model.body[1][0], FactorisedConv)
-    assert swapped(compress(Net(), "cp", 4, SHAPE, linear="dense")) == {"body.0.conv": "cp", "body.1.0": "cp"}
-
-
 def test_the_dense_format_changes_nothing():
     model = Net()
     before = {name: id(layer) for name, layer in model.named_modules()}
     compress(model, "dense", 4, SHAPE)
     assert {name: id(layer) for name, layer in model.named_modules()} == before
-
-
-def test_overrides_for_single_layers():
-    hidden = {"layout": "split", "in_modes": [16, 18], "out_modes": [8, 8]}
-    layers = {"body.*": {"rank": 2, "format": "cp"}, "hidden": hidden}
-    model = compress(Net(), "tt", 5, SHAPE, layers=layers)
-    assert swapped(model) == {"body.0.conv": "cp", "body.1.0": "cp", "hidden": "tt"}
-    assert model.body[0].conv.graph.ranks == {"r": 2}
-    assert model.hidden.graph.ranks == {"r1": 5, "r2": 5, "r3": 5}
-    assert [tuple(core.shape) for core in model.hidden.tensors()] == [(16, 5), (5, 18, 5), (5, 8, 5), (5, 8)]
-
-
-def test_reference_ranks():
-    # Convolutions: a third of the wider side, 32 // 3 (Tucker: a third of each side, rounded up); linear: 64 // 2.
-    model = compress(Net(), "tt", "reference", SHAPE, layout="matrix")
-    assert model.body[1][0].graph.ranks == {"r1": 10}
-    assert model.hidden.graph.ranks == {"r1": 32}
-    model = compress(Net(), "tucker", "reference", SHAPE)
-    assert model.body[1][0].graph.ranks == {"r_i": 6, "r_o": 11}
-
-
-def test_a_layers_own_format_goes_before_its_kinds():
-    model = compress(Net(), "tt", 4, SHAPE, linear="ht", conv="cp", layers={"hidden": {"format": "tucker"}})
-    assert swapped(model) == {"body.0.conv": "cp", "body.1.0": "cp", "hidden": "tucker"}
-
-
-def test_settings_go_on_top_of_a_whole_configuration():
-    model = compress(Net(), MethodConfig("tt", layout="matrix"), 4, SHAPE, layout="split")
-    assert len(model.hidden.graph.cores) == 6
-    with pytest.raises(ConfigError, match="colour"):
-        compress(Net(), MethodConfig("tt"), 4, SHAPE, colour="red")
 
 
 def test_a_layer_that_would_grow_stays_dense():
@@ -157,40 +80,6 @@ def test_checkpointing_changes_no_number(format: str):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: counted.append(t) or t, lambda t: t):
         model(x)
     assert len(kept) < len(counted)
-
-
-@pytest.mark.parametrize("format", FACTORISED)
-def test_a_tuned_model_computes_the_same(format: str):
-    model, x = compress(Net(), format, 4, SHAPE, plan="measure"), torch.randn(4, *SHAPE)
-    model.eval()
-    expected, state, random = model(x), copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    model.train()
-    tune(model, x)
-    assert model.training
-    assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    layers = [layer for layer in model.modules() if isinstance(layer, Factorised)]
-    assert all(layer.plan.path in layer.candidates for layer in layers)
-    torch.testing.assert_close(model.eval()(x), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_tuning_keeps_the_fastest(monkeypatch: pytest.MonkeyPatch):
-    model = compress(Net(), "tt", 4, SHAPE, plan="measure", layout="channels")
-    layer = model.body[0].conv
-    slow = {path: 1.0 + k for k, path in enumerate(reversed(layer.candidates))}  # the last candidate is the fastest
-    monkeypatch.setattr(planning, "seconds", lambda step, device: slow.get(step.args[0].plan.path, 1.0))
-    first = model.hidden.plan.path
-    tune(model, torch.randn(2, *SHAPE))
-    assert layer.plan.path == layer.candidates[-1]
-    assert model.hidden.plan.path == first  # all alike: the model's choice stays
-
-
-def test_plans_are_carried_over():
-    model, other = (compress(Net(), "tucker", 4, SHAPE, plan=plan) for plan in ("dense", "chain"))
-    assert plans(model) != plans(other)
-    use_plans(other, json.loads(json.dumps(plans(model))))
-    assert plans(model) == plans(other)
-    assert other.hidden.plan.text == model.hidden.plan.text
 
 
 @pytest.mark.parametrize("kind", ["in place", "not"])
@@ -225,69 +114,6 @@ def test_a_transformer_reads_the_weights_of_its_layers(format: str):
     with torch.no_grad():
         fast = model(x)  # torch's own kernel, which is given linear1.weight
     torch.testing.assert_close(fast, model(x).detach())
-
-
-REFUSED = [
-    ("nonsense", 4, {}, "nonsense.*cp, dense, ht, tr, tt, tucker"),
-    ("tt", 4, {"layout": "rows"}, "layer body.0.conv.*rows.*channels, matrix, split, paired"),
-    ("tt", 4, {"kernel": "ajar"}, "layer body.0.conv.*ajar.*merged, separate, open"),
-    ("tt", 4, {"kernel": "open", "layout": "channels"}, "layer body.0.conv.*open.*ht, tucker.*tt"),
-    ("tt", 4, {"plan": "luck"}, "layer body.0.conv.*luck.*model, measure, contract, chain, dense"),
-    ("tt", 4, {"init": "zeros"}, "layer body.0.conv.*zeros.*variance, orthogonal"),
-    ("tt", 4, {"colour": "red"}, "colour.*layout"),
-    ("tt", 4, {"layout": "split", "in_modes": [4, 5]}, "layer body.0.conv.*product 20.*16"),
-    ("tt", 4, {"layout": "split", "in_modes": [4, 4]}, "layer hidden.*product 16.*288"),  # after two that fit
-    ("tt", 4, {"layout": "paired", "factors": 1, "kernel": "open"}, "layer body.0.conv"),
-    ("tt", 4, {"layout": "split", "factors": 0}, "factors"),
-    ("tt", 4, {"layout": "split", "in_modes": [-4, -4]}, "in_modes"),
-    ("tt", 4, {"layers": {"hidden": {"size": 3}}}, "layer hidden.*size.*rank"),
-    ("tt", 4, {"layers": {"hidden": {"decay": "scaled"}}}, "layer hidden.*decay.*rank"),
-    ("tt", 4, {"layers": {"hidden": {"in_modes": 288}}}, "layer hidden: method.layers.hidden.in_modes: .*list"),
-    ("tt", 4, {"layers": {"hea*": {"rank": 4}}}, "method.layers: head stays dense"),
-    ("tt", 4, {"layers": {"hidden": 4}}, "method.layers.hidden=4.*rank: 4"),
-    ("tt", 4, {"layers": {"hiden": {"rank": 4}}}, "method.layers: no layer is named hiden; there are .*hidden"),
-    ("tt", 4, {"keep": ["stem", "fc*"]}, r"arch.keep: no layer is named fc\*; there are stem"),
-    ("tt", 4, {"layers": {"hidden": {"format": "nonsense"}}}, "layer hidden.*nonsense.*tucker"),
-    ("tt", "many", {}, "many.*reference"),
-    ("tt", 2.5, {}, "2.5"),
-    ("tt", 0, {}, "rank.*0"),
-    ("tt", -3, {}, "rank.*-3"),
-    ("tt", True, {}, "rank.*True"),
-]
-
-
-@pytest.mark.parametrize(("method", "rank", "settings", "said"), REFUSED, ids=lambda v: str(v)[:40])
-def test_bad_values_are_refused_in_one_line(method: str, rank: object, settings: dict, said: str):
-    with pytest.raises(ConfigError, match=said) as error:
-        compress(Net(), method, rank, SHAPE, **settings)
-    assert "\n" not in str(error.value)
-
-
-def test_a_refused_model_is_left_as_it_was():
-    model = Net()
-    with pytest.raises(ConfigError, match="layer hidden"):
-        compress(model, "tt", 4, SHAPE, layout="split", in_modes=[4, 4])
-    assert swapped(model) == {}
-
-
-def test_an_unknown_format_is_refused_even_where_nothing_is_swapped():
-    with pytest.raises(ConfigError, match=r"nonsense.*tucker"):
-        compress(Net(), "nonsense", 4, SHAPE, keep=["*"])
-
-
-@pytest.mark.parametrize("shape", [(3, 8), (1, 8, 8), (3, 2, 2), (8,)], ids=str)
-def test_an_input_the_model_cannot_take(shape: tuple[int, ...]):
-    with pytest.raises(ConfigError, match="input"):
-        compress(Net(), "tt", 4, shape)
-
-
-def test_a_model_that_objects_in_its_own_way():
-    class Picky(Net):
-        def forward(self, x: Tensor) -> Tensor:
-            raise AssertionError
-
-    with pytest.raises(ConfigError, match=r"cannot take an input of shape \(3, 8, 8\): AssertionError"):
-        compress(Picky(), "tt", 4, SHAPE)
 
 
 @pytest.mark.parametrize("format", FACTORISED)
@@ -365,16 +191,3 @@ def test_a_sixth_format_needs_one_function():
     finally:
         del FORMATS["block_term"]
     assert "block_term" not in FORMATS
-
-
-def test_integers_of_numpy_and_shapes_are_ranks():
-    def sizes(rank: object, **own: object) -> list[dict[str, int]]:
-        settings = {"layout": "matrix", "allow_larger": True, **own}
-        model = compress(nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 30)), "tt", rank, (30,), keep=[], **settings)
-        return [layer.graph.ranks for layer in model]
-
-    assert sizes(numpy.int64(4)) == sizes(Size(4)) == [{"r1": 4}] * 2
-    for own in (numpy.int16(3), Size(3), "3"):
-        assert sizes(4, layers={"1": {"rank": own, "init": "variance"}}) == [{"r1": 4}, {"r1": 3}]
-    split = {"layout": "split", "in_modes": [5, 6], "out_modes": [30]}
-    assert sizes(torch.Size([2, 7]), **split) == [{"r1": 2, "r2": 7}] * 2

@@ -1,0 +1,52 @@
+"""Plans are measured, kept and carried over, and change no number."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from cases import FACTORISED
+from networks import SHAPE, Net
+
+from tdcompress.compression import plans as planning
+from tdcompress.compression.plans import plans, tune, use_plans
+from tdcompress.compression.swap import compress
+from tdcompress.layers.base import Factorised
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("format", FACTORISED)
+def test_a_tuned_model_computes_the_same(format: str):
+    model, x = compress(Net(), format, 4, SHAPE, plan="measure"), torch.randn(4, *SHAPE)
+    model.eval()
+    expected, state, random = model(x), copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.train()
+    tune(model, x)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    layers = [layer for layer in model.modules() if isinstance(layer, Factorised)]
+    assert all(layer.plan.path in layer.candidates for layer in layers)
+    torch.testing.assert_close(model.eval()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tuning_keeps_the_fastest(monkeypatch: pytest.MonkeyPatch):
+    model = compress(Net(), "tt", 4, SHAPE, plan="measure", layout="channels")
+    layer = model.body[0].conv
+    slow = {path: 1.0 + k for k, path in enumerate(reversed(layer.candidates))}  # the last candidate is the fastest
+    monkeypatch.setattr(planning, "seconds", lambda step, device: slow.get(step.args[0].plan.path, 1.0))
+    first = model.hidden.plan.path
+    tune(model, torch.randn(2, *SHAPE))
+    assert layer.plan.path == layer.candidates[-1]
+    assert model.hidden.plan.path == first  # all alike: the model's choice stays
+
+
+def test_plans_are_carried_over():
+    model, other = (compress(Net(), "tucker", 4, SHAPE, plan=plan) for plan in ("dense", "chain"))
+    assert plans(model) != plans(other)
+    use_plans(other, json.loads(json.dumps(plans(model))))
+    assert plans(model) == plans(other)
+    assert other.hidden.plan.text == model.hidden.plan.text

@@ -1,0 +1,74 @@
+"""What cannot be compressed is refused in one line, and left as it was."""
+
+from __future__ import annotations
+
+import pytest
+from networks import SHAPE, Net, swapped
+from torch import Tensor
+
+from tdcompress.compression.swap import compress
+from tdcompress.tensor.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+REFUSED = [
+    ("nonsense", 4, {}, "nonsense.*cp, dense, ht, tr, tt, tucker"),
+    ("tt", 4, {"layout": "rows"}, "layer body.0.conv.*rows.*channels, matrix, split, paired"),
+    ("tt", 4, {"kernel": "ajar"}, "layer body.0.conv.*ajar.*merged, separate, open"),
+    ("tt", 4, {"kernel": "open", "layout": "channels"}, "layer body.0.conv.*open.*ht, tucker.*tt"),
+    ("tt", 4, {"plan": "luck"}, "layer body.0.conv.*luck.*model, measure, contract, chain, dense"),
+    ("tt", 4, {"init": "zeros"}, "layer body.0.conv.*zeros.*variance, orthogonal"),
+    ("tt", 4, {"colour": "red"}, "colour.*layout"),
+    ("tt", 4, {"layout": "split", "in_modes": [4, 5]}, "layer body.0.conv.*product 20.*16"),
+    ("tt", 4, {"layout": "split", "in_modes": [4, 4]}, "layer hidden.*product 16.*288"),  # after two that fit
+    ("tt", 4, {"layout": "paired", "factors": 1, "kernel": "open"}, "layer body.0.conv"),
+    ("tt", 4, {"layout": "split", "factors": 0}, "factors"),
+    ("tt", 4, {"layout": "split", "in_modes": [-4, -4]}, "in_modes"),
+    ("tt", 4, {"layers": {"hidden": {"size": 3}}}, "layer hidden.*size.*rank"),
+    ("tt", 4, {"layers": {"hidden": {"decay": "scaled"}}}, "layer hidden.*decay.*rank"),
+    ("tt", 4, {"layers": {"hidden": {"in_modes": 288}}}, "layer hidden: method.layers.hidden.in_modes: .*list"),
+    ("tt", 4, {"layers": {"hea*": {"rank": 4}}}, "method.layers: head stays dense"),
+    ("tt", 4, {"layers": {"hidden": 4}}, "method.layers.hidden=4.*rank: 4"),
+    ("tt", 4, {"layers": {"hiden": {"rank": 4}}}, "method.layers: no layer is named hiden; there are .*hidden"),
+    ("tt", 4, {"keep": ["stem", "fc*"]}, r"arch.keep: no layer is named fc\*; there are stem"),
+    ("tt", 4, {"layers": {"hidden": {"format": "nonsense"}}}, "layer hidden.*nonsense.*tucker"),
+    ("tt", "many", {}, "many.*reference"),
+    ("tt", 2.5, {}, "2.5"),
+    ("tt", 0, {}, "rank.*0"),
+    ("tt", -3, {}, "rank.*-3"),
+    ("tt", True, {}, "rank.*True"),
+]
+
+
+@pytest.mark.parametrize(("method", "rank", "settings", "said"), REFUSED, ids=lambda v: str(v)[:40])
+def test_bad_values_are_refused_in_one_line(method: str, rank: object, settings: dict, said: str):
+    with pytest.raises(ConfigError, match=said) as error:
+        compress(Net(), method, rank, SHAPE, **settings)
+    assert "\n" not in str(error.value)
+
+
+def test_a_refused_model_is_left_as_it_was():
+    model = Net()
+    with pytest.raises(ConfigError, match="layer hidden"):
+        compress(model, "tt", 4, SHAPE, layout="split", in_modes=[4, 4])
+    assert swapped(model) == {}
+
+
+def test_an_unknown_format_is_refused_even_where_nothing_is_swapped():
+    with pytest.raises(ConfigError, match=r"nonsense.*tucker"):
+        compress(Net(), "nonsense", 4, SHAPE, keep=["*"])
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (1, 8, 8), (3, 2, 2), (8,)], ids=str)
+def test_an_input_the_model_cannot_take(shape: tuple[int, ...]):
+    with pytest.raises(ConfigError, match="input"):
+        compress(Net(), "tt", 4, shape)
+
+
+def test_a_model_that_objects_in_its_own_way():
+    class Picky(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError
+
+    with pytest.raises(ConfigError, match=r"cannot take an input of shape \(3, 8, 8\): AssertionError"):
+        compress(Picky(), "tt", 4, SHAPE)

@@ -1,0 +1,70 @@
+"""Formats, ranks and settings: of a kind of layer, of single layers, of the whole network."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+from networks import SHAPE, Net, swapped
+from torch import nn
+
+from tdcompress.compression.swap import compress
+from tdcompress.config.schema import MethodConfig
+from tdcompress.layers.conv import FactorisedConv
+from tdcompress.layers.linear import FactorisedLinear
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.rank import Size
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_format_for_each_kind_of_layer():
+    model = compress(Net(), MethodConfig(format="tt", conv="tucker"), 4, SHAPE)
+    assert swapped(model) == {"body.0.conv": "tucker", "body.1.0": "tucker", "hidden": "tt"}
+    assert isinstance(model.hidden, FactorisedLinear)
+    assert isinstance(model.body[1][0], FactorisedConv)
+    assert swapped(compress(Net(), "cp", 4, SHAPE, linear="dense")) == {"body.0.conv": "cp", "body.1.0": "cp"}
+
+
+def test_overrides_for_single_layers():
+    hidden = {"layout": "split", "in_modes": [16, 18], "out_modes": [8, 8]}
+    layers = {"body.*": {"rank": 2, "format": "cp"}, "hidden": hidden}
+    model = compress(Net(), "tt", 5, SHAPE, layers=layers)
+    assert swapped(model) == {"body.0.conv": "cp", "body.1.0": "cp", "hidden": "tt"}
+    assert model.body[0].conv.graph.ranks == {"r": 2}
+    assert model.hidden.graph.ranks == {"r1": 5, "r2": 5, "r3": 5}
+    assert [tuple(core.shape) for core in model.hidden.tensors()] == [(16, 5), (5, 18, 5), (5, 8, 5), (5, 8)]
+
+
+def test_reference_ranks():
+    # Convolutions: a third of the wider side, 32 // 3 (Tucker: a third of each side, rounded up); linear: 64 // 2.
+    model = compress(Net(), "tt", "reference", SHAPE, layout="matrix")
+    assert model.body[1][0].graph.ranks == {"r1": 10}
+    assert model.hidden.graph.ranks == {"r1": 32}
+    model = compress(Net(), "tucker", "reference", SHAPE)
+    assert model.body[1][0].graph.ranks == {"r_i": 6, "r_o": 11}
+
+
+def test_a_layers_own_format_goes_before_its_kinds():
+    model = compress(Net(), "tt", 4, SHAPE, linear="ht", conv="cp", layers={"hidden": {"format": "tucker"}})
+    assert swapped(model) == {"body.0.conv": "cp", "body.1.0": "cp", "hidden": "tucker"}
+
+
+def test_settings_go_on_top_of_a_whole_configuration():
+    model = compress(Net(), MethodConfig("tt", layout="matrix"), 4, SHAPE, layout="split")
+    assert len(model.hidden.graph.cores) == 6
+    with pytest.raises(ConfigError, match="colour"):
+        compress(Net(), MethodConfig("tt"), 4, SHAPE, colour="red")
+
+
+def test_integers_of_numpy_and_shapes_are_ranks():
+    def sizes(rank: object, **own: object) -> list[dict[str, int]]:
+        settings = {"layout": "matrix", "allow_larger": True, **own}
+        model = compress(nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 30)), "tt", rank, (30,), keep=[], **settings)
+        return [layer.graph.ranks for layer in model]
+
+    assert sizes(numpy.int64(4)) == sizes(Size(4)) == [{"r1": 4}] * 2
+    for own in (numpy.int16(3), Size(3), "3"):
+        assert sizes(4, layers={"1": {"rank": own, "init": "variance"}}) == [{"r1": 4}, {"r1": 3}]
+    split = {"layout": "split", "in_modes": [5, 6], "out_modes": [30]}
+    assert sizes(torch.Size([2, 7]), **split) == [{"r1": 2, "r2": 7}] * 2
