@@ -13,8 +13,10 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 from ..config.schema import DatasetConfig
 from ..data.datasets import statistics
@@ -25,8 +27,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Training images as torchvision's own data sets serve them: a Pillow image, transformed on its own."""
 
     def __init__(self, arrays: Arrays, config: DatasetConfig) -> None:
-        from torchvision import transforms
-
         images = arrays.train_images
         assert isinstance(images, Tensor), "decoded, as ``load`` gives them"
         self.images, self.labels = images.numpy(), arrays.train_labels
@@ -41,8 +41,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
         pixels = self.images[index]
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         return self.transform(image), int(self.labels[index])
