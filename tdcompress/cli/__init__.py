@@ -16,16 +16,16 @@ _COMPOSED = ("train", "compress", "show")  # Hydra has a page of its own for the
 HELP = """\
 tdc trains networks with their weights in a tensor format, and compares the formats.
 
-  tdc train method=tt dataset=cifar10        train one network
-  tdc train -m method=cp,tt rank=4,8         train one after the other: a sweep
-  tdc train -m launcher=local seed=0,1,2     several at once: launcher.jobs=2
-  tdc compress checkpoint=RUN rank=10x       decompose a trained network; tdc train init_from=FILE goes on from it
-  tdc show method=ht arch=lenet5 rank=10x    what each layer holds and costs, without training
-  tdc runs method=tt status=finished         the runs there are
-  tdc plot results_dir=results               draw the comparison figures
-  tdc report results_dir=results             tables and figures as one page, and the tables that a repository keeps
-  tdc export run=DIR format=onnx             a trained network as ONNX, as a torch program, or its dense weights
-  tdc bench layers method=cp threads=2       time layers, or a step, inference, the loop (tdc bench step, infer, loop)
+  tdc train method=tt dataset=cifar10            train one network
+  tdc train -m method=cp,tt rank=4,8             train one after the other: a sweep
+  tdc train -m launcher=local seed=0,1,2         several at once: launcher.jobs=2
+  tdc compress checkpoint=RUN rank=10x           decompose a trained network; tdc train init_from=FILE goes on from it
+  tdc show method=ht arch=vgg16 dataset=cifar10  what each layer holds and costs, without training
+  tdc runs method=tt status=finished             the runs there are
+  tdc plot results_dir=results                   draw the comparison figures
+  tdc report results_dir=results                 tables and figures as one page, and the tables that a repository keeps
+  tdc export run=DIR format=onnx                 a trained network as ONNX, as a torch program, or its dense weights
+  tdc bench layers method=cp threads=2           time layers, or a step, inference, the loop (tdc bench step, infer, loop)
 
 `tdc train --help` lists every key; `tdc train --cfg job` prints the configuration.
 """

@@ -62,9 +62,6 @@ def print_report(report: dict[str, Any], rank: Rank | None = None) -> None:
 
     With relative errors, ``error`` of layers and of the whole, it has these in place of the plans.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=None, header_style="bold", pad_edge=False)
     errors = any("error" in layer for layer in report["layers"])
     for title in ("layer", "shape", "format", "cores"):

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..tensor.errors import ConfigError
-from .keys import stray_keys, unknown_key
+from .keys import is_key, stray_keys, unknown_key
 from .schema import ArchConfig, DatasetConfig, LauncherConfig, MethodConfig, OptimConfig, TrainConfig, validate
 
 _GROUPS = {
@@ -205,11 +205,9 @@ def one_line(error: Exception) -> str:
         return f"unknown {group} '{name}', known: {', '.join([*sorted(known), *_in_folders(group)])}"
     lines = [line.strip() for line in f"{text}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    unknown = re.search(
-        r"Key '[^']+' (?:is )?not in |Could not delete from config. '([^']+)' does not exist", "\n".join(lines)
-    )
-    if unknown:
-        where = re.match(r"In '[^']+'", text)
-        return (f"{where[0]}: " if where else "") + unknown_key(unknown[1] or key, _Keys)
+    gone = re.search(r"Could not delete from config. '([^']+)' does not exist", text)
+    if (gone and not is_key(gone[1], _Keys)) or re.search(r"Key '[^']+' (?:is )?not in ", "\n".join(lines)):
+        where = re.match(r"In '[^']+': ", text)
+        return (where[0] if where else "") + unknown_key(gone[1] if gone else key, _Keys)
     told = next((line for line in reversed(lines) if "could not be converted" in line or "annot" in line), lines[0])
     return f"{key}: {told}" if key else told

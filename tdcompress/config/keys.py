@@ -22,18 +22,30 @@ def stray_keys(values: Mapping[Any, Any], schema: type, folder: str = "") -> Ite
             yield from stray_keys(value, group, path)
 
 
+def is_key(key: str, schema: type) -> bool:
+    """Whether the dotted ``key`` is a field of ``schema`` or of one of the dataclasses in it."""
+    group, _, rest = _innermost(key, schema)
+    return not rest or (len(rest) == 1 and rest[0] in get_type_hints(group))
+
+
 def unknown_key(key: str, schema: type) -> str:
     """What is wrong with the dotted ``key``, which ``schema`` lacks: the nearest key there is, and all of its group."""
-    group, folder = schema, ""
-    for part in key.split("."):
-        known = get_type_hints(group)
-        inner = _group(known.get(part))
+    group, folder, (name, *_) = _innermost(key, schema)
+    known = list(get_type_hints(group))
+    if name in known:  # a value, not a group
+        return f"unknown key '{key}': there is none in {f'{folder}.{name}' if folder else name}"
+    return unknown(name, known, folder)
+
+
+def _innermost(key: str, schema: type) -> tuple[type, str, list[str]]:
+    """The innermost dataclass that ``key`` leads into, the dotted key of that one, and the parts that are left."""
+    parts, group = key.split("."), schema
+    for position, part in enumerate(parts):
+        inner = _group(get_type_hints(group).get(part))
         if inner is None:
-            break
-        group, folder = inner, f"{folder}.{part}" if folder else part
-    if part in known:
-        return f"unknown key '{key}': {folder + '.' if folder else ''}{part} is a value, without keys of its own"
-    return unknown(part, list(known), folder)
+            return group, ".".join(parts[:position]), parts[position:]
+        group = inner
+    return group, key, []
 
 
 def unknown(name: str, known: Sequence[str], folder: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The configuration's schema: types, defaults and checked ranges. Nothing below this file sees OmegaConf."""
+"""The configuration's schema: types, defaults and checked ranges, as plain dataclasses."""
 
 from __future__ import annotations
 
