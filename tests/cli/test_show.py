@@ -1,0 +1,23 @@
+"""What a network would become, as a terminal shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_ones_own_network_is_named_on_the_command_line(tdc):
+    rest = "arch.keep=[] dataset=cifar10 dataset.image_size=64 method=tt rank=4"
+    code, out, err = tdc(f"show 'arch.target={{_target_: torchvision.models.squeezenet1_1}}' {rest}")
+    assert (code, err) == (0, "") and "features.12.expand3x3" in out
+    assert tdc(f"show arch.target._target_=torchvision.models.squeezenet1_1 {rest}")[1] == out
+
+
+def test_show_prints_the_layers_and_writes_nothing(tdc, tmp_path):
+    code, out, err = tdc("show method=tucker arch=vgg16 dataset=cifar10 rank=reference")
+    assert (code, err) == (0, "")
+    assert "features.conv3_2" in out and "factor_i:1x1 > core:3x3 >" in out
+    # All but the first convolution and the last linear layer at ceil(C/3).
+    assert "2,822,178 parameters, dense 14,785,866: 5.24x smaller" in out
+    assert not any(tmp_path.iterdir())
