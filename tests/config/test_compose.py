@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import yaml
 
+import tdcompress
 from tdcompress.config.compose import baseline, call_composed, typed
 from tdcompress.config.schema import TrainConfig
 from tdcompress.tensor.errors import ConfigError
@@ -80,3 +83,15 @@ def test_nothing_is_called_where_a_key_is_none():
     with pytest.raises(ConfigError, match="unknown key 'rnak'"):
         call_composed(["-m", "method=cp,tt", "+rnak=3"], found.append)
     assert not found
+
+
+def test_omegaconf_and_hydra_are_seen_by_this_room_alone():
+    package = Path(tdcompress.__file__).parent
+    seen = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if {"omegaconf", "hydra"} & {name.split(".")[0] for name in names}:
+                seen.add(path.relative_to(package).parts[0])
+    assert seen == {"config"}
