@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tdcompress.composition import conf_dir
-from tdcompress.formats import FORMATS
 
 from tdcompress import cli
+from tdcompress.config.compose import conf_dir
+from tdcompress.tensor.formats import FORMATS
 
 FOLDER = conf_dir() / "experiment"
 EXPERIMENTS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))

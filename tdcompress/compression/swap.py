@@ -25,6 +25,7 @@ from .spec import Swap, swap_for
 from .trace import trace
 
 M = TypeVar("M", bound=nn.Module)
+_NO_SMALLER = "its cores would hold no fewer entries"
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
 
@@ -77,7 +78,9 @@ def compress(
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)]
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
-    left = left_dense(names, model, keep) if cores is None else dict.fromkeys(names - cores.keys(), "held dense")
+    left = left_dense(names, model, keep)
+    if cores is not None:
+        left = {name: reason for name, reason in left.items() if name not in cores}
     for pattern in method.layers if cores is None else ():
         named = [name for name in names if fnmatch(name, pattern)]
         if left.keys() >= set(named):
@@ -88,10 +91,12 @@ def compress(
         kind = kind_of(layer)
         if name not in left and kind is not None:
             with _naming(name):
-                given = cores[name] if cores else None
+                given = cores.get(name) if cores is not None else None
                 swap = swap_for(name, layer, kind, seen.inputs[name], method, asked, own, given)
-            if swap is not None:
+            if swap is not None and (cores is None or name in cores):
                 swaps.append(swap)
+            elif swap is not None:
+                left[name] = _NO_SMALLER
     if isinstance(asked, Budget) and cores is None and (swaps or any(format.factorised for format in formats)):
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
@@ -100,7 +105,7 @@ def compress(
     for swap in swaps:
         with _naming(swap.name):
             if swap.stays_dense(swap.graph):
-                left[swap.name] = "its cores would hold no fewer entries"
+                left[swap.name] = _NO_SMALLER
             else:
                 swapped[swap.layer] = _factorised(swap, batch_size, rates)
     for name, reason in left.items():

@@ -38,8 +38,9 @@ class LSTM(Recurrent):
 
     def forward(self, x: Tensor) -> Tensor:
         state = cell = x.new_zeros(x.shape[0], self.size)
+        steps = self.input(x).unbind(1)
         states, hidden = [], prepared(self.hidden)
-        for given in self.input(x).unbind(1):
+        for given in steps:
             i, f, g, o = (given + hidden(state)).chunk(4, 1)
             cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
             state = o.sigmoid() * cell.tanh()
@@ -54,8 +55,9 @@ class GRU(Recurrent):
 
     def forward(self, x: Tensor) -> Tensor:
         state = x.new_zeros(x.shape[0], self.size)
+        steps = self.input(x).unbind(1)
         states, hidden = [], prepared(self.hidden)
-        for given in self.input(x).unbind(1):
+        for given in steps:
             (r, z, n), (hidden_r, hidden_z, hidden_n) = given.chunk(3, 1), hidden(state).chunk(3, 1)
             n = (n + (r + hidden_r).sigmoid() * hidden_n).tanh()
             state = n + (z + hidden_z).sigmoid() * (state - n)

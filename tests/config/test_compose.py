@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import sys
-from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import yaml
 
+import tdcompress
 from tdcompress.config.compose import baseline, call_composed, typed
 from tdcompress.config.schema import TrainConfig
 from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.rank import Size
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def _composed(*words):
 def test_one_configuration_of_a_command():
     (one,) = _composed("method=cp", "rank=4", "+method.layers.fc1.rank=2")
     config = typed(one)
-    assert isinstance(config, TrainConfig) and (config.method.format, config.rank) == ("cp", 4)
+    assert isinstance(config, TrainConfig) and (config.method.format, config.rank) == ("cp", Size(4))
     assert config.method.layers == {"fc1": {"rank": 2}}
     assert not one.sweep and one.words == ("method=cp", "rank=4", "+method.layers.fc1.rank=2")
     assert one.given == {"method", "rank", "method.layers.fc1.rank"}
@@ -45,7 +48,7 @@ def test_the_texts_kept_beside_the_results():
     files = one.files()
     assert set(files) == {".hydra/config.yaml", ".hydra/overrides.yaml"}
     assert yaml.safe_load(files[".hydra/overrides.yaml"]) == ["lr=0.1", "method=cp"]
-    assert yaml.safe_load(files[".hydra/config.yaml"]) == asdict(typed(one))
+    assert yaml.safe_load(files[".hydra/config.yaml"]) == plain(typed(one))
 
 
 def test_a_baseline_is_composed_of_its_words_alone():
@@ -57,7 +60,7 @@ def test_a_baseline_is_composed_of_its_words_alone():
 def test_words_hold_over_what_was_saved():
     (one,) = _composed("rank=4", "arch.width=0.5")
     config = typed(one.after({"rank": 8, "arch": {"name": "lenet5", "width": 0.25, "hidden": 7}}))
-    assert (config.rank, config.arch.name, config.arch.width, config.arch.hidden) == (4, "lenet5", 0.5, 7)
+    assert (config.rank, config.arch.name, config.arch.width, config.arch.hidden) == (Size(4), "lenet5", 0.5, 7)
 
 
 def test_what_another_version_saved_is_told():
@@ -80,3 +83,15 @@ def test_nothing_is_called_where_a_key_is_none():
     with pytest.raises(ConfigError, match="unknown key 'rnak'"):
         call_composed(["-m", "method=cp,tt", "+rnak=3"], found.append)
     assert not found
+
+
+def test_omegaconf_and_hydra_are_seen_by_this_room_alone():
+    package = Path(tdcompress.__file__).parent
+    seen = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if {"omegaconf", "hydra"} & {name.split(".")[0] for name in names}:
+                seen.add(path.relative_to(package).parts[0])
+    assert seen == {"config"}

@@ -81,7 +81,7 @@ def test_a_network_of_version_0_1_0_is_exported_and_gone_on_from(old: Path):
     assert all(torch.equal(found[name], value) for name, value in weights.items())
     images = torch.randn(3, *trained.image)
     torch.testing.assert_close(trained.factorised(images), trained.dense(images), rtol=1e-4, atol=1e-5)
-    export.run({"run": str(old), "format": "dense", "output": str(old / "weights.pt")})
+    export.run([f"run={old}", "format=dense", f"output={old / 'weights.pt'}"])
     assert (old / "weights.pt").stat().st_size > 1000
     assert read_weights(str(old)).state.keys() == weights.keys()
 
