@@ -12,6 +12,7 @@ import yaml
 import tdcompress
 from tdcompress.config.compose import baseline, call_composed, typed
 from tdcompress.config.schema import TrainConfig
+from tdcompress.results.identity import plain
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.rank import Size
 

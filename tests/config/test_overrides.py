@@ -5,18 +5,23 @@ from __future__ import annotations
 import pytest
 
 from tdcompress.config.overrides import for_layer
-from tdcompress.config.schema import MethodConfig
+from tdcompress.config.schema import MethodConfig, layer_ranks
 from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.rank import Rank, Size
+
+
+def held(name: str, method: MethodConfig) -> tuple[MethodConfig, Rank]:
+    return for_layer(name, method, Size(8), layer_ranks(method))
 
 
 def test_a_layer_has_what_its_patterns_say_in_their_order():
     layers = {"fc*": {"rank": 4, "format": "cp"}, "*2": {"rank": 2, "in_modes": [4, 8]}}
     method = MethodConfig(format="tt", linear="tr", plan="chain", layers=layers)
-    first, rank = for_layer("fc1", method, 8)
-    assert (first.format, first.linear, first.in_modes, first.plan, rank) == ("cp", None, None, "chain", 4)
-    second, rank = for_layer("fc2", method, 8)
-    assert (second.format, second.in_modes, rank) == ("cp", [4, 8], 2)
-    assert for_layer("conv1", method, 8) == (method, 8)
+    first, rank = held("fc1", method)
+    assert (first.format, first.linear, first.in_modes, first.plan, rank) == ("cp", None, None, "chain", Size(4))
+    second, rank = held("fc2", method)
+    assert (second.format, second.in_modes, rank) == ("cp", [4, 8], Size(2))
+    assert held("conv1", method) == (method, Size(8))
     assert layers["fc*"] == {"rank": 4, "format": "cp"}
 
 
@@ -33,5 +38,5 @@ def test_a_layer_has_what_its_patterns_say_in_their_order():
 )
 def test_what_a_layer_cannot_have_is_told(changes, answer):
     with pytest.raises(ConfigError) as told:
-        for_layer("fc", MethodConfig(layers={"fc": changes}), 8)
+        held("fc", MethodConfig(layers={"fc": changes}))
     assert answer.format(changes) in str(told.value)
