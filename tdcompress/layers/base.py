@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.path import Geometry, Path
-from ..tensor.contraction.plan import compile_path, merge_all
+from ..tensor.contraction.plan import Plan, compile_path, merge_all
 from ..tensor.contraction.search import paths
 from ..tensor.graph import Graph
+from .kept import Kept, infers
 
 L = TypeVar("L", bound=nn.Module)
 
@@ -50,6 +52,9 @@ class Factorised(nn.Module):
 
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
     convolve along their axes. ``reconstructs``: it contracts along no plan, but puts the weight together.
+
+    In evaluation mode and without gradients, what is merged of the cores is merged once and kept, and the plan is the
+    one that is fastest then, for each shape of input.
     """
 
     spatial = False
@@ -70,6 +75,7 @@ class Factorised(nn.Module):
         self.weight_shape = tuple(weight_shape)
         self.format = format
         self.planner = planner
+        self.kept = Kept()
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
         self._replan()
@@ -92,8 +98,11 @@ class Factorised(nn.Module):
 
     def use(self, path: Path) -> None:
         """Contract along ``path`` from now on."""
-        self.plan = compile_path(self.graph, path, self.spatial, self.convolution())
+        self.plan = self._compiled(path)
         self._lay_out()
+
+    def _compiled(self, path: Path) -> Plan:
+        return compile_path(self.graph, path, self.spatial, self.convolution())
 
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
         """Give the layer other ranks: the same parameters, holding other values of another size."""
@@ -110,6 +119,7 @@ class Factorised(nn.Module):
         """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
         for position, core in enumerate(self.tensors()):
             order = self.plan.memory(position) or tuple(range(core.dim()))
+            self.kept.forget()
             core.data = core.data.permute(order).contiguous().permute([order.index(k) for k in range(len(order))])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factorised:
@@ -118,17 +128,65 @@ class Factorised(nn.Module):
         self._lay_out()
         return self
 
+    def train(self, mode: bool = True) -> Factorised:
+        """Set training or evaluation mode; what was merged is forgotten, because the cores may be others by now."""
+        self.kept.forget()
+        super().train(mode)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self.kept.forget()
+        super()._load_from_state_dict(*args, **options)
+
     def tensors(self) -> list[nn.Parameter]:
         """The cores in the graph's order."""
         return [self.cores[core.name] for core in self.graph.cores]
 
-    def contract(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias."""
+    def contract(
+        self, x: Tensor, weights: Sequence[Tensor] | None = None, shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias.
+
+        ``shape``: what the layer was given, where that is not ``x``.
+        """
+        if weights is None and self.infers(x):
+            plan = self._inferring(tuple(shape or x.shape))
+            return plan.apply(x, self.merged(plan), self.bias)
         call, tensors = (self.plan, self.tensors()) if weights is None else (self.plan.apply, weights)
         if self.checkpoint and torch.is_grad_enabled():
             # Nothing in a plan is random.
             return checkpoint(call, x, tensors, self.bias, use_reentrant=False, preserve_rng_state=False)
         return call(x, tensors, self.bias)
+
+    def infers(self, x: Tensor) -> bool:
+        """Whether what is merged of the cores may be kept after this input; where not, nothing is kept from before."""
+        if not self.training and infers(x):
+            return True
+        self.kept.forget()
+        return False
+
+    def merged(self, plan: Plan) -> list[Tensor]:
+        """What the calls of a plan multiply with, in the type that autocast computes in, kept."""
+        cores = self.tensors()
+        device = cores[0].device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else cores[0].dtype
+
+        def make() -> list[Tensor]:
+            with torch.autocast(device, enabled=False):  # once is cheap enough to be exact
+                return [weight.detach().to(dtype) for weight in plan.weights(cores)]
+
+        return self.kept.get(cores, (plan.path, dtype), make)
+
+    def _inferring(self, shape: tuple[int, ...]) -> Plan:
+        """The plan for inputs of this shape where merging costs nothing; batches up to a power of two share it."""
+        batch = 1 << max(shape[0] - 1, 0).bit_length()
+
+        def make() -> Plan:
+            usual = self.planner.plan if self.planner.plan == "contract" else "model"
+            planner = replace(self.planner, input_shape=(1, *shape[1:]), batch_size=batch, plan=usual, uses=math.inf)
+            return self._compiled(planner(self)[0])
+
+        return self.kept.get(self.tensors(), (batch, *shape[1:]), make)
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""

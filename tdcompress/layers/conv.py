@@ -80,13 +80,14 @@ class FactorisedConv(Factorised):
         axes = len(self.stride)
         if x.dim() == axes + 1:
             return self(x[None])[0]
+        shape = x.shape
         if self.pad_first is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pad_first, mode=mode)
         if self.reconstructs:
-            weight = self.to_dense()
+            weight = self.kept.get(self.tensors(), "dense", self.to_dense) if self.infers(x) else self.to_dense()
             return _CALLS[axes](x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return self.contract(x) if axes == 2 else self.contract(x[:, :, None])[:, :, 0]
+        return self.contract(x, shape=shape) if axes == 2 else self.contract(x[:, :, None], shape=shape)[:, :, 0]
 
 
 def _two(values: Sequence[int], missing: int = 1) -> tuple[int, int]:

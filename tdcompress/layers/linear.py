@@ -59,6 +59,8 @@ class FactorisedLinear(Factorised):
 
     def weights(self) -> list[Tensor]:
         """What the plan multiplies with, in the type that autocast computes in: see ``prepared``."""
+        if not self.training and not torch.is_grad_enabled():
+            return self.merged(self.plan)
         weights = self.plan.weights(self.tensors())
         device = weights[0].device.type
         if torch.is_autocast_enabled(device):
