@@ -18,9 +18,9 @@ class Products(TorchDispatchMode):
     """While it is entered, counts multiply-accumulates of convolutions and matrix products, of whichever module.
 
     ``macs``: by the name of the module whose parameters an activation is multiplied with, also where they come out of
-    others first (a normalised weight, a view). ``between``: of activations with one another. Products of parameters
-    alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were read, in the
-    order of their first use. ``layers``: names of modules that own all that lies below them.
+    others first (a normalised weight, a view). ``between``: of activations with one another. Products of one module's
+    parameters alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were
+    read, in the order of their first use. ``layers``: names of modules that own all that lies below them.
     """
 
     def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
@@ -63,10 +63,11 @@ class Products(TorchDispatchMode):
     def _count(self, found: tuple[int, list[Tensor]], *args: Any) -> None:
         macs, factors = found
         owners = [self._owner.get(_storage(factor)) for factor in factors]
-        owner = next((owner for owner in owners if owner is not None), None)
+        first, last = owners[0], owners[-1]  # a weight comes last; what it is applied to may be a parameter, too
+        owner = last if last is not None else first
         if owner is None:
             self.between += macs
-        elif None in owners:
+        elif first != last:
             self.macs[owner] = self.macs.get(owner, 0) + macs
 
 
