@@ -39,6 +39,11 @@ class Products(TorchDispatchMode):
             if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
                 self._weighty.add(owner)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to have the compiler skip this mode torch would import it, which takes as long as importing torch."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
