@@ -9,9 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers.base import Factorised
-from ..layers.kinds import kind_by_class, kind_of, why_not
-from .plans import dense_macs, path_macs
+from ..layers.kinds import kind_by_class, why_not
+from .plans import dense_macs, layer_macs
 from .trace import Trace, trace
+
+_NEVER_CALLED = "its weight is used without calling it"
 
 
 def count(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def _layer(name: str, layer: nn.Module, seen: Trace, counted: set[int]) -> dict[
         "macs": macs,
         "dense_macs": macs,
         "plan": "dense",
-        "reason": getattr(layer, "left_dense", None) if kind_of(layer) else why_not(layer),
+        "reason": why_not(layer) or getattr(layer, "left_dense", None if name in seen.inputs else _NEVER_CALLED),
     }
 
 
@@ -90,7 +92,7 @@ def _factorised(name: str, layer: Factorised, seen: Trace) -> dict[str, Any]:
         "ranks": graph.ranks,
         "parameters": graph.parameters,
         "dense_parameters": math.prod(layer.weight_shape),
-        "macs": dense if layer.reconstructs else path_macs(layer, inputs),
+        "macs": layer_macs(layer, inputs),
         "dense_macs": dense,
         "plan": "reconstruct" if layer.reconstructs else layer.plan.text,
         "reason": None,

@@ -34,6 +34,11 @@ def path_macs(layer: Factorised, inputs: Inputs, graph: Graph | None = None) -> 
     return sum(calls * macs(graph, layer.plan.path, layer.geometry(1, shape)) for shape, calls in inputs.items())
 
 
+def layer_macs(layer: Factorised, inputs: Inputs) -> int:
+    """Multiply-accumulates per image of a layer as it stands."""
+    return dense_macs(layer, inputs) if layer.reconstructs else path_macs(layer, inputs)
+
+
 def plans(model: nn.Module) -> dict[str, Any]:
     """The path of each factorised layer as plain data, by the layer's name."""
     return {name: layer.plan.path.plain() for name, layer in factorised(model).items()}

@@ -18,9 +18,9 @@ class Products(TorchDispatchMode):
     """While it is entered, counts multiply-accumulates of convolutions and matrix products, of whichever module.
 
     ``macs``: by the name of the module whose parameters an activation is multiplied with, also where they come out of
-    others first (a normalised weight, a view). ``between``: of activations with one another. Products of parameters
-    alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were read, in the
-    order of their first use. ``layers``: names of modules that own all that lies below them.
+    others first (a normalised weight, a view). ``between``: of activations with one another. Products of one module's
+    parameters alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were
+    read, in the order of their first use. ``layers``: names of modules that own all that lies below them.
     """
 
     def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
@@ -38,6 +38,11 @@ class Products(TorchDispatchMode):
                 self._owner.setdefault(_storage(tensor), owner)
             if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
                 self._weighty.add(owner)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to have the compiler skip this mode torch would import it, which takes as long as importing torch."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -63,10 +68,11 @@ class Products(TorchDispatchMode):
     def _count(self, found: tuple[int, list[Tensor]], *args: Any) -> None:
         macs, factors = found
         owners = [self._owner.get(_storage(factor)) for factor in factors]
-        owner = next((owner for owner in owners if owner is not None), None)
+        first, last = owners[0], owners[-1]  # a weight comes last; what it is applied to may be a parameter, too
+        owner = last if last is not None else first
         if owner is None:
             self.between += macs
-        elif None in owners:
+        elif first != last:
             self.macs[owner] = self.macs.get(owner, 0) + macs
 
 

@@ -1,4 +1,4 @@
-"""What ``import tdcompress`` offers: whole models, single layers, single weights, and their counts."""
+"""Single layers and single weights as cores."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from ..tensor.formats import DEFAULT
 from ..tensor.graph import Graph
 from ..tensor.rank import RankLike
 from ..tensor.weight import checked
-from .counts import count
-from .fold import fold
 from .swap import compress
-
-__all__ = ["Decomposition", "compress", "conv2d", "count", "decompose", "fold", "linear"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..tensor.rank import Budget
 from . import adaptive
 from .budget import Count, Unreachable, fit
 from .counts import distinct
-from .plans import dense_macs, path_macs
+from .plans import dense_macs, layer_macs, path_macs
 from .spec import Swap
 from .trace import Trace
 
@@ -30,16 +30,18 @@ def meet(budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, b
         raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
     free = [swap for swap in swaps if isinstance(swap.rank, Budget)]
     own = [swap for swap in swaps if swap not in free]
+    held = {name: layer for name, layer in factorised(model).items() if name in seen.inputs}  # by an earlier call
     if budget.kind == "macs":
-        held = [
-            dense_macs(layer, seen.inputs[name]) for name, layer in factorised(model).items() if name in seen.inputs
-        ]
-        whole, dense = sum(seen.macs.values()) + sum(held), {swap.name: seen.macs[swap.name] for swap in swaps}
+        dense = {swap.name: seen.macs.get(swap.name, 0) for swap in swaps}
         kept = sum(_macs(swap, dense[swap.name], batch_size)(swap.graph) for swap in own)
+        saved = sum(dense_macs(one, seen.inputs[n]) - layer_macs(one, seen.inputs[n]) for n, one in held.items())
+        present = sum(seen.macs.values()) + sum(layer_macs(one, seen.inputs[n]) for n, one in held.items())
     else:
-        whole = distinct(model.parameters())
         dense = {swap.name: swap.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
+        saved = sum(one.graph.dense_parameters - one.graph.parameters for one in held.values())
+        present = distinct(model.parameters())
+    whole = present + saved
     target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
     if budget.adaptive and target >= whole:
         raise ConfigError(f"rank={budget} leaves nothing to cut while training: the dense network has {whole:,}")
@@ -54,7 +56,7 @@ def meet(budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, b
         return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
 
     def fitted(target: float, planned: Callable[[Sequence[Graph]], Count]) -> list[Graph]:
-        fixed = whole - sum(dense.values()) + kept
+        fixed = present - sum(dense.values()) + kept
         return fit([swap.graph for swap in free], planned, [dense[swap.name] for swap in free], fixed, target)
 
     try:

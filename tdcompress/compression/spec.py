@@ -20,7 +20,6 @@ from ..tensor.fitting.initial import INITS
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.rank import Budget, LayerRank, Rank, Reference
-from ..tensor.weight import checked
 from .trace import Inputs
 
 
@@ -74,10 +73,9 @@ def swap_for(
 ) -> Swap | None:
     """How a layer will be held, its ranks set unless they follow from a budget; None if its format is dense.
 
-    ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``. Raises
-    ``ConfigError`` for a weight of other than finite floating-point numbers.
+    ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``.
     """
-    weight, convolves = checked(kind.weight(layer)), bool(kind.weights[0].axes)
+    weight, convolves = kind.weight(layer), bool(kind.weights[0].axes)
     if kind.weights[0].sites is not None:
         method = replace(method, **kind.weights[0].sites(layer))
     method, rank = for_layer(name, method, rank, own)

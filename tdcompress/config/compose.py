@@ -126,6 +126,9 @@ def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> No
     Raises ``ConfigError`` for a choice, a key or a value that the schema lacks, however it is spelled and wherever it
     stands: after ``+``, in a yaml file of the user's, in a sweep. ``job`` is then not called for the runs that have it.
     """
+    for word in words:
+        if word.lstrip("+~").startswith("="):
+            raise ConfigError(f"'{word}' has no key in front of the equals sign")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions, to be told in one line
     store = ConfigStore.instance()
     store.store("schema", TrainConfig)
@@ -210,4 +213,6 @@ def one_line(error: Exception) -> str:
         where = re.match(r"In '[^']+': ", text)
         return (where[0] if where else "") + unknown_key(gone[1] if gone else key, _Keys)
     told = next((line for line in reversed(lines) if "could not be converted" in line or "annot" in line), lines[0])
+    if told.startswith("Error merging override ") and cause is not error:  # and the reason lies beneath
+        return f"{told.removeprefix('Error merging override ')}: {str(cause).splitlines()[0]}"
     return f"{key}: {told}" if key else told

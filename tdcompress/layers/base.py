@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,8 @@ class Factorised(nn.Module):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 
     ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape
-    as torch has it; ``cores``: initial values, one tensor per core of the graph; ``planner`` gives the paths to
+    as torch has it; ``cores``: initial values, one tensor per core of the graph; ``bias``: the dense layer's own
+    parameter, which others may share; ``planner`` gives the paths to
     contract along, whenever the ranks change: ``candidates``, of which the first is used unless a measurement chooses
     another. With ``checkpoint`` only the input is kept for backward, which computes the rest again.
 
@@ -57,6 +58,7 @@ class Factorised(nn.Module):
     one that is fastest then, for each shape of input.
     """
 
+    bias: nn.Parameter | None
     spatial = False
     reconstructs = False
     checkpoint = False
@@ -77,7 +79,7 @@ class Factorised(nn.Module):
         self.planner = planner
         self.kept = Kept()
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), bias.requires_grad)
+        self.register_parameter("bias", cast("nn.Parameter | None", bias))
         self._replan()
 
     def positions(self, input_shape: Sequence[int]) -> int:

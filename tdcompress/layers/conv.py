@@ -31,16 +31,32 @@ class FactorisedConv(Factorised):
     spatial = True
 
     def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: Conv, planner: Planner) -> None:
-        self.stride, self.dilation, self.groups = tuple(twin.stride), tuple(twin.dilation), twin.groups
-        self.padding_mode, self.kernel_size = twin.padding_mode, tuple(twin.kernel_size)
-        around = tuple(twin._reversed_padding_repeated_twice)  # (left, right[, top, bottom]), the last axis first
-        before, after = around[-2::-2], around[-1::-2]
+        self.kernel_size, self.groups, self.padding_mode = tuple(twin.kernel_size), twin.groups, twin.padding_mode
+        self.stride, self.dilation = self._along(twin.stride), self._along(twin.dilation)
+        before, after = self._padding(twin)
         even = before == after and twin.padding_mode == "zeros"
+        # As torch.nn.functional.pad takes it: (left, right[, top, bottom]), the last axis first.
+        around = tuple(size for pair in zip(before[::-1], after[::-1], strict=True) for size in pair)
         self.pad_first = None if even else around
         self.padding = before if even else (0,) * len(before)
         self.total_padding = tuple(map(sum, zip(before, after, strict=True)))
         self.reconstructs = twin.groups > 1
         super().__init__(format, graph, twin.weight.shape, cores, twin.bias, planner)
+
+    def _along(self, value: int | Sequence[int]) -> tuple[int, ...]:
+        """A setting of torch's, along each axis."""
+        return (value,) * len(self.kernel_size) if isinstance(value, int) else tuple(value)
+
+    def _padding(self, twin: Conv) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What torch adds before and after the input along each axis: it reads other attributes in other modes."""
+        if twin.padding_mode != "zeros":
+            around = tuple(twin._reversed_padding_repeated_twice)
+            return around[-2::-2], around[-1::-2]
+        if twin.padding == "same":
+            total = [gap * (taps - 1) for gap, taps in zip(self.dilation, self.kernel_size, strict=True)]
+            return tuple(size // 2 for size in total), tuple(size - size // 2 for size in total)
+        both = self._along(0 if isinstance(twin.padding, str) else twin.padding)
+        return both, both
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """The output's size along each axis, for an input of this size."""
@@ -48,12 +64,14 @@ class FactorisedConv(Factorised):
         return tuple((length + pad - gap * (taps - 1) - 1) // step + 1 for length, pad, gap, taps, step in along)
 
     def positions(self, input_shape: Sequence[int]) -> int:
-        """Pixels of the output for an input ``(1, in, [y,] x)``."""
-        return math.prod(self.out_size(input_shape[-len(self.stride) :]))
+        """Pixels of the outputs for an input ``([n,] in, [y,] x)``."""
+        axes = len(self.stride)
+        return math.prod((*input_shape[: -axes - 1], *self.out_size(input_shape[-axes:])))
 
     def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
-        """The planner's view of ``batch`` inputs that are shaped as ``(1, in, [y,] x)``."""
-        size = tuple(input_shape[-len(self.stride) :])
+        """The planner's view of ``batch`` inputs that are shaped as ``([n,] in, [y,] x)``."""
+        axes = len(self.stride)
+        size, batch = tuple(input_shape[-axes:]), batch * math.prod(input_shape[: -axes - 1])
         after = self.out_size(size)
         if self.pad_first is not None:
             size = tuple(map(sum, zip(size, self.total_padding, strict=True)))

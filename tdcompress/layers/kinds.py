@@ -113,7 +113,8 @@ def why_not(layer: nn.Module) -> str | None:
     if base is None:
         return f"{name} cannot be held as cores"
     attributes = {name for cls in base.__mro__ for name in (*vars(cls), *vars(cls).get("__annotations__", ()))}
-    for cls in type(layer).__mro__[: type(layer).__mro__.index(base)]:
+    others = [cls for cls in type(layer).__mro__ if cls not in base.__mro__]  # behind it, too: ``super`` gets there
+    for cls in others:
         changed = sorted((set(vars(cls)) - _FREE - _ANY_CLASS) & attributes)
         if changed:
             return f"{name} redefines {', '.join(changed)} of {base.__name__}"

@@ -45,11 +45,11 @@ class FactorisedLinear(Factorised):
         super().__init__(format, graph, twin.weight.shape, cores, twin.bias, planner)
 
     def positions(self, input_shape: Sequence[int]) -> int:
-        """Rows of an input ``(1, .., in)``."""
-        return math.prod(input_shape[1:-1])
+        """Rows of an input ``(.., in)``."""
+        return math.prod(input_shape[:-1])
 
     def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
-        """The planner's view of ``batch`` inputs that are shaped as ``(1, .., in)``."""
+        """The planner's view of ``batch`` inputs that are shaped as ``(.., in)``."""
         return Geometry(batch * self.positions(input_shape))
 
     def plain(self) -> nn.Linear:

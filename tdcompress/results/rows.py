@@ -72,7 +72,10 @@ def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
     for column, wanted in filters.items():
         values = list(wanted) if isinstance(wanted, (list, tuple, set)) else [wanted]
         if pandas.api.types.is_numeric_dtype(runs[column]):
-            values = [float(value) for value in values if _is_number(value)]
+            odd = [value for value in values if not _is_number(value)]
+            if odd:
+                raise ConfigError(f"{column}={odd[0]} is not a number, as all of that column are")
+            values = [float(value) for value in values]
         runs = runs[runs[column].isin(values)]
     return runs.reset_index(drop=True)
 

@@ -26,7 +26,8 @@ def test_runs_and_metrics_read_back_what_was_written(tmp_path):
     ]  # fmt: skip
     assert read_runs(tmp_path, method=["cp", "dense"], seed=0).method.tolist() == ["cp", "dense"]
     assert read_runs(tmp_path, seed=["1", "2"], epochs="3.0", status="finished").method.tolist() == ["cp", "tt"]
-    assert read_runs(tmp_path, seed="one").empty
+    with pytest.raises(ConfigError, match=r"^seed=one is not a number"):
+        read_runs(tmp_path, seed="one")
     metrics = read_metrics(runs)
     assert len(metrics) == 10
     assert metrics.columns.is_unique

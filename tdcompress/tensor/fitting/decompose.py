@@ -52,7 +52,7 @@ def decompose(graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0) ->
     if norm == 0:
         return [weight.new_zeros(graph.shape(core)) for core in graph.cores]
     share = norm ** (1 / len(graph.cores))
-    cores = (truncate if graph.is_tree else _grown)(graph, weight / norm.to(weight.dtype), sweeps, seed)
+    cores = (truncate if graph.is_tree else _grown)(graph, (weight.double() / norm).to(weight.dtype), sweeps, seed)
     return [(core * share).to(weight.dtype) for core in balanced(graph, cores)]
 
 
