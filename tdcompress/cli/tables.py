@@ -107,4 +107,4 @@ def _over(dense: int, ours: int, digits: str) -> str:
 
 
 def _plan(layer: dict[str, Any]) -> str:
-    return f"{layer['plan']}: {layer['reason']}" if layer["reason"] else str(layer["plan"])
+    return f"{layer['plan']} ({layer['reason']})" if layer["reason"] else str(layer["plan"])

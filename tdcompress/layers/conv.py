@@ -103,7 +103,7 @@ class FactorisedConv(Factorised):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pad_first, mode=mode)
         if self.reconstructs:
-            weight = self.kept.get(self.tensors(), "dense", self.to_dense) if self.infers(x) else self.to_dense()
+            weight = self.kept.get(self.tensors(), "whole", self.to_dense) if self.infers(x) else self.to_dense()
             return _CALLS[axes](x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return self.contract(x, shape=shape) if axes == 2 else self.contract(x[:, :, None], shape=shape)[:, :, 0]
 
