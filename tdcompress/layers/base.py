@@ -152,8 +152,8 @@ class Factorised(nn.Module):
         ``shape``: what the layer was given, where that is not ``x``.
         """
         if weights is None and self.infers(x):
-            plan = self._inferring(tuple(shape or x.shape))
-            return plan.apply(x, self.merged(plan), self.bias)
+            plan, merged = self._inferring(tuple(shape or x.shape))
+            return plan.apply(x, merged, self.bias)
         call, tensors = (self.plan, self.tensors()) if weights is None else (self.plan.apply, weights)
         if self.checkpoint and torch.is_grad_enabled():
             # Nothing in a plan is random.
@@ -169,26 +169,39 @@ class Factorised(nn.Module):
 
     def merged(self, plan: Plan) -> list[Tensor]:
         """What the calls of a plan multiply with, in the type that autocast computes in, kept."""
-        cores = self.tensors()
-        device = cores[0].device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else cores[0].dtype
+        cores, dtype = self._stored(), self._dtype()
 
         def make() -> list[Tensor]:
-            with torch.autocast(device, enabled=False):  # once is cheap enough to be exact
+            with torch.autocast(cores[0].device.type, enabled=False):  # once is cheap enough to be exact
                 return [weight.detach().to(dtype) for weight in plan.weights(cores)]
 
         return self.kept.get(cores, (plan.path, dtype), make)
 
-    def _inferring(self, shape: tuple[int, ...]) -> Plan:
-        """The plan for inputs of this shape where merging costs nothing; batches up to a power of two share it."""
+    def _inferring(self, shape: tuple[int, ...]) -> tuple[Plan, list[Tensor]]:
+        """The plan for inputs of this shape where merging costs nothing, and what its calls multiply with.
+
+        Batches up to a power of two share them.
+        """
         batch = 1 << max(shape[0] - 1, 0).bit_length()
 
-        def make() -> Plan:
+        def make() -> tuple[Plan, list[Tensor]]:
             usual = self.planner.plan if self.planner.plan == "contract" else "model"
             planner = replace(self.planner, input_shape=(1, *shape[1:]), batch_size=batch, plan=usual, uses=math.inf)
-            return self._compiled(planner(self)[0])
+            plan = self._compiled(planner(self)[0])
+            return plan, self.merged(plan)
 
-        return self.kept.get(self.tensors(), (batch, *shape[1:]), make)
+        return self.kept.get(self._stored(), (batch, *shape[1:], self._dtype()), make)
+
+    def _stored(self) -> list[Tensor]:
+        """``tensors()`` without the cost of asking a module for each: layers of one image take microseconds."""
+        stored = vars(self.cores)["_parameters"]
+        return [stored[core.name] for core in self.graph.cores]
+
+    def _dtype(self) -> torch.dtype:
+        """The type that products are computed in here."""
+        (first, *_) = vars(self.cores)["_parameters"].values()
+        device = first.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else first.dtype
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
