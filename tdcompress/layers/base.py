@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -42,12 +43,12 @@ class Planner:
         return paths(layer.graph, geometry, self.rates, self.plan)
 
 
-class Factorised(nn.Module):
+class Factorised(nn.Module, ABC):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 
     ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape
     as torch has it; ``cores``: initial values, one tensor per core of the graph; ``bias``: the dense layer's own
-    parameter, which others may share; ``planner`` gives the paths to
+    parameter, which others may share; ``twin``: the dense layer, for its settings; ``planner`` gives the paths to
     contract along, whenever the ranks change: ``candidates``, of which the first is used unless a measurement chooses
     another. With ``checkpoint`` only the input is kept for backward, which computes the rest again.
 
@@ -71,6 +72,7 @@ class Factorised(nn.Module):
         cores: Sequence[Tensor],
         bias: Tensor | None,
         planner: Planner,
+        twin: nn.Module,
     ) -> None:
         super().__init__()
         self.graph = graph
@@ -82,17 +84,17 @@ class Factorised(nn.Module):
         self.register_parameter("bias", cast("nn.Parameter | None", bias))
         self._replan()
 
+    @abstractmethod
     def positions(self, input_shape: Sequence[int]) -> int:
         """How often the layer applies its whole weight to an input of this shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
         """The planner's view of ``batch`` images, for one of which the layer is given an input of this shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plain(self) -> nn.Module:
         """The torch layer that this one stands for, holding ``to_dense()``."""
-        raise NotImplementedError
 
     def convolution(self) -> Convolution | None:
         """How kernel modes move over the input."""

@@ -30,7 +30,16 @@ class FactorisedConv(Factorised):
 
     spatial = True
 
-    def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: Conv, planner: Planner) -> None:
+    def __init__(
+        self,
+        format: str,
+        graph: Graph,
+        weight_shape: Sequence[int],
+        cores: Sequence[Tensor],
+        bias: Tensor | None,
+        planner: Planner,
+        twin: Conv,
+    ) -> None:
         self.kernel_size, self.groups, self.padding_mode = tuple(twin.kernel_size), twin.groups, twin.padding_mode
         self.stride, self.dilation = self._along(twin.stride), self._along(twin.dilation)
         before, after = self._padding(twin)
@@ -41,7 +50,7 @@ class FactorisedConv(Factorised):
         self.padding = before if even else (0,) * len(before)
         self.total_padding = tuple(map(sum, zip(before, after, strict=True)))
         self.reconstructs = twin.groups > 1
-        super().__init__(format, graph, twin.weight.shape, cores, twin.bias, planner)
+        super().__init__(format, graph, weight_shape, cores, bias, planner, twin)
 
     def _along(self, value: int | Sequence[int]) -> tuple[int, ...]:
         """A setting of torch's, along each axis."""

@@ -31,7 +31,7 @@ class Weight:
 class Kind:
     """How the layers of a torch class are held as cores.
 
-    ``factorised``: what takes a layer's place, made of (format, graph, cores, layer, planner). ``weights``: those held
+    ``factorised``: what takes a layer's place, made as ``Factorised`` is. ``weights``: those held
     as cores, one so far; ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged
     once for all the inputs of a pass. ``may_end``: a network's last layer is of interest too, not only a classifier.
     """

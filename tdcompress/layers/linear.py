@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensor.contraction.path import Geometry
-from ..tensor.graph import Graph
-from .base import Factorised, Planner, holding
+from .base import Factorised, holding
 
 
 class FeatureMapLinear(nn.Linear):
@@ -36,13 +35,7 @@ def prepared(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 class FactorisedLinear(Factorised):
-    """``nn.Linear`` with a factorised weight ``(out, in)``; input ``(.., in)``, output ``(.., out)``.
-
-    ``twin``: the linear layer that it takes the place of.
-    """
-
-    def __init__(self, format: str, graph: Graph, cores: Sequence[Tensor], twin: nn.Linear, planner: Planner) -> None:
-        super().__init__(format, graph, twin.weight.shape, cores, twin.bias, planner)
+    """``nn.Linear`` with a factorised weight ``(out, in)``; input ``(.., in)``, output ``(.., out)``."""
 
     def positions(self, input_shape: Sequence[int]) -> int:
         """Rows of an input ``(.., in)``."""

@@ -27,6 +27,25 @@ def test_each_format_learns_the_digits(tdc, tmp_path, method):
     assert len((path.parent / "metrics.csv").read_text().splitlines()) == 9
 
 
+def test_a_network_of_one_axis_is_trained_shown_and_exported(tdc, tmp_path):
+    (tmp_path / "one_axis.py").write_text(
+        "from torch import nn\n"
+        "def net(in_channels, classes, image_size):\n"
+        "    layers = nn.Conv1d(in_channels, 8, 9, stride=4), nn.ReLU(), nn.Conv1d(8, 16, 5, stride=4, padding=2)\n"
+        "    return nn.Sequential(nn.Flatten(2), *layers, nn.Flatten(), nn.Linear(16 * 49, classes))\n"
+    )
+    words = "'arch.target={_target_: one_axis.net}' method=tt rank=4"
+    code, _, err = tdc(f"train {words} epochs=1 dataset.limit=200")
+    assert (code, err) == (0, "")
+    (run,) = tmp_path.glob("results/runs/digits/one_axis.net/*/seed0")
+    layers = {layer["name"]: layer for layer in json.loads((run / "summary.json").read_text())["layers"]}
+    assert layers["3"]["cores"] == {"core1": [8, 4], "core2": [4, 5, 4], "core3": [4, 16]}
+    assert layers["3"]["dense_macs"] == 49 * 8 * 16 * 5
+    assert tdc(f"show {words}")[0] == 0
+    code, _, err = tdc(f"export run={run} format=torch")
+    assert (code, err) == (0, "") and (run / "model.pt2").exists()
+
+
 def test_a_reader_that_leaves_is_no_error(tmp_path):
     words = [sys.executable, "-m", "tdcompress", "train", "dataset.limit=100", "arch.width=0.25", "epochs=1000"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])}

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from cases import FACTORISED
 
 from tdcompress.compression.adaptive import Shrinkage, shrink
 from tdcompress.compression.spec import build_graph
@@ -21,7 +22,6 @@ from tdcompress.tensor.rounding import energies, truncated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 SHAPES = [(20, 12, 3, 3), (12, 18)]
 
 

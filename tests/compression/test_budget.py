@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from cases import FACTORISED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -20,13 +21,11 @@ from tdcompress.layers.base import Factorised
 from tdcompress.models import build as archs
 from tdcompress.tensor.caps import caps
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.graph import Core, Graph
 from tdcompress.tensor.rank import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 LENET = 320 + 18_496 + 1_179_776 + 1_290  # parameters of the dense network, counted in test_report
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import FACTORISED
 from torch import Tensor, nn
 
 import tdcompress
 from tdcompress.layers.base import Factorised
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.fitting.initial import INITS
-from tdcompress.tensor.formats import FORMATS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 
 
 def tied(by: str) -> nn.Sequential:

@@ -9,17 +9,14 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CASES, Case, einsum_dense, random_cores
+from cases import CASES, FACTORISED, Case, einsum_dense, random_cores
 from torch import nn
 
 import tdcompress
 from tdcompress.compression import single as api
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.tensor.formats import FORMATS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 
 
 def test_docstrings():

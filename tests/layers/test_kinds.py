@@ -12,7 +12,8 @@ from torch.nn.utils import parametrizations, spectral_norm
 
 import tdcompress
 from tdcompress.layers.base import Factorised
-from tdcompress.layers.kinds import KINDS, factorised, hold, kind_of, why_not
+from tdcompress.layers.kinds import KINDS, Kind, Weight, factorised, hold, kind_of, why_not
+from tdcompress.layers.linear import FactorisedLinear
 from tdcompress.tensor.errors import ConfigError
 
 
@@ -50,6 +51,10 @@ class Named(nn.Conv2d):
 
 
 class Scaled(nn.Linear):
+    def reset_parameters(self):  # torch's own would draw into the product
+        nn.init.normal_(self._parameters["weight"])
+        nn.init.normal_(self.bias)
+
     @property
     def weight(self):
         if "weight" not in self._parameters:
@@ -118,6 +123,25 @@ def test_a_lazy_layer_is_what_it_becomes():
     model(torch.zeros(1, 8, 6, 6))
     tdcompress.compress(model, "tt", 2, (8, 6, 6), keep=["2"])
     assert list(factorised(model)) == ["0"]
+
+
+def test_a_kind_of_ones_own_says_how_weight_and_bias_are_called():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel, self.shift = nn.Parameter(torch.randn(12, 8)), nn.Parameter(torch.randn(12))
+
+        def forward(self, x):
+            return F.linear(x, self.kernel, self.shift)
+
+    layer, x = Own(), torch.randn(2, 8)
+    hold(Own, Kind(FactorisedLinear, (Weight("kernel"),), bias="shift"))
+    try:
+        new = tdcompress.compress(layer, "tt", 99, (8,), keep=[], init="fit", allow_larger=True)
+        assert isinstance(new, FactorisedLinear) and new.bias is layer.shift
+        torch.testing.assert_close(new(x), layer(x), rtol=1e-4, atol=1e-4)
+    finally:
+        del KINDS[Own]
 
 
 def test_hold_says_otherwise():

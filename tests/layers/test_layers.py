@@ -179,7 +179,9 @@ def test_the_dense_format_is_no_special_case(kind: str):
     cores = [core.detach() for core in random_cores(graph)]
     x = example(case)
     planner = Planner(tuple(x.shape), 2, Rates())
-    layer = (FactorisedConv if kind == "conv" else FactorisedLinear)("dense", graph, cores, twin, planner).double()
+    layer = (FactorisedConv if kind == "conv" else FactorisedLinear)(
+        "dense", graph, twin.weight.shape, cores, twin.bias, planner, twin
+    ).double()
     assert_close(layer.to_dense(), cores[0])
     assert_same(layer, twin, x)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tensorly
 import torch
+from cases import FACTORISED
 from tensorly.tucker_tensor import tucker_to_tensor
 from torch import nn
 
@@ -15,11 +16,9 @@ from tdcompress.layers.linear import FactorisedLinear, FeatureMapLinear
 from tdcompress.models.build import ARCHS, build
 from tdcompress.models.recurrent import RECURRENT
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.tensor.formats import FORMATS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 MAPS = {
     "lenet": (64, 30, 30),
     "lenet5": (50, 14, 14),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import einsum_dense
+from cases import FACTORISED, einsum_dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from tdcompress.tensor.layout import KERNELS, LAYOUTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 CHANNELS = st.integers(1, 12)
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 METHODS = st.fixed_dictionaries(

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from cases import FACTORISED
 from torch import nn
 
 from tdcompress.compression.spec import build_graph
@@ -15,10 +16,8 @@ from tdcompress.layers.base import Factorised
 from tdcompress.layers.conv import FactorisedConv
 from tdcompress.tensor.caps import absorbed, capped
 from tdcompress.tensor.contraction.plan import merge_all
-from tdcompress.tensor.formats import FORMATS, find_format
+from tdcompress.tensor.formats import find_format
 from tdcompress.tensor.graph import Core, Graph
-
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 
 
 def _graph(method: str, shape: tuple[int, ...], rank: int, **settings) -> Graph:

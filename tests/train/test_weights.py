@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from cases import FACTORISED
 from torch import Tensor
 
-from tdcompress import cli
 from tdcompress.cli.export import load
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.data.datasets import datasets
@@ -24,7 +23,6 @@ from tdcompress.results.identity import run_directory
 from tdcompress.results.record import Summary
 from tdcompress.results.run import Run
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.tensor.formats import FORMATS
 from tdcompress.train import checkpoint
 from tdcompress.train.interrupt import Interrupted
 from tdcompress.train.network import network
@@ -33,7 +31,6 @@ from tdcompress.train.weights import layer_errors, read_weights, write_compresse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9}
 DENSE = TrainConfig(
     dataset=DatasetConfig("digits", image_size=16),
@@ -219,22 +216,6 @@ def test_files_that_cannot_be_used(tmp_path: Path):
         read_weights(str(path))
 
 
-@pytest.fixture
-def tdc(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["tdc"])
-
-    def run(line: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main(line.split())
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        return code, *capfd.readouterr()
-
-    return run
-
-
 def test_the_verb_and_what_follows_it(tdc, tmp_path: Path, dense: TrainConfig):
     code, out, err = tdc(f"compress checkpoint={folder(dense)} method=tucker rank=vbmf method.kernel=separate")
     assert (code, err) == (0, "")
@@ -293,3 +274,11 @@ def _saved(path: str) -> dict[str, object]:
     config = read_weights(path).config
     arch, method = ArchConfig(**config["arch"]), MethodConfig(**config["method"])
     return {"arch": arch, "method": method, "rank": config["rank"], "init_from": path}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+def test_a_file_of_other_numbers_is_refused_by_name(dtype: torch.dtype, tmp_path: Path):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    torch.save(model.state_dict() | {"0.weight": torch.ones(4, 4).to(dtype)}, tmp_path / "odd.pt")
+    with pytest.raises(ConfigError, match=r"odd\.pt: 0\.weight is of (int8|bool), not of floating-point numbers"):
+        read_weights(str(tmp_path / "odd.pt")).load_into(model)
