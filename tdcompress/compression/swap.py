@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -21,7 +22,7 @@ from ..tensor.fitting.initial import INITS
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
-from .sizing import meet
+from .ranks.sizing import meet
 from .spec import Swap, swap_for
 from .trace import trace
 
@@ -66,11 +67,49 @@ def compress(
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
     that no ranks meet, with the smallest and the largest that can be reached.
     """
+    return _compressed(model, _chosen(method, settings), rank, input_shape, keep, batch_size, rates, cores)
+
+
+def sketch(
+    model: M,
+    method: str | MethodConfig,
+    rank: RankLike,
+    input_shape: Sequence[int],
+    *,
+    keep: Sequence[str] | None = None,
+    batch_size: int = PLANNING_BATCH,
+    rates: Rates | None = None,
+    **settings: Any,
+) -> M:
+    """A copy of ``model`` as ``compress`` would leave it with ``init="fit"``, but with cores that are only drawn.
+
+    It says what there would be, and what it would cost, without the time of the fits; the random state stays as it is.
+    """
+    method = replace(_chosen(method, settings), init="fit")
+    with torch.random.fork_rng(devices=[]):
+        return _compressed(copy.deepcopy(model), method, rank, input_shape, keep, batch_size, rates, None, "variance")
+
+
+def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfig:
     known = {f.name for f in fields(MethodConfig)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
-    method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
+    return MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
+
+
+def _compressed(
+    model: M,
+    method: MethodConfig,
+    rank: RankLike,
+    input_shape: Sequence[int],
+    keep: Sequence[str] | None,
+    batch_size: int,
+    rates: Rates | None,
+    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    values: str | None = None,
+) -> M:
+    """``compress``; ``values``: the init that gives the cores in place of the method's."""
     asked, own = parse(rank), layer_ranks(method)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     for name, layer in model.named_modules():
@@ -114,7 +153,7 @@ def compress(
             if swap.stays_dense(swap.graph):
                 left[swap.name] = _NO_SMALLER
             else:
-                swapped[swap.layer] = _factorised(swap, batch_size, rates)
+                swapped[swap.layer] = _factorised(swap, batch_size, rates, values)
     for name, reason in left.items():
         vars(model.get_submodule(name))["left_dense"] = reason
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
@@ -182,12 +221,12 @@ def _aliases(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
     return {name: first[layer] for name, layer in model.named_modules(remove_duplicate=False) if layer in first}
 
 
-def _factorised(swap: Swap, batch_size: int, rates: Rates | None) -> Factorised:
+def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | None) -> Factorised:
     weight = swap.weight
     if swap.cores is not None:
         cores = [swap.cores[core.name] for core in swap.graph.cores]
     else:
-        cores = INITS[swap.method.init or swap.format.init](swap.graph, weight)
+        cores = INITS[values or swap.method.init or swap.format.init](swap.graph, weight)
     rates = rates or device_rates(weight.device, weight.dtype)
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)

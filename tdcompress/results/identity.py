@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..config.schema import MethodConfig, TrainConfig, validate
+from ..config.schema import AUTO, MethodConfig, TrainConfig, validate
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
-from ..tensor.rank import Rank
+from ..tensor.rank import Budget, Rank, parse
 
 # Said by the path itself, so the hash of "what else differs" leaves them out.
 _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "method.format", "method.conv", "method.linear")
@@ -37,7 +37,7 @@ def typed(values: Mapping[str, Any]) -> TrainConfig:
 
     Raises ``ConfigError`` for a field that there is not: a later version may have written it.
     """
-    config = TrainConfig()
+    config = TrainConfig(full_rank_epochs=0)
     for key, value in values.items():
         default: Any = getattr(config, key, None)
         changed: dict[str, Any] = {}
@@ -54,9 +54,11 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
 
     Where results go, where the data of a known set lie, how they are read, which device computes, whether its work is
     recorded, profiled or watched and beside how many other runs do not decide; neither do a rank and a method that no
-    layer has (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default.
+    layer has (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default,
+    but ``full_rank_epochs``, which then were 0. ``auto`` is 0 where there is no budget, or where there are weights.
     """
     whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
+    whole["full_rank_epochs"] = 0
     for key, value in values.items():
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     for key in ("results_dir", "device", "launcher", "cuda_graphs", "profile", "tensorboard"):
@@ -66,9 +68,35 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"]
     whole["rank"] = str(whole["rank"])
+    whole["full_rank_epochs"] = _full_rank_epochs(whole)
+    if whole["full_rank_epochs"] == 0:
+        whole["switch"] = _defaults()["switch"]
     if _all_dense(whole["method"]):
         whole["rank"], whole["method"] = None, dict(_dense_method())
     return whole
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """The configuration with ``full_rank_epochs`` as they are: a number, or ``auto`` where the rule is to say."""
+    return replace(config, full_rank_epochs=identity(plain(config))["full_rank_epochs"])
+
+
+def _full_rank_epochs(whole: dict[str, Any]) -> Any:
+    if _all_dense(whole["method"]):
+        return 0
+    if whole["full_rank_epochs"] != AUTO:
+        return whole["full_rank_epochs"]
+    rank = parse(whole["rank"])
+    if not isinstance(rank, Budget) or whole["init_from"] is not None:
+        return 0
+    return AUTO if whole["epochs"] > 1 + rank.adaptive else 0
+
+
+def _changes(values: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """``differences`` of the identities of two ``plain`` configurations; default full-rank epochs are none."""
+    here = identity(values)
+    usual = identity(values | {"full_rank_epochs": AUTO})["full_rank_epochs"]
+    return differences(here, identity(others) | {"full_rank_epochs": usual})
 
 
 def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -82,7 +110,7 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
 
     ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words.
     """
-    changed = differences(identity(values), identity({}))
+    changed = _changes(values, {})
     words = {
         key: f"{key}={_word(value)}"
         for key, (value, _) in changed.items()
@@ -127,7 +155,7 @@ def run_directory(config: TrainConfig, baseline: TrainConfig) -> Path:
     variant = _file_name(method_name(config.method))
     if here["rank"] is not None:
         variant += "-" + _file_name(here["rank"])
-    changed = differences(here, identity(plain(baseline)))
+    changed = _changes(plain(config), plain(baseline))
     other = {key: value for key, (value, _) in changed.items() if key not in _IN_PATH}
     if other:
         variant += "-" + _digest(json.dumps(other, sort_keys=True))

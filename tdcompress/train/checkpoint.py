@@ -15,7 +15,7 @@ from ..device.files import RunError, sync_directory, write_whole
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
-FORMAT = 1  # of what a checkpoint holds; see ``upgraded`` for those before
+FORMAT = 2  # of what a checkpoint holds; see ``upgraded`` for those before
 
 
 def save(directory: Path, state: dict[str, Any]) -> None:
@@ -48,6 +48,8 @@ def load(directory: Path, log: Callable[[str], Any]) -> dict[str, Any] | None:
 def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """A checkpoint's ``state``, read from ``path``, as this version writes it. Raises RunError for a later format.
 
+    Format 2: ``phase`` says whether the network is "dense", because it began at full rank, or "factorised"; ``start``
+    is that of the run (``start.Start.plain``), None of one that began with its cores.
     Format 1: ``counts`` are those of the network that was tested last, and so are two columns of each row.
     Format 0, of version 0.1.0, has no number and no counts; ``counts`` is then None.
     """
@@ -57,7 +59,7 @@ def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path} is of format {number}, written by tdcompress {state.get('tdcompress')}; this is {__version__}, "
             f"which reads formats up to {FORMAT}: use that version, or delete the file"
         )
-    return {"counts": None, **state} if number == 0 else state
+    return {"counts": None, "phase": "factorised", "start": None, **state}
 
 
 def forget_previous(directory: Path) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..compression.switch import dense_weights
 from ..layers.kinds import factorised
 from ..tensor.norm import squared_norm
 
 
-def parameter_groups(model: nn.Module, decay: str, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, decay: str, weight_decay: float, names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """The model's parameters as an optimizer takes them, the cores with a weight decay of their own.
+
+    ``names``: the layers that hold cores, or will once they are switched, by default those that do. One that is dense
+    decays as any other; there are as many groups before a switch as after it.
 
     ``decay``: ``factors`` decays each core as any other parameter; ``scaled`` times a layer's parameters / dense
     parameters (Gray et al. 2019, section 4: fewer parameters need less of it); ``frobenius`` leaves the cores to
@@ -20,14 +27,22 @@ def parameter_groups(model: nn.Module, decay: str, weight_decay: float) -> list[
     """
     if decay == "factors" or not weight_decay:
         return [{"params": list(model.parameters())}]
-    groups: dict[float, list[nn.Parameter]] = {weight_decay: []}
-    seen: set[nn.Parameter] = set()
-    for layer in factorised(model).values():
-        share = layer.graph.parameters / layer.graph.dense_parameters if decay == "scaled" else 0.0
-        groups.setdefault(weight_decay * share, []).extend(layer.tensors())
-        seen.update(layer.tensors())
-    groups[weight_decay] += [parameter for parameter in model.parameters() if parameter not in seen]
-    return [{"params": params, "weight_decay": value} for value, params in groups.items() if params]
+    held, dense = factorised(model), dense_weights(model)
+    apart: list[tuple[list[nn.Parameter], float]]
+    if decay == "scaled":
+        apart = [
+            (held[name].tensors(), held[name].graph.parameters / held[name].graph.dense_parameters)
+            if name in held
+            else ([dense[name]], 1.0)
+            for name in (held if names is None else names)
+        ]
+    else:
+        apart = [([core for layer in held.values() for core in layer.tensors()], 0.0)]
+    seen = {parameter for parameters, _ in apart for parameter in parameters}
+    others = [parameter for parameter in model.parameters() if parameter not in seen]
+    return [
+        {"params": parameters, "weight_decay": weight_decay * share} for parameters, share in [(others, 1.0), *apart]
+    ]
 
 
 def frobenius_penalty(model: nn.Module, weight_decay: float) -> Tensor:

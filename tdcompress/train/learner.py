@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..compression.adaptive import Shrinkage, shrink
 from ..compression.plans import plans, use_plans
+from ..compression.ranks.adaptive import Shrinkage, shrink
+from ..compression.switch import dense_weights, hand_over, refuse
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
 from ..device.graphs import Recorded
@@ -26,6 +27,7 @@ from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups
 from .interrupt import StopSignals
 from .optim import build_optimizer, build_scheduler, weight_decay
+from .start import Start, Switch
 from .watch import bar
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -36,7 +38,7 @@ class Learner:
 
     Nothing in its loops waits for the device: sums stay there and are read once a loop has ended. With the other
     processes of ``world`` it learns as one alone would from their batches together. ``shrinkage``: when its ranks are
-    cut.
+    cut; ``start``: of a run that begins at full rank.
     """
 
     def __init__(
@@ -47,16 +49,22 @@ class Learner:
         device: torch.device,
         world: World | None = None,
         shrinkage: Shrinkage | None = None,
+        start: Start | None = None,
     ) -> None:
         self.config, self.model, self.batches, self.device = config, model, batches, device
         self.world = world or World()
-        self.shrinkage = shrinkage
+        self.shrinkage, self.start = shrinkage, start
         self.precision = effective_precision(config.precision, device)
         self.parallel = self.world.parallel(model)
         self.forward = self._passes()
         self.decay = weight_decay(config)
-        groups = parameter_groups(model, config.method.decay, self.decay)
-        self.optimizer = build_optimizer(config, groups, device)
+        self.kind_of_decay = config.method.decay
+        if start is not None:
+            self.kind_of_decay = config.switch.decay or self.kind_of_decay
+            self._begin_cutting()
+        self.optimizer = build_optimizer(config, self._groups(), device)
+        if start is not None:
+            refuse(self.optimizer, config.switch.momentum)
         self.scheduler = build_scheduler(config, self.optimizer, batches)
         self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
         self.rows: list[Epoch] = []
@@ -65,6 +73,8 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """Plain values and tensors; ``restore`` of it goes on as if nothing had been in between."""
         return {
+            "phase": "dense" if self.dense else "factorised",
+            "start": self.start.plain() if self.start else None,
             "rows": [asdict(row) for row in self.rows],
             "epoch": self.epoch,
             "batch": self.batch,
@@ -106,7 +116,7 @@ class Learner:
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
         clip, parameters = config.optim.clip, list(model.parameters())
-        frobenius = config.method.decay == "frobenius" and self.decay > 0 and bool(factorised(model))
+        frobenius = self.kind_of_decay == "frobenius" and self.decay > 0 and bool(factorised(model))
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
@@ -125,7 +135,7 @@ class Learner:
                 nn.utils.clip_grad_norm_(parameters, clip)
             if frobenius:  # beyond the clipping, as the optimizer's own decay is
                 frobenius_penalty(model, self.decay).backward()
-            optimizer.step()
+            self._step()
             if scheduler is not None:
                 scheduler.step()
             loss_sum.add_(loss.detach())
@@ -156,7 +166,9 @@ class Learner:
 
     def has_just_shrunk(self) -> bool:
         """Whether ranks were cut since the last epoch was tested."""
-        return self.shrinkage is not None and self.shrinkage.wanted(self.model, self.epoch) is not None
+        return (
+            self.shrinkage is not None and not self.dense and self.shrinkage.wanted(self.model, self.epoch) is not None
+        )
 
     def close_epoch(self, row: Epoch) -> bool:
         """Record the epoch that has ended and move on to the next. Whether the network is smaller now."""
@@ -169,7 +181,9 @@ class Learner:
                 loss: list[Any] = [row.train_loss] if isinstance(self.scheduler, ReduceLROnPlateau) else []
                 self.scheduler.step(*loss)
         self._open_epoch(self.epoch + 1)
-        if self.shrinkage is None or not row.finite:
+        if self.start is not None and row.finite:
+            self.start.close_epoch(self.model)
+        if self.shrinkage is None or self.dense or not row.finite:
             return False
         wanted = self.shrinkage.wanted(self.model, self.epoch)
         if wanted is None:
@@ -179,10 +193,62 @@ class Learner:
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
                     state[key] = torch.zeros_like(core)
-        if self.config.compile:
-            torch.compiler.reset()  # what was compiled for other sizes counts towards the limit of recompilations
-        self.forward = self._passes()
+        self._renew()
         return True
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is the dense phase of a run that began at full rank."""
+        return self.start is not None and self.start.dense
+
+    @property
+    def due(self) -> bool:
+        """Whether the dense phase has ended, so that ``switch`` comes next."""
+        return self.start is not None and self.batch == 0 and self.world.told(self.start.due(self.epoch))
+
+    def switch(self, factorise: Callable[[nn.Module], nn.Module]) -> Switch:
+        """Go on with the cores that ``factorise`` puts into the place of the network's dense weights."""
+        assert self.start is not None
+        began = time.perf_counter()
+        weights = dense_weights(self.model)
+        self.forward = self.parallel = self.model  # what was recorded of the dense network holds memory
+        self.model = factorise(self.model)
+        hand_over(self.optimizer, weights, self.model, self.config.switch.momentum)
+        end = self.start.end(self.epoch, time.perf_counter() - began)
+        for group, new in zip(self.optimizer.param_groups, self._groups(), strict=True):
+            group |= new  # in the order in which one that goes on from a checkpoint has them
+        self._begin_cutting()
+        self.parallel = self.world.parallel(self.model)
+        self._renew()
+        return end
+
+    def _begin_cutting(self) -> None:
+        end = self.start.switch if self.start is not None else None
+        if self.shrinkage is not None and end is not None:
+            self.shrinkage = replace(self.shrinkage, begun=end.epoch)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return parameter_groups(self.model, self.kind_of_decay, self.decay, self.start.names if self.start else None)
+
+    def _step(self) -> None:
+        """The optimizer's, at a smaller learning rate in the first epochs after a switch if that is asked for."""
+        switch, factor = self.start.switch if self.start is not None else None, 1.0
+        if switch is not None and self.config.switch.warmup:
+            done = (self.epoch - switch.epoch) * self.batches + self.batch + 1
+            factor = min(1.0, done / (self.config.switch.warmup * self.batches))
+        groups = self.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True) if factor < 1 else ():
+            group["lr"] = rate * factor
+        self.optimizer.step()
+        for group, rate in zip(groups, rates, strict=True) if factor < 1 else ():
+            group["lr"] = rate
+
+    def _renew(self) -> None:
+        """Forget what was recorded or compiled for other sizes."""
+        if self.config.compile:
+            torch.compiler.reset()  # which counts towards the limit of recompilations
+        self.forward = self._passes()
 
     def _passes(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """The network as the loops call it; a user's own may hold what cannot be recorded, or compiled as a whole."""

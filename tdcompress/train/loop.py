@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from torch import nn
+
+from ..compression.counts import count
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
-from ..device.memory import peak_memory
+from ..device.memory import forget_peak, peak_memory
 from ..results.identity import plain
 from ..results.record import Epoch, Summary
 from ..results.run import Run
 from . import checkpoint
 from .interrupt import StopSignals
 from .learner import Learner
+from .network import Image
 from .stability import degeneracy
 from .watch import Scalars, profiled
 
@@ -35,9 +39,9 @@ _UNKNOWN: Counts = {
 class Loop:
     """Goes on with a run to its end.
 
-    ``learner`` is at the step where it goes on, ``summary`` says what will not change; ``count`` gives the counts of
-    the learner's network (see ``compression.counts.count``), ``tested`` those that the network of the last epoch had
-    when it was tested, None where nobody wrote them down.
+    ``learner`` is at the step where it goes on, ``summary`` says what will not change; ``image`` is the shape of an
+    image; ``factorise`` puts cores in place of the dense weights of a network that began at full rank; ``tested`` are
+    the counts that the network of the last epoch had when it was tested, None where nobody wrote them down.
     """
 
     def __init__(
@@ -46,13 +50,14 @@ class Loop:
         run: Run,
         learner: Learner,
         summary: Summary,
-        count: Callable[[], Mapping[str, Any]],
+        image: Image,
+        factorise: Callable[[nn.Module], nn.Module],
         tested: Counts | None,
         stop: StopSignals,
         log: Log,
     ) -> None:
         self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
-        self.summary, self.count = summary, count
+        self.summary, self.image, self.factorise = summary, image, factorise
         self.counts = self._counted()
         self.tested = tested if tested is not None else _UNKNOWN if learner.has_just_shrunk() else self.counts
         self.profiled = False
@@ -66,8 +71,9 @@ class Loop:
             self.summary = replace(self.summary, initial_test_accuracy=self._initial_accuracy(test_data))
         self._write()
         while self.summary.status == "running":
-            epoch = self._epoch(train_data, test_data)
-            if epoch is not None:
+            if self.learner.due:
+                self._switch()
+            elif (epoch := self._epoch(train_data, test_data)) is not None:
                 self._close(epoch)
             if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
                 # Every process has a part in the state, and the first one writes it.
@@ -92,8 +98,17 @@ class Loop:
         if self.scalars is not None:
             self.scalars.add(epoch)
 
+    def _switch(self) -> None:
+        """Go on with cores. The checkpoint before this one, from which it can be done again, is the dense network's."""
+        start = self.learner.start
+        assert start is not None
+        self.learner.switch(self.factorise)
+        forget_peak(self.learner.device)
+        self.counts = self._counted()
+        self.log(f"{start.said()}: {self.counts['parameters']:,} parameters, {self.counts['macs']:,} MACs")
+
     def _counted(self) -> Counts:
-        report = self.count()
+        report = count(self.learner.model, self.image)
         return {key: report[key] for key in _UNKNOWN}
 
     def _initial_accuracy(self, test_data: Batches) -> float | None:
@@ -154,10 +169,12 @@ class Loop:
 
     def _write(self) -> None:
         """metrics.csv, then summary.json, of the rows that the checkpoint has."""
-        rows = self.learner.rows
+        rows, start = self.learner.rows, self.learner.start
+        switch = start.switch if start is not None else None
         alike = rows
-        if self.learner.shrinkage is not None:
+        if self.learner.shrinkage is not None or start is not None:
             alike = [row for row in rows if (row.parameters, row.macs) == (rows[-1].parameters, rows[-1].macs)]
+        timed = [row for row in rows if switch is None or row.epoch > switch.epoch] or rows
         last = rows[-1].test_accuracy if rows else math.nan
         self.summary = replace(
             self.summary,
@@ -166,7 +183,8 @@ class Loop:
             epochs_done=len(rows),
             test_accuracy=last if math.isfinite(last) else None,
             best_test_accuracy=max((a for a in (row.test_accuracy for row in alike) if math.isfinite(a)), default=None),
-            train_seconds_per_epoch=statistics.median(row.train_seconds for row in rows) if rows else None,
+            train_seconds_per_epoch=statistics.median(row.train_seconds for row in timed) if timed else None,
+            switch=asdict(switch) if switch is not None else {},
         )
         if self.learner.world.first:
             if self.summary.status == "finished":  # before the summary says so: nobody comes back after that

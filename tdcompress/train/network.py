@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..compression.swap import compress
-from ..config.schema import TrainConfig
+from ..compression.counts import distinct
+from ..compression.ranks.adaptive import shrink
+from ..compression.swap import compress, sketch
+from ..config.schema import TrainConfig, layer_ranks
 from ..data.sources import shape
 from ..device.files import RunError
 from ..device.memory import is_out_of_memory
 from ..device.precision import compute_dtype, effective_precision
+from ..device.processes import World
 from ..device.rates import device_rates
+from ..layers.kinds import factorised
 from ..models.build import build
+from ..results.identity import resolved
 from ..tensor.contraction.cost import Rates
+from ..tensor.rank import Rank
 from .weights import Weights, read_weights
 
 Image = tuple[int, int, int]  # channels, height, width
@@ -33,15 +40,18 @@ def network(
     image_size: int,
     rates: Rates | None = None,
     trained: Weights | None = None,
+    dense: bool = False,
 ) -> nn.Module:
     """The network of ``config``, its layers swapped, for square images of ``image_size`` pixels.
 
     With the weights that were ``trained`` already, or else those of ``init_from``: dense ones are decomposed as
-    ``config.method`` and ``config.rank`` say; cores are taken as they are. Raises ``ConfigError`` where they do not
-    fit.
+    ``config.method`` and ``config.rank`` say; cores are taken as they are. Where it begins at full rank, see
+    ``TrainConfig.full_rank_epochs``: as it will be after the switch, its cores drawn; ``dense``, or with weights that
+    were trained dense: as it is before. Raises ``ConfigError`` where they do not fit.
     """
     model = build(config.arch, in_channels, classes, image_size)
-    method, cores = config.method, None
+    method, cores, image = config.method, None, (in_channels, image_size, image_size)
+    starts_dense = resolved(config).full_rank_epochs != 0
     weights = trained or (read_weights(config.init_from) if config.init_from is not None else None)
     if weights is not None and weights.cores:
         weights.refuse_other(config)
@@ -49,11 +59,54 @@ def network(
     elif weights is not None:
         weights.load_into(model)
         method = replace(method, init="fit")
-    image, keep, batch_size = (in_channels, image_size, image_size), config.arch.keep, config.batch_size
+    if starts_dense and cores is None:
+        return model if dense or trained is not None else sketched(config, model, image, rates=rates)
+    keep, batch_size = config.arch.keep, config.batch_size
     compress(model, method, config.rank, image, keep=keep, batch_size=batch_size, rates=rates, cores=cores)
     if weights is not None and cores is not None:
         weights.load_into(model)
     return model
+
+
+def sketched(
+    config: TrainConfig, model: nn.Module, image: Image, rank: Rank | None = None, rates: Rates | None = None
+) -> nn.Module:
+    """A copy of the dense ``model`` as the switch would leave it, but for the cores' values; ``rank``: another one."""
+    keep, batch_size = config.arch.keep, config.batch_size
+    asked = config.rank if rank is None else rank
+    return sketch(model, config.method, asked, image, keep=keep, batch_size=batch_size, rates=rates)
+
+
+def switched(config: TrainConfig, image: Image, rates: Rates, world: World, model: nn.Module) -> nn.Module:
+    """``model``, trained dense, with cores in place: fitted by the first process, which tells the others."""
+    method, keep, batch_size = replace(config.method, init="fit"), config.arch.keep, config.batch_size
+    fitting = partial(compress, model, method, input_shape=image, keep=keep, batch_size=batch_size, rates=rates)
+    if world.first:
+        model = (
+            _by_spectrum(config, image, model, fitting) if config.switch.ranks == "spectrum" else fitting(config.rank)
+        )
+    held = {
+        name: dict(zip([core.name for core in layer.graph.cores], map(_copy, layer.tensors()), strict=True))
+        for name, layer in factorised(model).items()
+    }
+    held = world.told(held)
+    return model if world.first else fitting(config.rank, cores=held)
+
+
+def _by_spectrum(
+    config: TrainConfig, image: Image, model: nn.Module, fitting: Callable[[Rank], nn.Module]
+) -> nn.Module:
+    """The ranks cut down at once from those that adaptive ones start with, see ``SwitchConfig.ranks``."""
+    rank, dense = config.rank, distinct(model.parameters())
+    scale = factorised(sketched(config, model, image, replace(rank, adaptive=False)))
+    least = {name: int(config.switch.floor * layer.graph.parameters) for name, layer in scale.items()}
+    model = fitting(replace(rank, adaptive=True))
+    shrink(model, int(rank.parameters(dense)), tuple(layer_ranks(config.method)), least)
+    return model
+
+
+def _copy(core: Tensor) -> Tensor:
+    return core.detach().cpu()
 
 
 def dense(config: TrainConfig) -> tuple[nn.Module, Image]:
@@ -63,17 +116,27 @@ def dense(config: TrainConfig) -> tuple[nn.Module, Image]:
 
 
 def initial(
-    config: TrainConfig, device: torch.device, trained: Weights | None = None, sizes: Sizes | None = None
+    config: TrainConfig,
+    device: torch.device,
+    trained: Weights | None = None,
+    sizes: Sizes | None = None,
+    dense: bool = False,
 ) -> tuple[nn.Module, Image]:
-    """The network as training starts from it, on the CPU, planned for ``device``, and the shape of an image.
+    """The ``network`` as training starts from it, on the CPU, planned for ``device``, and the shape of an image.
 
     ``trained``: the weights of a run, and then the network as these left it. ``sizes``: of the data, where they are
-    known already. The random numbers are those of ``config.seed``.
+    known already. ``dense``: before the switch, where it begins at full rank. The random numbers are those of
+    ``config.seed``.
     """
     channels, size, classes = sizes or shape(config.dataset)
-    rates = device_rates(device, compute_dtype(effective_precision(config.precision, device)))
+    rates = rates_of(config, device)
     torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
-    return network(config, channels, classes, size, rates, trained), (channels, size, size)
+    return network(config, channels, classes, size, rates, trained, dense), (channels, size, size)
+
+
+def rates_of(config: TrainConfig, device: torch.device) -> Rates:
+    """What the layers are planned for on ``device``."""
+    return device_rates(device, compute_dtype(effective_precision(config.precision, device)))
 
 
 def restored(
@@ -89,7 +152,7 @@ def restored(
     except RunError as error:
         misfit = error.with_traceback(None)
     with suppress(RunError):  # weights that the run once started from may be gone by now
-        initial(config, device, sizes=sizes)
+        initial(config, device, sizes=sizes, dense=True)
     raise misfit
 
 

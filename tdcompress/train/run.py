@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import torch
+from torch import nn
 
-from ..compression.adaptive import Shrinkage
 from ..compression.counts import count
 from ..compression.plans import plans, tunable, tune, use_plans
+from ..compression.ranks.adaptive import Shrinkage
 from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
 from ..data.datasets import datasets
 from ..device.files import RunError
@@ -19,7 +19,7 @@ from ..device.machine import choose_device, device_name, set_up
 from ..device.memory import forget_peak, is_out_of_memory, peak_memory
 from ..device.precision import autocast, effective_precision
 from ..device.processes import World, joined
-from ..results.identity import arch_name, dataset_name, identity, method_name, plain
+from ..results.identity import arch_name, dataset_name, identity, method_name, plain, resolved
 from ..results.record import Summary
 from ..results.run import Run
 from ..results.version import version
@@ -29,7 +29,8 @@ from . import checkpoint
 from .interrupt import StopSignals
 from .learner import Learner
 from .loop import Log, Loop, outcome
-from .network import fitting, initial, restored
+from .network import fitting, initial, rates_of, restored, switched
+from .start import Start
 
 _APART = 1_000_003  # between the random numbers of one process and the next
 
@@ -48,7 +49,7 @@ def train(config: TrainConfig, run: Run, log: Log = print) -> Summary:
 
 def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> Summary:
     device = choose_device(validate(config).device)
-    config = replace(config, precision=_precision(config.precision, run, device))
+    config = replace(resolved(config), precision=_precision(config.precision, run, device))
     ended = world.told(run.ended(config))
     if ended is not None:
         log(f"{run.directory}: {outcome(ended)}; not run again")
@@ -86,21 +87,35 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
     train_data, test_data, classes = datasets(config.dataset, device, log)
     sizes = (train_data.in_channels, train_data.image_size, classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
+    rates = rates_of(config, device)
     if state is None:
-        model, image = initial(config, device, sizes=sizes)
+        model, image = initial(config, device, sizes=sizes, dense=True)
+        start = Start.of(config, model, image, rates, log)
     else:
         run.refuse_other(config, state.get("config"))
         model, image = restored(config, device, run.directory, state, sizes)
+        start = Start.from_plain(state["start"]) if state["start"] is not None else None
     model = model.to(device).to(memory_format=torch.channels_last)
     set_up(device)
     forget_peak(device)
-    counts = partial(count, model, image)
-    shrinkage = _shrinkage(config, counts()["dense_parameters"])
+    shrinkage = _shrinkage(config, count(model, image)["dense_parameters"])
     if shrinkage is not None and world.size > 1:
         raise ConfigError(f"rank={config.rank} changes the ranks while training, which one process alone can do")
-    learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage)
+    learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage, start)
     if not world.first:
         torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
+
+    def planned(model: nn.Module) -> nn.Module:
+        """``model`` with the fastest plans, where that is to be measured, and the same ones in every process."""
+        if tunable(model):
+            images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
+            tune(model, images, autocast(device, config.precision))
+        use_plans(model, world.told(plans(model)))
+        return model
+
+    def factorise(model: nn.Module) -> nn.Module:
+        return planned(switched(config, image, rates, world, model))
+
     with run.locked() if world.first else nullcontext(), StopSignals() as stop:
         ended = world.told(run.ended(config))  # by another process, while this one read the data
         if ended is not None:
@@ -109,12 +124,10 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
             with fitting(run.directory):
                 learner.restore(state)
             log(f"{run.directory}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
-        elif tunable(model):
-            images, _ = next(train_data.epoch(config.batch_size, config.seed, 0, shuffle=True, world=world))
-            tune(model, images, autocast(device, config.precision))
-            use_plans(model, world.told(plans(model)))
+        else:
+            planned(model)
         tested = state.get("counts") if state is not None else None
-        loop = Loop(config, run, learner, _first_summary(config, device, world), counts, tested, stop, log)
+        loop = Loop(config, run, learner, _first_summary(config, device, world), image, factorise, tested, stop, log)
         return loop.until_ended(train_data, test_data)
 
 

@@ -6,8 +6,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..tensor.caps import capped, caps, shares
-from ..tensor.graph import Graph
+from ...tensor.caps import capped, caps, shares
+from ...tensor.graph import Graph
 
 TOLERANCE = 0.02
 NEAR = 0.005  # no more bonds leave the common scale once the total is as near as this

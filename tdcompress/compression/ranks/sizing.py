@@ -8,18 +8,18 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..layers.kinds import factorised
-from ..tensor.caps import absorbed
-from ..tensor.contraction.cost import Rates
-from ..tensor.errors import ConfigError
-from ..tensor.graph import Core, Graph
-from ..tensor.rank import Budget
+from ...layers.kinds import factorised
+from ...tensor.caps import absorbed
+from ...tensor.contraction.cost import Rates
+from ...tensor.errors import ConfigError
+from ...tensor.graph import Core, Graph
+from ...tensor.rank import Budget
+from ..counts import distinct
+from ..plans import dense_macs, layer_macs, path_macs
+from ..spec import Swap
+from ..trace import Trace
 from . import adaptive
 from .budget import Count, Unreachable, fit
-from .counts import distinct
-from .plans import dense_macs, layer_macs, path_macs
-from .spec import Swap
-from .trace import Trace
 
 _SHUNNED = 10
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import FACTORISED
 
-from tdcompress.compression.adaptive import Shrinkage, shrink
+from tdcompress.compression.ranks.adaptive import Shrinkage, shrink
 from tdcompress.compression.spec import build_graph
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig, MethodConfig, TrainConfig, validate

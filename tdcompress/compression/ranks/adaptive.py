@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
 import torch
 from torch import nn
 
-from ..layers.base import Factorised
-from ..layers.kinds import factorised
-from ..tensor.caps import capped
-from ..tensor.rounding import energies, truncated
+from ...layers.base import Factorised
+from ...layers.kinds import factorised
+from ...tensor.caps import capped
+from ...tensor.rounding import energies, truncated
+from ..counts import distinct
 from .budget import TOLERANCE
-from .counts import distinct
 
 
 def start(target: float, dense: int) -> float:
@@ -27,7 +27,8 @@ def start(target: float, dense: int) -> float:
 class Shrinkage:
     """Cuts a network down to ``target`` parameters over the first half of ``epochs``, by the same factor after each.
 
-    ``fixed``: name patterns of the layers whose ranks stay.
+    ``fixed``: name patterns of the layers whose ranks stay; ``begun``: of the epochs those that the network has not
+    been factorised in, the first half of the others counts.
 
     The components with the least share of their weight's squared norm for each parameter that goes with them are cut,
     of all layers and bonds together, so that the ranks are distributed by what the training made of them (in the
@@ -37,24 +38,29 @@ class Shrinkage:
     target: int
     epochs: int
     fixed: tuple[str, ...] = ()
+    begun: int = 0
 
     def wanted(self, model: nn.Module, epochs_done: int) -> int | None:
         """How many parameters ``model`` may have after so many epochs, None if nothing is cut there."""
-        left = max(1, self.epochs // 2) - epochs_done
-        if epochs_done < 1 or left < 0:
+        done = epochs_done - self.begun
+        left = max(1, (self.epochs - self.begun) // 2) - done
+        if done < 1 or left < 0:
             return None
         present = _parameters(model)
         return round(present * (self.target / present) ** (1 / (left + 1)))
 
 
-def shrink(model: nn.Module, parameters: int, fixed: Sequence[str] = ()) -> list[nn.Parameter]:
+def shrink(
+    model: nn.Module, parameters: int, fixed: Sequence[str] = (), least: Mapping[str, int] | None = None
+) -> list[nn.Parameter]:
     """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
 
-    Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
-    met otherwise, up to that much above ``parameters``.
+    ``least``: how many entries the cores of a layer keep at any rate, by its name. Gives the cores that changed. What
+    the last cut took too much is given back; where the tolerance of a budget is not met otherwise, up to that much
+    above ``parameters``.
     """
     layers = [
-        _Layer(module)
+        _Layer(module, (least or {}).get(name, 0))
         for name, module in factorised(model).items()
         if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
@@ -82,6 +88,7 @@ class _Layer:
     """A layer, the ranks that it is to have, and what each component of its bonds holds."""
 
     module: Factorised
+    least: int
     ranks: dict[str, int] = field(init=False)
     energies: dict[str, list[float]] = field(init=False)
 
@@ -99,6 +106,8 @@ class _Layer:
             if rank > 1:
                 graph = capped(self.module.graph, {**self.ranks, bond: rank - 1})
                 saved = here - graph.parameters
+                if here - saved < self.least:
+                    continue
                 steps.append((self.energies[bond][rank - 1] / saved, graph.ranks, saved))
         return min(steps, default=None, key=lambda step: step[0])
 

@@ -1,0 +1,118 @@
+"""The full-rank start of a run: which layers are dense at first, for how long, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from ..compression.counts import count
+from ..compression.stable_ranks import StableRanks
+from ..config.schema import AUTO, TrainConfig
+from ..layers.kinds import factorised
+from ..results.identity import resolved
+from ..tensor.contraction.cost import Rates
+from ..tensor.errors import ConfigError
+from ..tensor.rank import Size
+from .network import Image, sketched
+
+
+@dataclass(frozen=True)
+class Switch:
+    """How a full-rank start ended: after ``epoch``, in ``seconds``.
+
+    ``unbounded``: the epoch that the rule chose, None where it had not by then, or was not asked.
+    """
+
+    epoch: int
+    seconds: float
+    unbounded: int | None
+
+
+@dataclass
+class Start:
+    """Of a run that trains dense until the end of epoch ``last``, or until ``ranks`` have settled before that.
+
+    ``names``: the layers that are to be held as cores; ``switch``: how it ended, None as long as it lasts.
+    """
+
+    names: list[str]
+    last: int
+    ranks: StableRanks | None = None
+    switch: Switch | None = None
+
+    @staticmethod
+    def of(
+        config: TrainConfig, model: nn.Module, image: Image, rates: Rates, log: Callable[[str], Any]
+    ) -> Start | None:
+        """The start that ``config`` asks for, of a ``model`` before training; None if it asks for none.
+
+        Raises ``ConfigError`` where no layer would be held as cores, or the budget cannot be met.
+        """
+        asked = resolved(config).full_rank_epochs
+        if asked == 0:
+            return None
+        needs_weights = config.rank.needs_weights
+        then = sketched(config, model, image, Size(1) if needs_weights else None, rates)
+        names = list(factorised(then))
+        if not names:
+            raise ConfigError(
+                f"full_rank_epochs={asked}: no layer is smaller with method={config.method.format} at "
+                f"rank={config.rank}, so there is nothing to switch to; choose another method or a smaller rank"
+            )
+        ranks = StableRanks.of(model, config.epochs, names) if asked == AUTO else None
+        last = asked if ranks is None else min(ranks.latest, config.epochs - 1 - config.rank.adaptive)
+        counts = count(then, image)
+        size = "" if needs_weights else f" with {counts['parameters']:,} parameters, {counts['macs']:,} MACs"
+        log(f"at full rank for {'' if ranks is None else 'at most '}{last} of {config.epochs} epochs, then cores{size}")
+        return Start(names, last, ranks)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the network is dense."""
+        return self.switch is None
+
+    def due(self, epoch: int) -> bool:
+        """Whether the network is to be switched once so many epochs have ended."""
+        return self.dense and (epoch == self.last or self._ready(epoch))
+
+    def _ready(self, epoch: int) -> bool:
+        return epoch > 0 and self.ranks is not None and self.ranks.ready
+
+    def close_epoch(self, model: nn.Module) -> None:
+        """Look at the weights of ``model`` at the end of a dense epoch."""
+        if self.dense and self.ranks is not None:
+            self.ranks.measure(model)
+
+    def end(self, epoch: int, seconds: float) -> Switch:
+        """Note that the network was switched."""
+        self.switch = Switch(epoch, seconds, epoch if self._ready(epoch) else None)
+        return self.switch
+
+    def said(self) -> str:
+        """How it ended, in a line."""
+        switch = self.switch
+        assert switch is not None
+        line = f"switched to cores after epoch {switch.epoch} in {switch.seconds:.1f} s"
+        if self.ranks is None:
+            return line
+        return (
+            f"{line}, {'as the ranks had settled' if switch.unbounded is not None else 'before the ranks had settled'}"
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, as a checkpoint keeps them."""
+        return asdict(self)
+
+    @staticmethod
+    def from_plain(values: Mapping[str, Any]) -> Start:
+        """What ``plain`` gave."""
+        ranks, switch = values["ranks"], values["switch"]
+        return Start(
+            list(values["names"]),
+            values["last"],
+            None if ranks is None else StableRanks.from_plain(ranks),
+            None if switch is None else Switch(**switch),
+        )
