@@ -146,7 +146,7 @@ def _compressed(
     if isinstance(asked, Budget) and cores is None and (swaps or any(format.factorised for format in formats)):
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        meet(asked, model, swaps, seen, batch_size)
+        meet(asked, model, swaps, seen, batch_size, method.rank_multiple)
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):

@@ -16,7 +16,8 @@ from .keys import unknown
 from .schema import MethodConfig
 
 # A single layer has no others of its own.
-_KEYS = [field.name for field in fields(MethodConfig) if field.name not in ("layers", "conv", "linear", "decay")]
+_WHOLE = ("layers", "conv", "linear", "decay", "rank_multiple")
+_KEYS = [field.name for field in fields(MethodConfig) if field.name not in _WHOLE]
 
 
 def for_layer(name: str, method: MethodConfig, rank: Rank, own: Mapping[str, LayerRank]) -> tuple[MethodConfig, Rank]:

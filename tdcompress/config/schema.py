@@ -71,6 +71,7 @@ class MethodConfig:
     # the contraction order: by the cost model, by "measure" on the first batch, "contract" (never the whole weight),
     # "chain" or "dense"
     plan: str = "model"
+    rank_multiple: int = 8  # what larger ranks of a budget are multiples of, as far as the budget can be met so
     checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again
     allow_larger: bool = False  # factorise layers even where the cores hold no fewer entries than the dense weight
     layers: dict[str, Any] = field(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,7 @@ def typed(values: Mapping[str, Any]) -> TrainConfig:
 
     Raises ``ConfigError`` for a field that there is not: a later version may have written it.
     """
-    config = TrainConfig(full_rank_epochs=0)
+    config = TrainConfig(full_rank_epochs=0, method=MethodConfig(rank_multiple=1))
     for key, value in values.items():
         default: Any = getattr(config, key, None)
         changed: dict[str, Any] = {}
@@ -55,10 +56,11 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     Where results go, where the data of a known set lie, how they are read, which device computes, whether its work is
     recorded, profiled or watched and beside how many other runs do not decide; neither do a rank and a method that no
     layer has (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default,
-    but ``full_rank_epochs``, which then were 0. ``auto`` is 0 where there is no budget, or where there are weights.
+    but ``full_rank_epochs``, which then were 0, and ``rank_multiple``, 1, which decides nothing without a budget.
+    ``auto`` is 0 where there is no budget, or where there are weights.
     """
     whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
-    whole["full_rank_epochs"] = 0
+    whole["full_rank_epochs"], whole["method"]["rank_multiple"] = 0, 1
     for key, value in values.items():
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     for key in ("results_dir", "device", "launcher", "cuda_graphs", "profile", "tensorboard"):
@@ -68,6 +70,8 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"]
     whole["rank"] = str(whole["rank"])
+    if not _is_budget(str(whole["rank"])):
+        whole["method"]["rank_multiple"] = _defaults()["method"]["rank_multiple"]
     whole["full_rank_epochs"] = _full_rank_epochs(whole)
     if whole["full_rank_epochs"] == 0:
         whole["switch"] = _defaults()["switch"]
@@ -92,6 +96,12 @@ def _full_rank_epochs(whole: dict[str, Any]) -> Any:
     return AUTO if whole["epochs"] > 1 + rank.adaptive else 0
 
 
+def _is_budget(rank: str) -> bool:
+    with suppress(ConfigError):  # which whoever trains or shows it is told
+        return isinstance(parse(rank), Budget)
+    return False
+
+
 def _changes(values: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """``differences`` of the identities of two ``plain`` configurations; default full-rank epochs are none."""
     here = identity(values)
@@ -110,7 +120,7 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
 
     ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words.
     """
-    changed = _changes(values, {})
+    changed = _changes(values, _defaults())
     words = {
         key: f"{key}={_word(value)}"
         for key, (value, _) in changed.items()

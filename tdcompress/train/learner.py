@@ -188,7 +188,7 @@ class Learner:
         wanted = self.shrinkage.wanted(self.model, self.epoch)
         if wanted is None:
             return False
-        for core in shrink(self.model, wanted, self.shrinkage.fixed):
+        for core in shrink(self.model, wanted, self.shrinkage.fixed, self.shrinkage.multiple):
             state = self.optimizer.state[core]
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before

@@ -101,7 +101,7 @@ def _by_spectrum(
     scale = factorised(sketched(config, model, image, replace(rank, adaptive=False)))
     least = {name: int(config.switch.floor * layer.graph.parameters) for name, layer in scale.items()}
     model = fitting(replace(rank, adaptive=True))
-    shrink(model, int(rank.parameters(dense)), tuple(layer_ranks(config.method)), least)
+    shrink(model, int(rank.parameters(dense)), tuple(layer_ranks(config.method)), config.method.rank_multiple, least)
     return model
 
 

@@ -134,7 +134,8 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
 def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
     if not isinstance(config.rank, Budget) or not config.rank.adaptive:
         return None
-    return Shrinkage(int(config.rank.parameters(dense)), config.epochs, tuple(layer_ranks(config.method)))
+    own, target = tuple(layer_ranks(config.method)), int(config.rank.parameters(dense))
+    return Shrinkage(target, config.epochs, own, config.method.rank_multiple)
 
 
 def _first_summary(config: TrainConfig, device: torch.device, world: World) -> Summary:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...layers.base import Factorised
 from ...layers.kinds import factorised
-from ...tensor.caps import capped
+from ...tensor.caps import capped, grain
 from ...tensor.rounding import energies, truncated
 from ..counts import distinct
 from .budget import TOLERANCE
@@ -27,8 +27,8 @@ def start(target: float, dense: int) -> float:
 class Shrinkage:
     """Cuts a network down to ``target`` parameters over the first half of ``epochs``, by the same factor after each.
 
-    ``fixed``: name patterns of the layers whose ranks stay; ``begun``: of the epochs those that the network has not
-    been factorised in, the first half of the others counts.
+    ``fixed``: name patterns of the layers whose ranks stay; ``multiple``: see ``shrink``; ``begun``: of the epochs those
+    that the network has not been factorised in, the first half of the others counts.
 
     The components with the least share of their weight's squared norm for each parameter that goes with them are cut,
     of all layers and bonds together, so that the ranks are distributed by what the training made of them (in the
@@ -38,6 +38,7 @@ class Shrinkage:
     target: int
     epochs: int
     fixed: tuple[str, ...] = ()
+    multiple: int = 1
     begun: int = 0
 
     def wanted(self, model: nn.Module, epochs_done: int) -> int | None:
@@ -51,16 +52,21 @@ class Shrinkage:
 
 
 def shrink(
-    model: nn.Module, parameters: int, fixed: Sequence[str] = (), least: Mapping[str, int] | None = None
+    model: nn.Module,
+    parameters: int,
+    fixed: Sequence[str] = (),
+    multiple: int = 1,
+    least: Mapping[str, int] | None = None,
 ) -> list[nn.Parameter]:
     """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
 
     ``least``: how many entries the cores of a layer keep at any rate, by its name. Gives the cores that changed. What
     the last cut took too much is given back; where the tolerance of a budget is not met otherwise, up to that much
-    above ``parameters``.
+    above ``parameters``. Ranks become multiples of their grain (see ``tensor.caps.grain``), but for what is given back
+    at last where they leave the total too far from its target.
     """
     layers = [
-        _Layer(module, (least or {}).get(name, 0))
+        _Layer(module, multiple, (least or {}).get(name, 0))
         for name, module in factorised(model).items()
         if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
@@ -75,8 +81,13 @@ def shrink(
         near = excess >= -TOLERANCE * parameters
         room = -excess if near else TOLERANCE * parameters - excess
         steps = [(worth, k, ranks, cost) for k, layer in enumerate(layers) for worth, ranks, cost in layer.raises(room)]
-        if not steps:
+        if not steps and (near or multiple == 1):
             break
+        if not steps:
+            multiple //= 2
+            for layer in layers:
+                layer.multiple = multiple
+            continue
         _, k, ranks, cost = max(steps, key=lambda step: step[0])
         layers[k].ranks = ranks
         excess += cost
@@ -88,6 +99,7 @@ class _Layer:
     """A layer, the ranks that it is to have, and what each component of its bonds holds."""
 
     module: Factorised
+    multiple: int
     least: int
     ranks: dict[str, int] = field(init=False)
     energies: dict[str, list[float]] = field(init=False)
@@ -104,21 +116,24 @@ class _Layer:
         steps = []
         for bond, rank in self.ranks.items():
             if rank > 1:
-                graph = capped(self.module.graph, {**self.ranks, bond: rank - 1})
+                lower = rank - 1 - (rank - 1) % grain(rank - 1, self.multiple)
+                graph = capped(self.module.graph, {**self.ranks, bond: lower})
                 saved = here - graph.parameters
                 if here - saved < self.least:
                     continue
-                steps.append((self.energies[bond][rank - 1] / saved, graph.ranks, saved))
+                steps.append((sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved))
         return min(steps, default=None, key=lambda step: step[0])
 
     def raises(self, room: float) -> Iterator[tuple[float, dict[str, int], int]]:
-        """The same for each bond that can have a component back within ``room`` parameters."""
+        """The same for each bond that can have components back within ``room`` parameters."""
         here = self.module.graph.with_ranks(self.ranks).parameters
         for bond, rank in self.ranks.items():
-            ranks = {**self.ranks, bond: rank + 1}
+            step = grain(rank, self.multiple)
+            higher = min(rank + step - rank % step, len(self.energies[bond]))
+            ranks = {**self.ranks, bond: higher}
             cost = self.module.graph.with_ranks(ranks).parameters - here
-            if rank < len(self.energies[bond]) and cost <= room and capped(self.module.graph, ranks).ranks == ranks:
-                yield self.energies[bond][rank] / cost, ranks, cost
+            if rank < higher and cost <= room and capped(self.module.graph, ranks).ranks == ranks:
+                yield sum(self.energies[bond][rank:higher]) / cost, ranks, cost
 
     def apply(self) -> list[nn.Parameter]:
         """Give the module its ranks; its cores if any of them changed."""

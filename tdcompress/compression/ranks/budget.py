@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ...tensor.caps import capped, caps, shares
+from ...tensor.caps import capped, caps, grain, shares
 from ...tensor.graph import Graph
 
 TOLERANCE = 0.02
@@ -35,6 +35,7 @@ def fit(
     dense: Sequence[float],
     fixed: int,
     target: float,
+    multiple: int = 1,
 ) -> list[Graph]:
     """The graphs with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
 
@@ -44,11 +45,28 @@ def fit(
     one would be left with next to nothing. Within a weight every bond has the same power of its share
     (``network.ranks.shares``), as far as its own cap allows: 0 for rank one and 1 for full ranks.
 
-    ``planned``: how to count, as things are planned for graphs of these ranks; asked again at the ranks found, until
-    they are those that were planned for, because MACs depend on the plan and the plan on the ranks. Raises
-    ``Unreachable``.
+    ``multiple``: a power of two of which the ranks are multiples (see ``tensor.caps.grain``), or of a smaller one where
+    the target cannot be met so. ``planned``: how to count, as things are planned for graphs of these ranks; asked again
+    at the ranks found, until they are those that were planned for, because MACs depend on the plan and the plan on the
+    ranks. Raises ``Unreachable``.
     """
-    search = _Search(graphs, [math.sqrt(cost) for cost in dense])
+    try:
+        return _fit(graphs, planned, dense, fixed, target, multiple)
+    except Unreachable:
+        if multiple == 1:
+            raise
+    return fit(graphs, planned, dense, fixed, target, multiple // 2)
+
+
+def _fit(
+    graphs: Sequence[Graph],
+    planned: Callable[[Sequence[Graph]], Count],
+    dense: Sequence[float],
+    fixed: int,
+    target: float,
+    multiple: int,
+) -> list[Graph]:
+    search = _Search(graphs, [math.sqrt(cost) for cost in dense], multiple)
     room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
     found = search.at([0.25] * len(graphs))
     count = planned(found)
@@ -78,8 +96,8 @@ Bond = tuple[int, str]
 class _Search:
     """The ranks that come near a target. ``weights``: what each graph may cost, in proportion."""
 
-    def __init__(self, graphs: Sequence[Graph], weights: Sequence[float]) -> None:
-        self.graphs, self.weights = graphs, weights
+    def __init__(self, graphs: Sequence[Graph], weights: Sequence[float], multiple: int) -> None:
+        self.graphs, self.weights, self.multiple = graphs, weights, multiple
         self.caps = [caps(graph) for graph in graphs]
         self.shares = [shares(graph) for graph in graphs]
         # Beyond 1 only where single bonds of a cycle can use more than an even share.
@@ -94,7 +112,17 @@ class _Search:
 
     def whole(self, k: int, sizes: Mapping[Bond, float]) -> Graph:
         """A graph with these sizes, rounded down and capped."""
-        return capped(self.graphs[k], {bond: _floor(sizes[k, bond]) for bond in self.caps[k]})
+        return capped(self.graphs[k], {bond: self.floor((k, bond), sizes[k, bond]) for bond in self.caps[k]})
+
+    def floor(self, bond: Bond, size: float) -> int:
+        """The largest size that a bond may have up to this one: a multiple of its grain, or its cap."""
+        # The tiny addend: a product that is whole but for rounding must not lose one.
+        whole = int(size + 1e-9)
+        return whole if whole == self.caps[bond[0]][bond[1]] else whole - whole % grain(whole, self.multiple)
+
+    def next(self, bond: Bond, size: int) -> int:
+        """The size after ``size``."""
+        return min(size + grain(size, self.multiple), self.caps[bond[0]][bond[1]])
 
     def at(self, powers: Sequence[float]) -> list[Graph]:
         """The graphs that a power each gives."""
@@ -119,7 +147,7 @@ class _Search:
 
         def cost(k: int, power: float) -> int:
             sizes = self.wanted(k, power)
-            key = (k, *(_floor(size) for size in sizes.values()))
+            key = (k, *(self.floor(bond, size) for bond, size in sizes.items()))
             if key not in known:
                 known[key] = count(k, self.whole(k, sizes))
             return known[key]
@@ -135,7 +163,7 @@ class _Search:
             low, high = (middle, high) if total(self.powers(middle, cost)) <= target else (low, middle)
         powers = self.powers(low, cost)
         wanted = {bond: size for k, power in enumerate(powers) for bond, size in self.wanted(k, power).items()}
-        sizes = {bond: _floor(size) for bond, size in wanted.items()}
+        sizes = {bond: self.floor(bond, size) for bond, size in wanted.items()}
         short = [1 - cost(k, power) / (low * self.weights[k] or 1) for k, power in enumerate(powers)]
         order = sorted(wanted, key=lambda bond: (-short[bond[0]], sizes[bond] - wanted[bond]))
         found, missing = self.raised(sizes, order, count, target, tolerance)
@@ -143,8 +171,9 @@ class _Search:
             return found
         # Bonds of nearly one size have few products: 31 is none, but 32 = 4 * 8 is, found by holding a bond lower.
         for held, less in itertools.product(order, range(1, HELD + 1)):
-            if abs(missing) > tolerance and sizes[held] > less:
-                lower, others = {**sizes, held: sizes[held] - less}, [bond for bond in order if bond != held]
+            lowered = sizes[held] - less * grain(sizes[held], self.multiple)
+            if abs(missing) > tolerance and lowered > 0:
+                lower, others = {**sizes, held: lowered}, [bond for bond in order if bond != held]
                 other, rest = self.raised(lower, others, count, target, tolerance)
                 if abs(rest) < abs(missing):
                     found, missing = other, rest
@@ -153,7 +182,7 @@ class _Search:
     def raised(
         self, sizes: dict[Bond, int], order: Sequence[Bond], count: Count, target: float, tolerance: float
     ) -> tuple[list[Graph], float]:
-        """Graphs of these sizes, single bonds raised by one, and what is then missing from the target.
+        """Graphs of these sizes, single bonds raised to the next size, and what is then missing from the target.
 
         Once round in the given order, where there is room, until the total is near. Then, while more is missing than
         the tolerance, always the bond that brings the total to within it or, where none does, the dearest that there
@@ -168,13 +197,14 @@ class _Search:
             for k, bond in bonds:
                 # A bond that its neighbours keep below its size waits for them.
                 if graphs[k].sizes[bond] == sizes[k, bond] < self.caps[k][bond]:
-                    graph = self.whole(k, {**sizes, (k, bond): sizes[k, bond] + 1})
+                    graph = self.whole(k, {**sizes, (k, bond): self.next((k, bond), sizes[k, bond])})
                     yield count(k, graph) - counts[k], (k, bond), graph
 
         def take(cost: int, bond: Bond, graph: Graph) -> None:
             nonlocal room
             k = bond[0]
-            sizes[bond], graphs[k], counts[k], room = sizes[bond] + 1, graph, counts[k] + cost, room - cost
+            sizes[bond], graphs[k], counts[k] = self.next(bond, sizes[bond]), graph, counts[k] + cost
+            room -= cost
 
         for step in raisable(order):
             if NEAR * target < room >= step[0]:
@@ -188,8 +218,3 @@ class _Search:
                 break
             take(*near)
         return graphs, room
-
-
-def _floor(size: float) -> int:
-    # The tiny addend: a product that is whole but for rounding must not lose one.
-    return int(size + 1e-9)

@@ -24,8 +24,15 @@ from .budget import Count, Unreachable, fit
 _SHUNNED = 10
 
 
-def meet(budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, batch_size: int) -> None:
-    """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget."""
+def meet(
+    budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, batch_size: int, multiple: int = 1
+) -> None:
+    """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget.
+
+    ``multiple``: of what larger ranks are multiples where that is possible, a power of two.
+    """
+    if multiple < 1 or multiple & (multiple - 1):
+        raise ConfigError(f"method.rank_multiple={multiple} must be a power of two: 1, 2, 4, 8, ...")
     if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
         raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
     free = [swap for swap in swaps if isinstance(swap.rank, Budget)]
@@ -57,7 +64,7 @@ def meet(budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, b
 
     def fitted(target: float, planned: Callable[[Sequence[Graph]], Count]) -> list[Graph]:
         fixed = present - sum(dense.values()) + kept
-        return fit([swap.graph for swap in free], planned, [dense[swap.name] for swap in free], fixed, target)
+        return fit([swap.graph for swap in free], planned, [dense[swap.name] for swap in free], fixed, target, multiple)
 
     try:
         graphs = fitted(target, planned)
