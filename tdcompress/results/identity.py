@@ -90,7 +90,10 @@ def _full_rank_epochs(whole: dict[str, Any]) -> Any:
         return 0
     if whole["full_rank_epochs"] != AUTO:
         return whole["full_rank_epochs"]
-    rank = parse(whole["rank"])
+    try:
+        rank = parse(whole["rank"])
+    except ConfigError:  # which whoever trains or shows it is told
+        return 0
     if not isinstance(rank, Budget) or whole["init_from"] is not None:
         return 0
     return AUTO if whole["epochs"] > 1 + rank.adaptive else 0

@@ -48,8 +48,8 @@ def load(directory: Path, log: Callable[[str], Any]) -> dict[str, Any] | None:
 def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """A checkpoint's ``state``, read from ``path``, as this version writes it. Raises RunError for a later format.
 
-    Format 2: ``phase`` says whether the network is "dense", because it began at full rank, or "factorised"; ``start``
-    is that of the run (``start.Start.plain``), None of one that began with its cores.
+    Format 2: ``phase`` says whether the network is at "full rank", before a switch, or of "cores"; ``start`` is that of
+    the run (``start.Start.plain``), None where it began with its cores.
     Format 1: ``counts`` are those of the network that was tested last, and so are two columns of each row.
     Format 0, of version 0.1.0, has no number and no counts; ``counts`` is then None.
     """
@@ -59,7 +59,7 @@ def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path} is of format {number}, written by tdcompress {state.get('tdcompress')}; this is {__version__}, "
             f"which reads formats up to {FORMAT}: use that version, or delete the file"
         )
-    return {"counts": None, "phase": "factorised", "start": None, **state}
+    return {"counts": None, "phase": "cores", "start": None, **state}
 
 
 def forget_previous(directory: Path) -> None:

@@ -73,7 +73,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """Plain values and tensors; ``restore`` of it goes on as if nothing had been in between."""
         return {
-            "phase": "dense" if self.dense else "factorised",
+            "phase": "full rank" if self.full_rank else "cores",
             "start": self.start.plain() if self.start else None,
             "rows": [asdict(row) for row in self.rows],
             "epoch": self.epoch,
@@ -167,7 +167,7 @@ class Learner:
     def has_just_shrunk(self) -> bool:
         """Whether ranks were cut since the last epoch was tested."""
         return (
-            self.shrinkage is not None and not self.dense and self.shrinkage.wanted(self.model, self.epoch) is not None
+            self.shrinkage is not None and not self.full_rank and self.shrinkage.wanted(self.model, self.epoch) is not None
         )
 
     def close_epoch(self, row: Epoch) -> bool:
@@ -183,7 +183,7 @@ class Learner:
         self._open_epoch(self.epoch + 1)
         if self.start is not None and row.finite:
             self.start.close_epoch(self.model)
-        if self.shrinkage is None or self.dense or not row.finite:
+        if self.shrinkage is None or self.full_rank or not row.finite:
             return False
         wanted = self.shrinkage.wanted(self.model, self.epoch)
         if wanted is None:
@@ -197,13 +197,13 @@ class Learner:
         return True
 
     @property
-    def dense(self) -> bool:
-        """Whether this is the dense phase of a run that began at full rank."""
-        return self.start is not None and self.start.dense
+    def full_rank(self) -> bool:
+        """Whether the network is dense still, of a run that begins at full rank."""
+        return self.start is not None and self.start.lasts
 
     @property
     def due(self) -> bool:
-        """Whether the dense phase has ended, so that ``switch`` comes next."""
+        """Whether the epochs at full rank have ended, so that ``switch`` comes next."""
         return self.start is not None and self.batch == 0 and self.world.told(self.start.due(self.epoch))
 
     def switch(self, factorise: Callable[[nn.Module], nn.Module]) -> Switch:

@@ -70,20 +70,20 @@ class Start:
         return Start(names, last, ranks)
 
     @property
-    def dense(self) -> bool:
-        """Whether the network is dense."""
+    def lasts(self) -> bool:
+        """Whether the network is dense still."""
         return self.switch is None
 
     def due(self, epoch: int) -> bool:
         """Whether the network is to be switched once so many epochs have ended."""
-        return self.dense and (epoch == self.last or self._ready(epoch))
+        return self.lasts and (epoch == self.last or self._ready(epoch))
 
     def _ready(self, epoch: int) -> bool:
         return epoch > 0 and self.ranks is not None and self.ranks.ready
 
     def close_epoch(self, model: nn.Module) -> None:
         """Look at the weights of ``model`` at the end of a dense epoch."""
-        if self.dense and self.ranks is not None:
+        if self.lasts and self.ranks is not None:
             self.ranks.measure(model)
 
     def end(self, epoch: int, seconds: float) -> Switch:

@@ -70,7 +70,7 @@ def test_a_run_of_version_0_1_0_goes_on(old: Path):
     pandas.testing.assert_frame_equal(after.iloc[:1][before.columns], before)
     assert math.isnan(after.parameters[0]) and after.parameters[1] == parameters(old)
     assert summary.best_test_accuracy == after.test_accuracy.max()
-    assert torch.load(old / checkpoint.NAME, weights_only=True)["format"] == 1
+    assert torch.load(old / checkpoint.NAME, weights_only=True)["format"] == 2
 
 
 def test_a_network_of_version_0_1_0_is_exported_and_gone_on_from(old: Path):
@@ -103,9 +103,9 @@ def test_tables_without_the_newest_columns_are_read_and_counts_keep_their_digits
 
 def test_a_checkpoint_of_a_later_version_says_whose_it_is(old: Path):
     state = torch.load(old / checkpoint.NAME, weights_only=True)
-    torch.save(state | {"format": 2, "tdcompress": "7.8.9"}, old / checkpoint.NAME)
+    torch.save(state | {"format": 3, "tdcompress": "7.8.9"}, old / checkpoint.NAME)
     config = typed(state["config"])
-    said = r"checkpoint\.pt is of format 2, written by tdcompress 7\.8\.9; this is \S+, which reads formats up to 1"
+    said = r"checkpoint\.pt is of format 3, written by tdcompress 7\.8\.9; this is \S+, which reads formats up to 2"
     for read in (
         lambda: train(config, Run(old), print),
         lambda: read_weights(str(old)),
