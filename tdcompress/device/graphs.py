@@ -58,6 +58,8 @@ class Recorded:
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         random, cached = torch.cuda.get_rng_state(images.device), torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)  # a graph has to cast each weight anew
+        # The parameters' gradients stay on the stream of the recording, for which the engine waits.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         try:
             replay = torch.cuda.make_graphed_callables(_Pass(self.model), (images.clone(),), allow_unused_input=True)
         except torch.OutOfMemoryError:
@@ -67,8 +69,6 @@ class Recorded:
             raise ConfigError(f"this network's passes cannot be recorded ({reason}): use cuda_graphs=false") from error
         finally:
             torch.set_autocast_cache_enabled(cached)
-        # The parameters' gradients stay on the stream of the recording, for which the engine waits.
-        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         for buffer, value in buffers:
             buffer.copy_(value)
         torch.cuda.set_rng_state(random, images.device)

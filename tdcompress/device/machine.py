@@ -43,11 +43,11 @@ def choose_device(name: str) -> torch.device:
 def set_up(device: torch.device) -> None:
     """Let this process compute on ``device`` as fast as it can: what runs and benchmarks have in common.
 
-    CUDA: cuDNN's fastest algorithms, and TF32 for float32 products, as cuDNN's convolutions have it by default. CPU:
+    CUDA: TF32 for float32 products, as cuDNN's convolutions have it by default, and cuDNN's own choice of algorithms:
+    its trials of all of them took seconds for each network and found none that was faster (VGG-16 on an H100). CPU:
     freed memory is kept for the next step.
     """
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
     else:
         keep_freed_memory()

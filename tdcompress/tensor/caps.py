@@ -11,13 +11,12 @@ from .graph import Core, Graph
 
 
 def grain(rank: int, multiple: int) -> int:
-    """What a rank of about this size should be a multiple of: the largest power of two up to ``multiple``, rank / 4.
+    """What a rank of about this size should be a multiple of: ``multiple``, but 1 for ranks below four of them.
 
     The units that multiply matrices work on tiles of 8 numbers or more, and a tensor whose channels are no multiple of
-    their vectors is padded or read entry by entry. Small ranks keep a finer grain, or rounding would decide what a
-    layer gets.
+    8 is padded first, or read entry by entry. Of small ranks rounding would decide what a layer gets.
     """
-    return 1 << (max(1, min(multiple, rank // 4)).bit_length() - 1)
+    return multiple if rank >= 4 * multiple else 1
 
 
 def caps(graph: Graph) -> dict[str, int]:

@@ -166,9 +166,9 @@ class Learner:
 
     def has_just_shrunk(self) -> bool:
         """Whether ranks were cut since the last epoch was tested."""
-        return (
-            self.shrinkage is not None and not self.full_rank and self.shrinkage.wanted(self.model, self.epoch) is not None
-        )
+        if self.shrinkage is None or self.full_rank:
+            return False
+        return self.shrinkage.wanted(self.model, self.epoch) is not None
 
     def close_epoch(self, row: Epoch) -> bool:
         """Record the epoch that has ended and move on to the next. Whether the network is smaller now."""

@@ -21,7 +21,5 @@ def test_each_device_is_set_up_its_own_way(monkeypatch, kind):
     done = []
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: done.append("memory"))
     monkeypatch.setattr(torch, "set_float32_matmul_precision", done.append)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     machine.set_up(torch.device(kind))
     assert done == (["memory"] if kind == "cpu" else ["high"])
-    assert torch.backends.cudnn.benchmark == (kind == "cuda")

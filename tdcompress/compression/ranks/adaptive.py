@@ -27,8 +27,8 @@ def start(target: float, dense: int) -> float:
 class Shrinkage:
     """Cuts a network down to ``target`` parameters over the first half of ``epochs``, by the same factor after each.
 
-    ``fixed``: name patterns of the layers whose ranks stay; ``multiple``: see ``shrink``; ``begun``: of the epochs those
-    that the network has not been factorised in, the first half of the others counts.
+    ``fixed``: name patterns of the layers whose ranks stay; ``multiple``: see ``shrink``; ``begun``: of the epochs
+    those that the network has not been factorised in, the first half of the others counts.
 
     The components with the least share of their weight's squared norm for each parameter that goes with them are cut,
     of all layers and bonds together, so that the ranks are distributed by what the training made of them (in the

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tdcompress.cli.tables import print_report
-from tdcompress.compression.ranks.budget import Unreachable, fit
 from tdcompress.compression.counts import count
+from tdcompress.compression.ranks.budget import Unreachable, fit
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.base import Factorised
@@ -255,3 +255,34 @@ def test_the_report_tells_what_was_asked_for_and_reached(capsys: pytest.CaptureF
     for rank, reached in (("params:3330", "3,310 parameters"), (f"{8910 / 3330!r}x", "2.692x")):
         print_report(count(compress(two_layers(), "tt", rank, (100,), layout="matrix"), (100,)), parse(rank))
         assert f"rank={rank}: reached {reached}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("format", FACTORISED)
+def test_larger_ranks_are_multiples_of_eight(format: str):
+    """Where the budget can be met so; below 32 they are what the scale gives."""
+    model = nn.Sequential(*(nn.Conv2d(n, n, 3) for n in (256, 256, 256, 256)))
+    dense = sum(p.numel() for p in model.parameters())
+    compress(model, format, "8x", (256, 12, 12), keep=[], layout="channels", plan="contract", init="variance")
+    found = {rank for of in ranks(model).values() for rank in of.values()}
+    assert all(rank % 8 == 0 for rank in found if rank >= 32)
+    assert abs(dense / sum(p.numel() for p in model.parameters()) / 8 - 1) <= 0.02
+
+
+def test_a_budget_that_multiples_of_eight_miss_is_met_with_smaller_ones():
+    def entries(rank: int) -> int:
+        return 2 * 400 * rank
+
+    for target, multiple, found in (
+        (entries(48), 8, 48),
+        (entries(44), 8, 44),
+        (entries(43), 8, 43),
+        (entries(44), 1, 44),
+    ):
+        model = nn.Sequential(nn.Linear(400, 400, bias=False))
+        compress(model, "tt", f"params:{target}", (400,), keep=[], layout="matrix", rank_multiple=multiple)
+        assert ranks(model)["0"]["r1"] == found
+
+
+def test_a_multiple_that_is_no_power_of_two_is_refused():
+    with pytest.raises(ConfigError, match=r"rank_multiple=6 must be a power of two"):
+        compress(two_layers(), "tt", "3x", (100,), rank_multiple=6)
