@@ -167,7 +167,9 @@ class Learner:
     def has_just_shrunk(self) -> bool:
         """Whether ranks were cut since the last epoch was tested."""
         return (
-            self.shrinkage is not None and not self.full_rank and self.shrinkage.wanted(self.model, self.epoch) is not None
+            self.shrinkage is not None
+            and not self.full_rank
+            and self.shrinkage.wanted(self.model, self.epoch) is not None
         )
 
     def close_epoch(self, row: Epoch) -> bool:
