@@ -16,7 +16,7 @@ from ..tensor.build import build, with_rank
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.initial import INITS
+from ..tensor.fitting.initial import INITS, OF_TRAINED
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.rank import Budget, LayerRank, Rank, Reference
@@ -106,7 +106,7 @@ def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -
     if isinstance(rank, Reference):
         return format.reference_layout if convolves else None
     by_parameters = isinstance(rank, Budget) and rank.kind != "macs"
-    if not by_parameters or method.init == "fit" or method.in_modes or method.out_modes:
+    if not by_parameters or method.init in OF_TRAINED or method.in_modes or method.out_modes:
         return None
     # By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     # size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.

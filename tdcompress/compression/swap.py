@@ -226,7 +226,8 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | 
     if swap.cores is not None:
         cores = [swap.cores[core.name] for core in swap.graph.cores]
     else:
-        cores = INITS[values or swap.method.init or swap.format.init](swap.graph, weight)
+        # On the CPU, as everywhere: a fit is many small solves, which a GPU takes longer for.
+        cores = INITS[values or swap.method.init or swap.format.init](swap.graph, weight.cpu())
     rates = rates or device_rates(weight.device, weight.dtype)
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)

@@ -33,7 +33,7 @@ def switch(
 ) -> M:
     """``compress`` a model in training: its weights are fitted, and the cores take their place in ``optimizer``.
 
-    ``settings``: the further arguments of ``compress``, with ``init="fit"`` by default. The cores of a layer are in the
+    ``settings``: the further arguments of ``compress``, with ``init="rough"`` by default. The cores of a layer are in the
     group of the optimizer that its dense weight was in, so they have the same learning rate and decay, and schedulers
     go on. ``momentum``: the optimizer's state of a dense weight is forgotten ("drop"), or SGD's momentum, which is a
     sum of gradients, becomes that of the cores by the chain rule ("project"). Returns what ``compress`` returns.
@@ -42,7 +42,7 @@ def switch(
     """
     refuse(optimizer, momentum)
     weights = dense_weights(model)
-    model = compress(model, method, rank, input_shape, **{"init": "fit", **settings})
+    model = compress(model, method, rank, input_shape, **{"init": "rough", **settings})
     hand_over(optimizer, weights, model, momentum)
     return model
 

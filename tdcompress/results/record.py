@@ -98,9 +98,9 @@ class Summary:
     test_accuracy: float | None = None  # of the last epoch
     best_test_accuracy: float | None = None  # of all epochs whose network had these counts
     train_seconds_per_epoch: float | None = None  # median of the epochs since the switch, if there was one
-    switch: dict[str, Any] = field(default_factory=dict)  # epoch, seconds, unbounded, as ``train.start.Switch`` has it
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it
+    switch: dict[str, Any] = field(default_factory=dict)  # epoch, seconds, unbounded, as ``train.start.Switch`` has it
     other: dict[str, Any] = field(default_factory=dict)  # what a later version says besides
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -211,7 +212,8 @@ class Learner:
         assert self.start is not None
         began = time.perf_counter()
         weights = dense_weights(self.model)
-        self.forward = self.parallel = self.model  # what was recorded of the dense network holds memory
+        self.forward = self.parallel = self.model
+        gc.collect()  # what wraps the dense network stands in circles, and holds its memory and hooks on its parameters
         self.model = factorise(self.model)
         hand_over(self.optimizer, weights, self.model, self.config.switch.momentum)
         end = self.start.end(self.epoch, time.perf_counter() - began)

@@ -79,7 +79,7 @@ def sketched(
 
 def switched(config: TrainConfig, image: Image, rates: Rates, world: World, model: nn.Module) -> nn.Module:
     """``model``, trained dense, with cores in place: fitted by the first process, which tells the others."""
-    method, keep, batch_size = replace(config.method, init="fit"), config.arch.keep, config.batch_size
+    method, keep, batch_size = replace(config.method, init="rough"), config.arch.keep, config.batch_size
     fitting = partial(compress, model, method, input_shape=image, keep=keep, batch_size=batch_size, rates=rates)
     if world.first:
         model = (

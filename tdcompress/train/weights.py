@@ -18,7 +18,7 @@ from ..tensor.errors import ConfigError
 from . import checkpoint
 
 # Of the method, what may change from one training to the next: the rest decides which cores there are.
-_FREE = ("init", "decay", "plan", "checkpoint", "allow_larger")
+_FREE = ("init", "decay", "plan", "checkpoint", "allow_larger", "rank_multiple")
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ def test_counts_are_of_the_network_that_was_tested(tmp_path: Path, format: int):
         arch=ArchConfig("lenet", width=0.25),
         method=MethodConfig("tt", layout="split"),
         rank="adaptive:8x",
+        full_rank_epochs=0,
         epochs=3,
         batch_size=50,
         device="cpu",

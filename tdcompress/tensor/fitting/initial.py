@@ -62,11 +62,26 @@ def fit(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) 
     return decompose(graph, weight.float(), seed=seed)
 
 
+def rough(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    """``fit`` in a tenth of the sweeps, for a training that goes on: what they leave it makes up for in a few steps."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return decompose(graph, weight.float(), 10, seed)
+
+
 Init = Callable[[Graph, Tensor], list[Tensor]]
 
 
-INITS: dict[str, Init] = {"variance": variance_law, "orthogonal": orthogonal, "spectral": spectral, "fit": fit}
+INITS: dict[str, Init] = {
+    "variance": variance_law,
+    "orthogonal": orthogonal,
+    "spectral": spectral,
+    "fit": fit,
+    "rough": rough,
+}
 """From a graph and the dense weight that it stands for to initial cores, single precision."""
+
+OF_TRAINED = ("fit", "rough")
+"""Those that keep what a weight has learned."""
 
 
 def _scaled(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
