@@ -65,8 +65,8 @@ class MethodConfig:
     factors: Optional[int] = None  # how many a channel count is split into (split, paired); None: the format's own
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
     out_modes: Optional[list[int]] = None
-    # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm), fit, or rough (a fit in a tenth of
-    # the sweeps); None: the format's own
+    # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm), fit, or rough (a fit in fewer
+    # sweeps); None: the format's own
     init: Optional[str] = None
     decay: str = "factors"  # of each core; "scaled": times parameters / dense ones; "frobenius": of the weight itself
     # the contraction order: by the cost model, by "measure" on the first batch, "contract" (never the whole weight),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gc
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -248,6 +249,8 @@ class Learner:
 
     def _renew(self) -> None:
         """Forget what was recorded or compiled for other sizes."""
+        self.forward = self.parallel
+        gc.collect()  # a recording keeps nodes of the gradients, in cycles, which expect the sizes that cores had
         if self.config.compile:
             torch.compiler.reset()  # which counts towards the limit of recompilations
         self.forward = self._passes()
