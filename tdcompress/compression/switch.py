@@ -35,8 +35,9 @@ def switch(
 
     ``settings``: the further arguments of ``compress``, with ``init="rough"`` by default. The cores of a layer are in
     the group of the optimizer that its dense weight was in, so they have the same learning rate and decay, and
-    schedulers go on. ``momentum``: the optimizer's state of a dense weight is forgotten ("drop"), or SGD's momentum, which is a
-    sum of gradients, becomes that of the cores by the chain rule ("project"). Returns what ``compress`` returns.
+    schedulers go on. ``momentum``: the optimizer's state of a dense weight is forgotten ("drop"), or SGD's momentum,
+    which is a sum of gradients, becomes that of the cores by the chain rule ("project"). Returns what ``compress``
+    returns.
 
     Raises ``ConfigError`` as ``compress`` does, and for an optimizer that cannot be told.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import gc
 import time
 import warnings
 from collections.abc import Callable, Iterable
