@@ -18,10 +18,10 @@ def held_out(labels: Tensor, fraction: float, seed: int) -> Tensor:
     classes, counts = labels.unique(return_counts=True)
     if (counts < 2).any():
         alone = classes[counts < 2].tolist()
-        more = f" and {len(alone) - 1} more classes" if len(alone) > 1 else ""
+        told = ", ".join(map(str, alone[:5])) + (", .." if len(alone) > 5 else "")
         raise ConfigError(
-            f"dataset.validation={fraction:g} needs at least two training images of each class, but class {alone[0]} "
-            f"(counted from 0){more} has one: add some, raise dataset.limit, or use dataset.validation=0"
+            f"dataset.validation={fraction:g} needs at least two training images of each class, and of class {told} "
+            "(counted from 0) there is one: add some, raise dataset.limit, or use dataset.validation=0"
         )
     by_class = order[labels[order].argsort(stable=True)].split(counts.tolist())
     held = torch.zeros(len(labels), dtype=torch.bool)

@@ -35,7 +35,7 @@ def test_the_seed_alone_decides():
 
 
 def test_a_class_of_one_image_is_refused_in_one_line():
-    said = r"validation=0\.1 needs at least two training images of each class, but class 1 .* and 2 more classes has one"
+    said = r"validation=0\.1 needs at least two training images of each class, and of class 1, 4, 7 .* there is one"
     with pytest.raises(ConfigError, match=said) as error:
         held_out(torch.tensor([3, 3, 1, 7, 4]), 0.1, 0)
     assert "\n" not in str(error.value)
