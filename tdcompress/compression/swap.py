@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ..config.schema import MethodConfig, layer_ranks
+from ..config.schema import DECAYS, MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
@@ -71,6 +71,8 @@ def compress(
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
     method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
+    if method.decay not in DECAYS:
+        raise ConfigError(f"unknown decay '{method.decay}', known: {', '.join(DECAYS)}")
     asked, own = parse(rank), layer_ranks(method)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     for name, layer in model.named_modules():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from ..tensor.errors import ConfigError
 from ..tensor.formats import DEFAULT
 from ..tensor.layout import KERNELS, LAYOUTS
 from ..tensor.rank import Budget, LayerRank, parse
+from .keys import unknown
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -126,15 +127,22 @@ class TrainConfig:
     results_dir: str = "results"
 
 
+# A single layer has no others of its own.
+_OF_A_LAYER = ["rank", *(f.name for f in fields(MethodConfig) if f.name not in ("layers", "conv", "linear", "decay"))]
+
+
 def layer_ranks(method: MethodConfig) -> dict[str, LayerRank]:
     """The ranks that layers have of their own, by their pattern in ``method.layers``.
 
-    Raises ``ConfigError`` for what is none, and for a budget.
+    Raises ``ConfigError`` for what is none, for a budget, and for a key that a layer does not have.
     """
     found = {}
     for pattern, changes in method.layers.items():
         if not isinstance(changes, dict):
             raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
+        for key in changes:
+            if key not in _OF_A_LAYER:
+                raise ConfigError(unknown(str(key), _OF_A_LAYER, f"method.layers.{pattern}"))
         if "rank" in changes:
             rank = parse(changes["rank"])
             if isinstance(rank, Budget):
