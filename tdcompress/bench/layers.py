@@ -26,7 +26,7 @@ from ..results.terminal import show
 from ..tensor.build import with_rank
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
-from ..tensor.rank import Rank, Size, parse
+from ..tensor.rank import Budget, Rank, Size, parse
 from ..train.watch import bar
 from .hand import hand_chain
 from .machine import columns, methods, rates, start
@@ -118,8 +118,9 @@ def run(words: Sequence[str]) -> None:
     options = read(words, LayerOptions)
     chosen = methods(options)
     for rank in options.rank:
-        if rank not in ("half", "full"):
-            parse(rank)
+        asked = parse(rank) if rank not in ("half", "full") else None
+        if asked is not None and (isinstance(asked, Budget) or asked.needs_weights):
+            raise ConfigError(f"rank={rank} is not of a single layer: use a size such as 8, reference, half or full")
     shapes = layer_shapes(options.layers)
     options, device = start(options)
     cases = [(shape, method, rank) for shape in shapes for method in chosen for rank in options.rank]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ..config.schema import MethodConfig, layer_ranks
+from ..config.schema import DECAYS, MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
@@ -95,7 +95,10 @@ def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfi
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
-    return MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
+    method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
+    if method.decay not in DECAYS:
+        raise ConfigError(f"unknown decay '{method.decay}', known: {', '.join(DECAYS)}")
+    return method
 
 
 def _compressed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from typing import cast
 
@@ -12,27 +12,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..tensor.errors import ConfigError
 from ..tensor.rank import LayerRank, Rank
-from .keys import unknown
 from .schema import MethodConfig
-
-# A single layer has no others of its own.
-_WHOLE = ("layers", "conv", "linear", "decay", "rank_multiple")
-_KEYS = [field.name for field in fields(MethodConfig) if field.name not in _WHOLE]
 
 
 def for_layer(name: str, method: MethodConfig, rank: Rank, own: Mapping[str, LayerRank]) -> tuple[MethodConfig, Rank]:
     """The method and rank of one layer, after the overrides of ``method.layers`` whose pattern its name matches.
 
-    ``own``: the ranks among them, by pattern. Raises ``ConfigError`` for an unknown key, and for a value of another
-    type.
+    ``own``: the ranks among them, by pattern (see ``layer_ranks``). Raises ``ConfigError`` for a value of another type.
     """
     for pattern, changes in method.layers.items():
         if fnmatch(name, pattern):
             rank = own.get(pattern, rank)
             changes = {key: value for key, value in changes.items() if key != "rank"}
-            for key in changes:
-                if key not in _KEYS:
-                    raise ConfigError(unknown(str(key), ["rank", *_KEYS], f"method.layers.{pattern}"))
             if "format" in changes:
                 changes |= {"conv": None, "linear": None}
             try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from ..tensor.errors import ConfigError
 from ..tensor.formats import DEFAULT
 from ..tensor.layout import KERNELS, LAYOUTS
 from ..tensor.rank import Budget, LayerRank, parse
+from .keys import unknown
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -32,6 +33,7 @@ class DatasetConfig:
     flip: bool = False  # random horizontal flip
     frames: Optional[int] = None  # of each clip, evenly spaced, stacked as channels (video_folder)
     limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
+    validation: float = 0.0  # this share of them, of every class alike, is held out to choose by while training
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
     # {_target_: package.function, ...}: returns tdcompress.data.sources.Arrays
@@ -145,15 +147,23 @@ class TrainConfig:
     results_dir: str = "results"
 
 
+# A single layer has no others of its own.
+_WHOLE = ("layers", "conv", "linear", "decay", "rank_multiple")
+_OF_A_LAYER = ["rank", *(f.name for f in fields(MethodConfig) if f.name not in _WHOLE)]
+
+
 def layer_ranks(method: MethodConfig) -> dict[str, LayerRank]:
     """The ranks that layers have of their own, by their pattern in ``method.layers``.
 
-    Raises ``ConfigError`` for what is none, and for a budget.
+    Raises ``ConfigError`` for what is none, for a budget, and for a key that a layer does not have.
     """
     found = {}
     for pattern, changes in method.layers.items():
         if not isinstance(changes, dict):
             raise ConfigError(f"method.layers.{pattern}={changes} is not like {{rank: 4}}")
+        for key in changes:
+            if key not in _OF_A_LAYER:
+                raise ConfigError(unknown(str(key), _OF_A_LAYER, f"method.layers.{pattern}"))
         if "rank" in changes:
             rank = parse(changes["rank"])
             if isinstance(rank, Budget):

@@ -51,6 +51,7 @@ def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
     Format 2: ``phase`` says whether the network is at "full rank", before a switch, or of "cores"; ``start`` is that of
     the run (``start.Start.plain``), None where it began with its cores.
     Format 1: ``counts`` are those of the network that was tested last, and so are two columns of each row.
+    ``best`` are number, weights and plans of the best epoch by validation, None where no images are held out.
     Format 0, of version 0.1.0, has no number and no counts; ``counts`` is then None.
     """
     number = state.get("format", 0)
@@ -59,7 +60,18 @@ def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path} is of format {number}, written by tdcompress {state.get('tdcompress')}; this is {__version__}, "
             f"which reads formats up to {FORMAT}: use that version, or delete the file"
         )
-    return {"counts": None, "phase": "cores", "start": None, **state}
+    return {"counts": None, "best": None, "phase": "cores", "start": None, **state}
+
+
+def chosen(state: dict[str, Any], log: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """``state`` with the weights to use: those of the best epoch by validation, or else the newest.
+
+    ``log`` is told of the former in a line.
+    """
+    best = state["best"] or {}
+    if best and log is not None:
+        log(f"weights after epoch {best['epoch']}, the best of {state['epoch']} by validation")
+    return state | best
 
 
 def forget_previous(directory: Path) -> None:

@@ -84,8 +84,8 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
 
 
 def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> Summary:
-    train_data, test_data, classes = datasets(config.dataset, device, log)
-    sizes = (train_data.in_channels, train_data.image_size, classes)
+    data = datasets(config.dataset, device, log, config.seed)
+    train_data, sizes = data.train, (data.train.in_channels, data.train.image_size, data.classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
     rates = rates_of(config, device)
     if state is None:
@@ -128,7 +128,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
             planned(model)
         tested = state.get("counts") if state is not None else None
         loop = Loop(config, run, learner, _first_summary(config, device, world), image, factorise, tested, stop, log)
-        return loop.until_ended(train_data, test_data)
+        return loop.until_ended(data)
 
 
 def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:

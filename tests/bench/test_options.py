@@ -24,6 +24,8 @@ BAD = {
     "layers rank": "'rank' is not of the form key=value",
     "layers rank=": "rank has no value",
     "layers rank=much": "rank=much is not a whole number",
+    "layers rank=8,10x": "rank=10x is not of a single layer: use a size such as 8, reference, half or full",
+    "layers rank=vbmf": "rank=vbmf is not of a single layer",
     "layers method=cp,cq": "unknown format 'cq', known: cp,",
     "layers layers=alexnet.*": "layers=alexnet.* fits none of vgg16.conv1_2,",
     "layers precision=fp16": "unknown precision 'fp16', known: auto, fp32, bf16",
