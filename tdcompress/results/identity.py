@@ -52,16 +52,16 @@ def typed(values: Mapping[str, Any]) -> TrainConfig:
 def identity(values: dict[str, Any]) -> dict[str, Any]:
     """The part of a ``plain`` configuration that decides a run's results.
 
-    Where results go, where the data of a known set lie, how they are read, which device computes, whether its work is
-    recorded, profiled or watched and beside how many other runs do not decide; neither do a rank and a method that no
-    layer has (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default.
+    Where results go, where the data of a known set lie and whether they may be downloaded, how they are read, which
+    device computes, whether its work is recorded, profiled or watched and beside how many other runs do not decide;
+    neither do a rank and a method that no layer has (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default.
     """
     whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
     for key, value in values.items():
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     for key in ("results_dir", "device", "launcher", "cuda_graphs", "profile", "tensorboard"):
         del whole[key]
-    for key in ("stream", "workers"):
+    for key in ("download", "stream", "workers"):
         del whole["dataset"][key]
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"]

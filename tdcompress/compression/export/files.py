@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..device.files import RunError, write_whole
+from ...device.files import RunError, write_whole
 
 Network = Callable[[Tensor], Tensor]
 
