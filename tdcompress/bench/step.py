@@ -30,7 +30,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class StepOptions(Options):
-    """``parameters``: ``METHOD:RANK``, the network whose parameter count every method gets (instead of ``rank``)."""
+    """``parameters``: ``METHOD:RANK``, the network whose parameter count every method gets (instead of ``rank``).
+
+    ``cuda_graphs`` and ``compile``: of every network that is timed, dense too, as ``tdc train`` takes them.
+    """
 
     arch: str = "vgg16"
     width: float = 1.0
@@ -41,6 +44,8 @@ class StepOptions(Options):
     plan: str = "model"
     layout: str | None = choice(None, LAYOUTS)
     checkpoint: bool = False
+    cuda_graphs: bool = True
+    compile: bool = False
 
 
 def run(words: Sequence[str]) -> None:
@@ -52,6 +57,8 @@ def run(words: Sequence[str]) -> None:
         *(options.arch, options.width, options.dataset, options.batch_size, options.precision),
         *("dense", 1, options.plan),
         layout=options.layout,
+        cuda_graphs=options.cuda_graphs,
+        compile=options.compile,
     )
     bench = _Bench(dense, options, device)
     cases = [(method, rank) for method in chosen for rank in bench.ranks]
@@ -98,6 +105,9 @@ class _Bench:
         row = {
             "arch": self.options.arch,
             "batch_size": self.options.batch_size,
+            "layout": self.options.layout,
+            "cuda_graphs": self.options.cuda_graphs,
+            "compile": self.options.compile,
             "method": method,
             "rank": rank.plain,
             "parameters": ours.parameters,

@@ -14,7 +14,7 @@ from ..compression.plans import plans, tunable, tune, use_plans
 from ..compression.swap import compress
 from ..config.schema import ArchConfig, DatasetConfig
 from ..data.sources import shape
-from ..device.graphs import Recorded
+from ..device.graphs import passes
 from ..device.precision import autocast
 from ..models.build import build
 from ..tensor.errors import ConfigError
@@ -37,6 +37,8 @@ class Network:
     by_hand: bool = False
     checkpoint: bool = False
     layout: str | None = None
+    cuda_graphs: bool = True
+    compile: bool = False
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -91,7 +93,7 @@ class TrainingStep:
         if by_hand is None:
             raise ConfigError(f"{network.method} has no hand-written chain of convolutions")
         self.model = by_hand.train()
-        self.forward = Recorded(self.model, network.batch_size) if device.type == "cuda" else self.model
+        self.forward = passes(self.model, network.batch_size, device, network.cuda_graphs, network.compile)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
 
     def has_hand_chain(self) -> bool:

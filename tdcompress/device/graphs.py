@@ -10,6 +10,23 @@ from torch import Tensor, nn
 
 from ..tensor.errors import ConfigError
 
+Passes = Callable[[Tensor], Tensor]
+
+
+def passes(
+    model: nn.Module, batch_size: int, device: torch.device, cuda_graphs: bool, compiled: bool, whole: bool = True
+) -> Passes:
+    """``model`` as a training loop calls it: as it is, ``Recorded`` on CUDA, or compiled.
+
+    ``compiled`` goes before ``cuda_graphs``: for each shape that it meets; on CUDA into graphs of kernels that are
+    launched as one. ``whole``: a network that cannot be compiled without a break is an error.
+    """
+    if compiled:
+        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        ready: Passes = torch.compile(model, fullgraph=whole, dynamic=False, mode=mode)
+        return ready
+    return Recorded(model, batch_size) if cuda_graphs and device.type == "cuda" else model
+
 
 class Recorded:
     """``model`` as a callable that records its forward and backward pass over a training batch, and replays them.

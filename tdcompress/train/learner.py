@@ -17,7 +17,7 @@ from ..compression.adaptive import Shrinkage, shrink
 from ..compression.plans import plans, use_plans
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
-from ..device.graphs import Recorded
+from ..device.graphs import Passes, passes
 from ..device.precision import autocast, effective_precision
 from ..device.processes import World
 from ..layers.kinds import factorised
@@ -184,19 +184,11 @@ class Learner:
         self.forward = self._passes()
         return True
 
-    def _passes(self) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _passes(self) -> Passes:
         """The network as the loops call it; a user's own may hold what cannot be recorded, or compiled as a whole."""
         config, ours = self.config, not self.config.arch.target
-        if config.compile:
-            # For each shape that it meets; on CUDA into graphs of kernels that are launched as one.
-            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
-                self.parallel, fullgraph=ours, dynamic=False, mode=mode
-            )
-            return compiled
-        if config.cuda_graphs and ours and self.device.type == "cuda" and self.world.size == 1:
-            return Recorded(self.model, config.batch_size)
-        return self.parallel
+        graphs = config.cuda_graphs and ours and self.world.size == 1
+        return passes(self.parallel, config.batch_size, self.device, graphs, config.compile, whole=ours)
 
     def _open_epoch(self, epoch: int) -> None:
         self.epoch, self.batch, self.seconds = epoch, 0, 0.0
