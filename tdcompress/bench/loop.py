@@ -104,9 +104,9 @@ class _Ours:
     """Calling it trains for one more epoch."""
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.data, _, classes = datasets(config.dataset, device)
-        speed = rates(device, config.precision)
-        model = network(config, self.data.in_channels, classes, self.data.image_size, speed)
+        data = datasets(config.dataset, device)
+        self.data, speed = data.train, rates(device, config.precision)
+        model = network(config, self.data.in_channels, data.classes, self.data.image_size, speed)
         model = model.to(device).to(memory_format=torch.channels_last)
         self.learner = Learner(config, model, self.data.batches(config.batch_size), device)
         self.images, self.stop = len(self.data), StopSignals()

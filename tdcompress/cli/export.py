@@ -57,7 +57,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def load(directory: Path, plan: str = "model") -> Trained:
-    """The network of a run's newest checkpoint, folded along ``plan`` (see ``fold``) for single images.
+    """A run's trained network (see ``checkpoint.chosen``), folded along ``plan`` (see ``fold``) for single images.
 
     Raises ``RunError`` where there is no run, no checkpoint, or one that its own configuration does not fit.
     """
@@ -68,7 +68,7 @@ def load(directory: Path, plan: str = "model") -> Trained:
     state = checkpoint.load(directory, print)
     if state is None:
         raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
-    config = typed(state["config"])
+    state, config = checkpoint.chosen(state, print), typed(state["config"])
     config = replace(config, precision="fp32")
     with torch.random.fork_rng([]):
         model, image = restored(config, torch.device("cpu"), directory, state)

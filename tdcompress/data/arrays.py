@@ -28,11 +28,17 @@ class Arrays:
 
     def decoded(self) -> Arrays:
         """The same with all images in memory. Raises ``ConfigError`` for files that are no images."""
-        train, test = (
-            images.decoded() if isinstance(images, FolderImages) else images
-            for images in (self.train_images, self.test_images)
-        )
-        return replace(self, train_images=train, test_images=test)
+        return replace(self, train_images=decoded(self.train_images), test_images=decoded(self.test_images))
+
+
+def decoded(images: Tensor | FolderImages) -> Tensor:
+    """The images in memory, uint8 ``(n, height, width, channels)``; raises ``ConfigError`` for files that are none."""
+    return images.decoded() if isinstance(images, FolderImages) else images
+
+
+def subset(images: Tensor | FolderImages, positions: Tensor) -> Tensor | FolderImages:
+    """The images at ``positions`` ``(m,)``, in that order; files stay files."""
+    return images.subset(positions) if isinstance(images, FolderImages) else images[positions]
 
 
 def check(arrays: Any, source: str) -> None:

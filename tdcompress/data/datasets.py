@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +13,14 @@ from torch import Tensor
 
 from ..config.schema import DatasetConfig
 from ..device.memory import free_memory
+from .arrays import Arrays, decoded, subset
 from .batches import Batches
 from .image_folder import FolderImages
-from .sources import Arrays, find
+from .sources import find
 from .stream import StreamedDataset, read
+from .validation import held_out
+
+Part = tuple[Tensor | FolderImages, Tensor]  # of a data set: images and their labels
 
 _SHARE = 0.5  # of the free memory that data may take: the rest is for training
 _WORKERS = 8
@@ -33,47 +39,66 @@ class DeviceDataset(Batches):
             yield self.images, index
 
 
-def datasets(
-    config: DatasetConfig, device: torch.device, log: Callable[[str], Any] = print
-) -> tuple[Batches, Batches, int]:
-    """The training and test splits, normalised by the training images' statistics, and the number of classes.
+@dataclass(frozen=True)
+class Splits:
+    """A data set as it is learned. ``validation``: images held out of the training ones; None where none are."""
 
-    Both are held on ``device`` if together they fit into half of its free memory, and streamed otherwise, which ``log``
+    train: Batches
+    test: Batches
+    classes: int
+    validation: Batches | None = None
+
+
+def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], Any] = print, seed: int = 0) -> Splits:
+    """The splits, normalised by the statistics of the images that are trained on, and the number of classes.
+
+    All are held on ``device`` if together they fit into half of its free memory, and streamed otherwise, which ``log``
     is told in a line; ``config.stream`` overrules. Either way gives the same batches; only the training split is
-    augmented. Raises ``ConfigError`` as ``sources.find`` does.
+    augmented. ``seed`` decides which images are held out. Raises ``ConfigError`` as ``sources.find`` and
+    ``validation.held_out`` do.
     """
     arrays = find(config)
-    needed, free = _bytes(arrays, config.padding), free_memory(device)
+    parts = _parts(arrays, config.validation, seed)
+    if "validation" in parts:
+        held, count = len(parts["validation"][1]), len(arrays.train_labels)
+        log(f"data: {held:,} of {count:,} training images are held out for validation")
+    needed, free = _bytes(parts, config.padding), free_memory(device)
     streamed = config.stream if config.stream is not None else needed > _SHARE * free
     workers = config.workers if config.workers is not None else min(_WORKERS, torch.get_num_threads())
+    served: Callable[..., Batches] = DeviceDataset
     if streamed:
         log(f"data: {needed / 1e6:,.0f} MB ({free / 1e6:,.0f} MB free on {device}), streamed by {workers} workers")
+        served = partial(StreamedDataset, workers=workers)
     else:
-        arrays = arrays.decoded()
-    mean, std = statistics(_parts(arrays.train_images, workers))
+        parts = {name: (decoded(images), labels) for name, (images, labels) in parts.items()}
+    mean, std = statistics(_chunks(parts["train"][0], workers))
     normalised: dict[str, Any] = {"device": device, "mean": mean, "std": std}
     augmented = {**normalised, "padding": config.padding, "flip": config.flip}
-    if streamed:
-        return (
-            StreamedDataset(arrays.train_images, arrays.train_labels, workers=workers, **augmented),
-            StreamedDataset(arrays.test_images, arrays.test_labels, workers=workers, **normalised),
-            arrays.classes,
-        )
-    assert isinstance(arrays.train_images, Tensor) and isinstance(arrays.test_images, Tensor)  # decoded
-    return (
-        DeviceDataset(arrays.train_images, arrays.train_labels, **augmented),
-        DeviceDataset(arrays.test_images, arrays.test_labels, **normalised),
-        arrays.classes,
+    made = {name: served(*part, **(augmented if name == "train" else normalised)) for name, part in parts.items()}
+    return Splits(**made, classes=arrays.classes)
+
+
+def _parts(arrays: Arrays, fraction: float, seed: int) -> dict[str, Part]:
+    """Images and labels of the splits by their names, ``fraction`` of the training images being held out."""
+    test = arrays.test_images, arrays.test_labels
+    if fraction == 0:
+        return {"train": (arrays.train_images, arrays.train_labels), "test": test}
+    held = held_out(arrays.train_labels, fraction, seed)
+    train, validation = (
+        (subset(arrays.train_images, chosen), arrays.train_labels[chosen])
+        for chosen in ((~held).nonzero().flatten(), held.nonzero().flatten())
     )
+    return {"train": train, "validation": validation, "test": test}
 
 
-def _bytes(arrays: Arrays, padding: int) -> int:
-    """Bytes that both splits take on a device, the training images with their padding."""
-    count, size, _, channels = arrays.train_images.shape
-    return count * (size + 2 * padding) ** 2 * channels + math.prod(arrays.test_images.shape)
+def _bytes(parts: Mapping[str, Part], padding: int) -> int:
+    """Bytes that the splits take on a device, the training images with their padding."""
+    count, size, _, channels = parts["train"][0].shape
+    others = sum(math.prod(images.shape) for name, (images, _) in parts.items() if name != "train")
+    return int(count * (size + 2 * padding) ** 2 * channels + others)
 
 
-def _parts(images: Tensor | FolderImages, workers: int) -> Iterable[Tensor]:
+def _chunks(images: Tensor | FolderImages, workers: int) -> Iterable[Tensor]:
     """All images, uint8 ``(.., height, width, channels)``, some at a time; files are read by ``workers`` processes."""
     if isinstance(images, Tensor):
         return images.split(1000)

@@ -9,7 +9,7 @@ import torch
 from ..config.schema import DatasetConfig
 from ..config.targets import call_target
 from ..tensor.errors import ConfigError
-from .arrays import Arrays, check, resized
+from .arrays import Arrays, check, resized, subset
 from .image_folder import FolderImages
 from .table import DATASETS
 
@@ -38,8 +38,7 @@ def find(config: DatasetConfig) -> Arrays:
         raise ConfigError(f"unknown dataset '{config.name}', known: {', '.join(sorted(DATASETS))}")
     if config.limit is not None:
         chosen = torch.randperm(len(arrays.train_labels), generator=torch.Generator().manual_seed(0))[: config.limit]
-        images = arrays.train_images
-        few = images.subset(chosen) if isinstance(images, FolderImages) else images[chosen]
+        few = subset(arrays.train_images, chosen)
         arrays = replace(arrays, train_images=few, train_labels=arrays.train_labels[chosen])
     if config.image_size is not None:
         train, test = (
@@ -74,3 +73,5 @@ def _check_ranges(config: DatasetConfig) -> None:
         value = getattr(config, key)
         if value is not None and value < low:
             raise ConfigError(f"dataset.{key}={value} must be at least {low}")
+    if not 0 <= config.validation <= 0.5:
+        raise ConfigError(f"dataset.validation={config.validation:g} must lie between 0 and 0.5")

@@ -124,10 +124,11 @@ class Comparison:
 
     def _of_one_rank(self, rank: str, panel: pandas.DataFrame, metrics: pandas.DataFrame) -> Iterator[Drawing]:
         shown = panel[panel["status"] == "finished"]
-        epochs = metrics[["directory", "epoch", "train_accuracy", "test_accuracy"]]
+        splits = ("train", "validation", "test")
+        epochs = metrics[["directory", "epoch", *(f"{split}_accuracy" for split in splits)]]
         curves = shown[["label", "method", "seed", "directory"]].merge(epochs, on="directory")
-        if not curves.empty:
-            for split in ("train", "test"):
+        for split in splits:
+            if curves[f"{split}_accuracy"].notna().any():
                 figure = plots.accuracy_over_epochs(curves, split)
                 yield self._drawing([f"{split}_accuracy_over_epochs", rank], figure, panel, shown)
         devices = list(shown.groupby("device"))
@@ -162,11 +163,14 @@ class Comparison:
 
 
 def _at_one_rate(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """The runs at the learning rate that most have; among equals, the one that serves them best."""
+    """The runs at the learning rate that most have; among equals, the one that serves them best.
+
+    By what they reached on validation images where some were held out, else on those of the test.
+    """
     if runs["lr"].nunique() < 2:
         return runs
-    finished = runs.assign(test_accuracy=runs["test_accuracy"].fillna(0.0))
-    rates = finished.groupby("lr")["test_accuracy"].agg(["size", "mean"]).sort_values(["size", "mean"])
+    reached = runs["best_validation_accuracy"].astype(float).fillna(runs["test_accuracy"]).fillna(0.0)
+    rates = reached.groupby(runs["lr"]).agg(["size", "mean"]).sort_values(["size", "mean"])
     return runs[runs["lr"] == rates.index[-1]]
 
 

@@ -45,9 +45,9 @@ STYLE: dict[Any, Any] = {
 
 
 def accuracy_over_epochs(metrics: pandas.DataFrame, split: str) -> Figure:
-    """Accuracy on the ``split`` (train, test) after each epoch, a line per label: mean, and range over seeds.
+    """Accuracy on the ``split`` (train, validation, test) after each epoch, a line per label: mean, range over seeds.
 
-    ``metrics``: columns label, method, seed, epoch, train_accuracy, test_accuracy (fractions).
+    ``metrics``: columns label, method, seed, epoch, and the split's accuracy, such as test_accuracy (fractions).
     """
     figure, axis = _figure(2.5)
     curves = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
@@ -25,12 +25,14 @@ class Epoch:
     test_loss: float = math.nan
     test_accuracy: float = math.nan
     train_seconds: float = math.nan
-    test_seconds: float = math.nan
+    test_seconds: float = math.nan  # validation included
     images_per_second: float = math.nan
     peak_memory_mb: float = math.nan  # of 2**20 bytes
     degeneracy: float = math.nan
     parameters: float = math.nan  # of the network that was tested, whole numbers
     macs: float = math.nan
+    validation_loss: float = math.nan  # of the training images that are held out
+    validation_accuracy: float = math.nan
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Epoch:
@@ -39,8 +41,14 @@ class Epoch:
 
     @property
     def finite(self) -> bool:
-        """Whether both losses are numbers."""
-        return math.isfinite(self.train_loss) and math.isfinite(self.test_loss)
+        """Whether the losses are numbers, that on the validation images only where there are any."""
+        losses = (self.train_loss, self.test_loss, self.validation_loss if self.validated else 0.0)
+        return all(map(math.isfinite, losses))
+
+    @property
+    def validated(self) -> bool:
+        """Whether images were held out."""
+        return not math.isnan(self.validation_accuracy)
 
 
 METRICS = tuple(column.name for column in fields(Epoch))
@@ -73,6 +81,20 @@ def read_metrics_text(text: str) -> list[Epoch]:
     return epochs
 
 
+def best_epoch(epochs: Sequence[Epoch]) -> Epoch | None:
+    """The epoch whose weights are to be used: the most accurate on the validation images, None where there are none.
+
+    Of equals the one of least loss, and then the first. Only networks as large as that of the last epoch are compared.
+    """
+    found = [
+        epoch
+        for epoch in epochs
+        if epoch.validated and epoch.finite
+        if (epoch.parameters, epoch.macs) == (epochs[-1].parameters, epochs[-1].macs)
+    ]
+    return max(found, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_loss), default=None)
+
+
 @dataclass(frozen=True)
 class Summary:
     """One run as far as it is. Counts are those of the network whose accuracy is stated; None is not known (yet)."""
@@ -96,7 +118,9 @@ class Summary:
     dense_macs: int | None = None
     initial_test_accuracy: float | None = None  # before training, where it starts from given weights
     test_accuracy: float | None = None  # of the last epoch
-    best_test_accuracy: float | None = None  # of all epochs whose network had these counts
+    best_epoch: int | None = None  # by validation, see ``best_epoch``; exports take its weights
+    best_validation_accuracy: float | None = None  # after that epoch
+    best_test_accuracy: float | None = None  # after that epoch, or else the highest of those with these counts
     train_seconds_per_epoch: float | None = None  # median
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it

@@ -38,6 +38,8 @@ class Row:
     macs: int | None = None
     dense_macs: int | None = None
     test_accuracy: float | None = None
+    best_epoch: int | None = None
+    best_validation_accuracy: float | None = None
     best_test_accuracy: float | None = None
     train_seconds_per_epoch: float | None = None
     device: str | None = None

@@ -49,6 +49,7 @@ def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """A checkpoint's ``state``, read from ``path``, as this version writes it. Raises RunError for a later format.
 
     Format 1: ``counts`` are those of the network that was tested last, and so are two columns of each row.
+    ``best`` are number, weights and plans of the best epoch by validation, None where no images are held out.
     Format 0, of version 0.1.0, has no number and no counts; ``counts`` is then None.
     """
     number = state.get("format", 0)
@@ -57,7 +58,18 @@ def upgraded(state: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path} is of format {number}, written by tdcompress {state.get('tdcompress')}; this is {__version__}, "
             f"which reads formats up to {FORMAT}: use that version, or delete the file"
         )
-    return {"counts": None, **state} if number == 0 else state
+    return {"counts": None, "best": None, **state}
+
+
+def chosen(state: dict[str, Any], log: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """``state`` with the weights to use: those of the best epoch by validation, or else the newest.
+
+    ``log`` is told of the former in a line.
+    """
+    best = state["best"] or {}
+    if best and log is not None:
+        log(f"weights after epoch {best['epoch']}, the best of {state['epoch']} by validation")
+    return state | best
 
 
 def forget_previous(directory: Path) -> None:

@@ -21,7 +21,7 @@ from ..device.graphs import Passes, passes
 from ..device.precision import autocast, effective_precision
 from ..device.processes import World
 from ..layers.kinds import factorised
-from ..results.record import Epoch
+from ..results.record import Epoch, best_epoch
 from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups
 from .interrupt import StopSignals
@@ -36,7 +36,7 @@ class Learner:
 
     Nothing in its loops waits for the device: sums stay there and are read once a loop has ended. With the other
     processes of ``world`` it learns as one alone would from their batches together. ``shrinkage``: when its ranks are
-    cut.
+    cut. ``best``: of the best epoch by validation its number, weights and plans; see ``checkpoint.chosen``.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Learner:
         self.scheduler = build_scheduler(config, self.optimizer, batches)
         self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
         self.rows: list[Epoch] = []
+        self.best: dict[str, Any] | None = None
         self._open_epoch(0)
 
     def state(self) -> dict[str, Any]:
@@ -77,12 +78,13 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "random": self.world.gathered(random_states(self.device)),
+            "best": self.best,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Become what ``state`` of an equal learner said. Raises all kinds of errors for one of another."""
         self.rows = [Epoch.of(row) for row in state["rows"]]
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
         self.lr, self.seconds = state["lr"], state["seconds"]
         if self.world.first:  # the sums so far are counted once
             self.loss_sum = state["loss_sum"].to(self.device)
@@ -161,12 +163,17 @@ class Learner:
     def close_epoch(self, row: Epoch) -> bool:
         """Record the epoch that has ended and move on to the next. Whether the network is smaller now."""
         self.rows = [*self.rows, row]
+        if best_epoch(self.rows) is row:
+            weights = {name: value.to("cpu", copy=True) for name, value in self.model.state_dict().items()}
+            self.best = {"epoch": row.epoch, "model": weights, "plans": plans(self.model)}
         if self.scheduler and self.step_scheduler is None:
             with warnings.catch_warnings():
                 # Torch misses an optimizer step before this one if the epoch's steps were all before a resume.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-                # A plateau is looked for in the training loss: the test set decides nothing here.
-                loss: list[Any] = [row.train_loss] if isinstance(self.scheduler, ReduceLROnPlateau) else []
+                # A plateau is looked for in the loss on the validation images, or else in training: the test set
+                # decides nothing here.
+                seen = row.validation_loss if row.validated else row.train_loss
+                loss: list[Any] = [seen] if isinstance(self.scheduler, ReduceLROnPlateau) else []
                 self.scheduler.step(*loss)
         self._open_epoch(self.epoch + 1)
         if self.shrinkage is None or not row.finite:

@@ -12,9 +12,10 @@ from typing import Any
 
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
+from ..data.datasets import Splits
 from ..device.memory import peak_memory
 from ..results.identity import plain
-from ..results.record import Epoch, Summary
+from ..results.record import Epoch, Summary, best_epoch
 from ..results.run import Run
 from . import checkpoint
 from .interrupt import StopSignals
@@ -59,14 +60,14 @@ class Loop:
         watched = config.tensorboard and learner.world.first
         self.scalars = Scalars(run.directory, learner.epoch + 1) if watched else None
 
-    def until_ended(self, train_data: Batches, test_data: Batches) -> Summary:
+    def until_ended(self, data: Splits) -> Summary:
         """The summary once the run is finished or has diverged. Raises ``Interrupted`` upon a signal."""
         self.log(title(replace(self.summary, **self.counts)))
         if self.config.init_from is not None:
-            self.summary = replace(self.summary, initial_test_accuracy=self._initial_accuracy(test_data))
+            self.summary = replace(self.summary, initial_test_accuracy=self._initial_accuracy(data.test))
         self._write()
         while self.summary.status == "running":
-            epoch = self._epoch(train_data, test_data)
+            epoch = self._epoch(data)
             if epoch is not None:
                 self._close(epoch)
             if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
@@ -119,7 +120,7 @@ class Loop:
             return "finished"
         return "running" if self.stop.number is None else "interrupted"
 
-    def _epoch(self, train_data: Batches, test_data: Batches) -> Epoch | None:
+    def _epoch(self, data: Splits) -> Epoch | None:
         """The rest of an epoch, or None if stopped before its end."""
         learner, device = self.learner, self.learner.device
         watched = None
@@ -127,14 +128,17 @@ class Loop:
             left, trace = learner.batches - learner.batch, self.run.directory / "trace.json"
             watched = partial(profiled, total=left, device=device, trace=trace, log=self.log)
             self.profiled = True
-        trained = learner.train(train_data, self.stop, watched)
+        trained = learner.train(data.train, self.stop, watched)
         if trained is None:
             return None
         began = time.perf_counter()
-        tested: tuple[float, float] | None = (math.nan, math.nan)
+        validated: tuple[float, float] | None = (math.nan, math.nan)
+        tested = validated
         if math.isfinite(trained[0]):
-            tested = self._test(test_data)
-        if tested is None:
+            if data.validation is not None:
+                validated = self._test(data.validation)
+            tested = self._test(data.test)
+        if validated is None or tested is None:
             return None
         return Epoch(
             epoch=learner.epoch + 1,
@@ -145,11 +149,13 @@ class Loop:
             test_accuracy=tested[1],
             train_seconds=learner.seconds,
             test_seconds=time.perf_counter() - began,
-            images_per_second=len(train_data) / learner.seconds,
+            images_per_second=len(data.train) / learner.seconds,
             peak_memory_mb=peak_memory(device),
             degeneracy=degeneracy(learner.model),
             parameters=self.counts["parameters"],
             macs=self.counts["macs"],
+            validation_loss=validated[0],
+            validation_accuracy=validated[1],
         )
 
     def _write(self) -> None:
@@ -159,13 +165,17 @@ class Loop:
         if self.learner.shrinkage is not None:
             alike = [row for row in rows if (row.parameters, row.macs) == (rows[-1].parameters, rows[-1].macs)]
         last = rows[-1].test_accuracy if rows else math.nan
+        accuracies = [row.test_accuracy for row in alike if math.isfinite(row.test_accuracy)]
+        best = best_epoch(rows)
         self.summary = replace(
             self.summary,
             **self.tested,
             status=self._status(),
             epochs_done=len(rows),
             test_accuracy=last if math.isfinite(last) else None,
-            best_test_accuracy=max((a for a in (row.test_accuracy for row in alike) if math.isfinite(a)), default=None),
+            best_epoch=best.epoch if best is not None else None,
+            best_validation_accuracy=best.validation_accuracy if best is not None else None,
+            best_test_accuracy=best.test_accuracy if best is not None else max(accuracies, default=None),
             train_seconds_per_epoch=statistics.median(row.train_seconds for row in rows) if rows else None,
         )
         if self.learner.world.first:
@@ -191,12 +201,18 @@ def outcome(summary: Summary) -> str:
         return f"interrupted; the same command goes on from epoch {summary.epochs_done + 1}"
     if summary.status == "diverged":
         return f"diverged in epoch {summary.epochs_done}: the loss is not a number; try a smaller lr"
-    return "finished" if summary.test_accuracy is None else f"finished, test accuracy {summary.test_accuracy:.2%}"
+    if summary.test_accuracy is None:
+        return "finished"
+    said = f"finished, test accuracy {summary.test_accuracy:.2%}"
+    if summary.best_epoch is not None:
+        said += f" ({summary.best_test_accuracy:.2%} after epoch {summary.best_epoch}, the best by validation)"
+    return said
 
 
 def _line(row: Epoch, epochs: int) -> str:
+    validation = f"validation {row.validation_accuracy:.2%}  " if row.validated else ""
     return (
         f"epoch {row.epoch:{len(str(epochs))}}/{epochs}  lr {row.lr:.3g}  loss {row.train_loss:.4f}  "
-        f"train {row.train_accuracy:.2%}  test {row.test_accuracy:.2%}  "
+        f"train {row.train_accuracy:.2%}  {validation}test {row.test_accuracy:.2%}  "
         f"{row.train_seconds:.1f} s  {row.images_per_second:,.0f} images/s"
     )

@@ -83,8 +83,8 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
 
 
 def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> Summary:
-    train_data, test_data, classes = datasets(config.dataset, device, log)
-    sizes = (train_data.in_channels, train_data.image_size, classes)
+    data = datasets(config.dataset, device, log, config.seed)
+    train_data, sizes = data.train, (data.train.in_channels, data.train.image_size, data.classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
     if state is None:
         model, image = initial(config, device, sizes=sizes)
@@ -115,7 +115,7 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
             use_plans(model, world.told(plans(model)))
         tested = state.get("counts") if state is not None else None
         loop = Loop(config, run, learner, _first_summary(config, device, world), counts, tested, stop, log)
-        return loop.until_ended(train_data, test_data)
+        return loop.until_ended(data)
 
 
 def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:

@@ -80,6 +80,8 @@ class Weights:
 def read_weights(source: str) -> Weights:
     """The weights in a run's directory, a file of ``tdc compress``, or a file of a ``state_dict``, on the CPU.
 
+    Of a run those that ``checkpoint.chosen`` says.
+
     Raises ``RunError`` for what is missing, damaged or more than tensors and plain values, and ``ConfigError`` for a
     file that holds no weights, or some that are not finite.
     """
@@ -90,7 +92,7 @@ def read_weights(source: str) -> Weights:
     held: Any = read(path)
     config = None
     if isinstance(held, dict) and isinstance(held.get("config"), dict):
-        held = checkpoint.upgraded(held, path)
+        held = checkpoint.chosen(checkpoint.upgraded(held, path))
         held, config = held.get("model"), held["config"]
     elif isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
         held = held["state_dict"]

@@ -106,8 +106,8 @@ def test_clips_are_decoded_at_their_turn(few):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streamed_is_as_decoded_and_augmentation_treats_frames_alike(few, workers):
     config = replace(few, padding=3, flip=True, image_size=16)
-    held, _, _ = datasets(replace(config, stream=False), CPU)
-    streamed, _, _ = datasets(replace(config, stream=True, workers=workers), CPU, lambda line: None)
+    held = datasets(replace(config, stream=False), CPU).train
+    streamed = datasets(replace(config, stream=True, workers=workers), CPU, lambda line: None).train
     for (images, labels), (others, more) in zip(
         held.epoch(2, 0, 1, shuffle=True), streamed.epoch(2, 0, 1, shuffle=True), strict=True
     ):

@@ -26,11 +26,11 @@ def test_datasets_normalises_both_splits_by_the_training_images(monkeypatch):
     test = random_images(4, seed=1) // 2
     config = own(monkeypatch, arrays(test_images=test, test_labels=torch.tensor([0, 1, 0, 1])))
     config.padding, config.flip = 2, True
-    train_data, test_data, classes = datasets(config, CPU)
-    assert classes == 2
-    assert (train_data.in_channels, train_data.image_size) == (3, 6)
-    assert len(test_data) == 4
+    found = datasets(config, CPU)
+    assert found.classes == 2 and found.validation is None
+    assert (found.train.in_channels, found.train.image_size) == (3, 6)
+    assert len(found.test) == 4
     images = random_images(8).double()
     expected = (test.double() - images.mean((0, 1, 2))) / images.std((0, 1, 2), correction=0)
-    batch = next(test_data.epoch(4, 0, 0, False))[0]  # neither cropped nor flipped
+    batch = next(found.test.epoch(4, 0, 0, False))[0]  # neither cropped nor flipped
     torch.testing.assert_close(batch.permute(0, 2, 3, 1).double(), expected, rtol=0, atol=1e-5)

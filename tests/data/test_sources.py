@@ -53,6 +53,13 @@ def test_values_out_of_range(name, key, value):
             function(DatasetConfig(name, **{key: value}))
 
 
+@pytest.mark.parametrize("value", [-0.1, 0.51, 1, float("nan")])
+def test_a_share_to_validate_on_out_of_range(value):
+    for function in (load, shape):
+        with pytest.raises(ConfigError, match=rf"dataset\.validation={value} must lie between 0 and 0\.5"):
+            function(DatasetConfig("digits", validation=value))
+
+
 def test_unknown_name():
     with pytest.raises(ConfigError, match="unknown dataset 'minst', known: cifar10, cifar100, digits, fashion_mnist"):
         load(DatasetConfig("minst"))

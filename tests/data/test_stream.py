@@ -101,10 +101,12 @@ def images(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_folder_streamed_is_the_folder_decoded(images, workers):
-    *decoded, classes = datasets(replace(images, stream=False), CPU)
-    *streamed, others = datasets(replace(images, stream=True, workers=workers), CPU, lambda line: None)
-    assert classes == others == 2
-    for held, read_later, count in zip(decoded, streamed, (12, 7), strict=True):
+    images.validation = 0.25  # two of the six of a class
+    decoded = datasets(replace(images, stream=False), CPU, lambda line: None)
+    streamed = datasets(replace(images, stream=True, workers=workers), CPU, lambda line: None)
+    assert decoded.classes == streamed.classes == 2
+    for split, count in (("train", 8), ("validation", 4), ("test", 7)):
+        held, read_later = getattr(decoded, split), getattr(streamed, split)
         assert isinstance(held, DeviceDataset) and isinstance(read_later, StreamedDataset)
         assert len(held) == len(read_later) == count
         assert same(held.epoch(5, 3, 1, shuffle=True, start=1), read_later.epoch(5, 3, 1, shuffle=True, start=1))
@@ -133,7 +135,8 @@ def test_a_bad_image_is_told_in_one_line_by_any_process(images, tmp_path, worker
     config = replace(images, image_size=size, stream=True, workers=workers, limit=None)
 
     def everything():
-        for split in datasets(config, CPU, lambda line: None)[:2]:
+        found = datasets(config, CPU, lambda line: None)
+        for split in (found.train, found.test):
             list(split.epoch(4, 0, 0, shuffle=False))
 
     with pytest.raises(ConfigError, match=message) as error:
@@ -159,8 +162,8 @@ def test_reading_follows_the_order_asked_for():
 def test_what_does_not_fit_is_streamed_and_the_log_says_so(images, monkeypatch, stream, free, streamed):
     monkeypatch.setattr(data, "free_memory", lambda device: free)
     lines = []
-    train_data, test_data, _ = datasets(replace(images, stream=stream, workers=0), CPU, lines.append)
-    assert type(train_data) is type(test_data) is (StreamedDataset if streamed else DeviceDataset)
+    found = datasets(replace(images, stream=stream, workers=0), CPU, lines.append)
+    assert type(found.train) is type(found.test) is (StreamedDataset if streamed else DeviceDataset)
     assert len(lines) == streamed
     assert not streamed or lines[0].endswith("streamed by 0 workers")
 
@@ -169,7 +172,7 @@ def test_padding_counts_and_half_of_the_memory_is_left(images, monkeypatch):
     needed = 12 * 10 * 10 * 3 + 7 * 8 * 8 * 3
     for free, kind in ((2 * needed, DeviceDataset), (2 * needed - 2, StreamedDataset)):
         monkeypatch.setattr(data, "free_memory", lambda device, free=free: free)
-        assert type(datasets(replace(images, workers=0), CPU, lambda line: None)[0]) is kind
+        assert type(datasets(replace(images, workers=0), CPU, lambda line: None).train) is kind
 
 
 def test_free_memory_is_what_the_system_says():

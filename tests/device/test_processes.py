@@ -39,12 +39,12 @@ def metrics(folder):
 
 def test_losses_are_those_of_one_process_at_the_same_batch(tmp_path):
     # Few steps: rounding doubles with each. The last batch has one image, and the second process none of it.
-    words = ["epochs=2", "lr=0.01", "dataset.limit=401"]
+    words = ["epochs=2", "lr=0.01", "dataset.limit=446", "dataset.validation=0.1"]  # 401 and 45 images
     runs = {processes: torchrun(processes, tmp_path / str(processes), *words) for processes in (1, 2)}
     said = {processes: run.communicate()[0] for processes, run in runs.items()}
     assert all(run.returncode == 0 for run in runs.values()), said
     one, two = (metrics(tmp_path / str(processes)) for processes in (1, 2))
-    assert len(one) == 2
+    assert len(one) == 2 and one.validation_accuracy.notna().all()
     pandas.testing.assert_frame_equal(one, two, rtol=1e-5)
     assert said[2].count("epoch 1/2") == 1  # only the first process speaks
     (summary,) = (tmp_path / "2").glob("runs/*/*/*/seed0/summary.json")

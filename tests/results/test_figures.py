@@ -62,6 +62,25 @@ def test_runs_that_cannot_be_compared_are_never_in_one_figure(tmp_path):
     assert sum("batch size 50," in drawing.caption for drawing in curves) == 1
 
 
+def test_runs_with_and_without_validation_are_never_in_one_figure(tmp_path):
+    make(tmp_path, "tt", accuracy=0.9)
+    make(tmp_path, "cp", accuracy=0.9, dataset=DatasetConfig("mnist", validation=0.1))
+    runs = read_runs(tmp_path)
+    found = list(drawings(runs, read_metrics(runs)))
+    held = [drawing for drawing in found if "dataset.validation=0.1" in drawing.caption]
+    assert len(found) == 7 and len(held) == 4 and all(list(lines(drawing)) in ([], ["cp"]) for drawing in held)
+    (curve,) = [drawing for drawing in found if "validation_accuracy_over_epochs" in drawing.name]
+    assert curve in held
+    numpy.testing.assert_allclose(lines(curve)["cp"], [(1, 85), (2, 90), (3, 87), (4, 88)])
+
+
+def test_a_learning_rate_is_chosen_by_validation_where_there_is_one(tmp_path):
+    for lr, accuracy, seed in ((0.01, 0.9, 0), (0.1, 0.89, 0)):
+        run = make(tmp_path, lr=lr, accuracy=accuracy, seed=seed, dataset=DatasetConfig("mnist", validation=0.1))
+        run.write_summary(replace(run.summary(), best_validation_accuracy=0.5 + lr))
+    assert "lr 0.1," in drawn(tmp_path)["test_accuracy_over_epochs"].caption
+
+
 def test_times_of_different_devices_are_never_in_one_figure(tmp_path):
     make(tmp_path)
     make(tmp_path, "cp", device="a GPU")

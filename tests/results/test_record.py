@@ -16,6 +16,7 @@ from tdcompress.results.record import (
     METRICS,
     Epoch,
     Summary,
+    best_epoch,
     metrics_text,
     read_metrics_text,
     read_summary,
@@ -30,9 +31,12 @@ NUMBERS = st.floats(allow_nan=False)
 COUNTS = st.integers(0, 2**50)
 
 
-@given(st.lists(st.tuples(st.lists(NUMBERS, min_size=10, max_size=10), COUNTS, COUNTS), max_size=4))
+@given(st.lists(st.tuples(st.lists(NUMBERS, min_size=12, max_size=12), COUNTS, COUNTS), max_size=4))
 def test_metrics_read_back_bit_for_bit(rows):
-    epochs = [Epoch(number, *values, parameters, macs) for number, (values, parameters, macs) in enumerate(rows, 1)]
+    epochs = [
+        Epoch(number, *values[:10], parameters, macs, *values[10:])
+        for number, (values, parameters, macs) in enumerate(rows, 1)
+    ]
     text = metrics_text(epochs)
     assert read_metrics_text(text) == epochs
     found = list(csv.DictReader(io.StringIO(text)))
@@ -48,6 +52,21 @@ def test_columns_are_found_by_name_and_missing_ones_are_nan():
     assert (later.epoch, later.test_accuracy, later.macs) == (2, 0.5, 7)
     assert math.isnan(later.lr)
     assert Epoch.of({"epoch": 2, "lr": 0.5, "colour": "red"}).lr == 0.5
+
+
+def epoch(number, validation_accuracy=math.nan, validation_loss=0.5, test_accuracy=0.5, macs=7, test_loss=0.1):
+    values = {"train_loss": 0.1, "test_loss": test_loss, "test_accuracy": test_accuracy, "parameters": 9, "macs": macs}
+    return Epoch(number, **values, validation_loss=validation_loss, validation_accuracy=validation_accuracy)
+
+
+def test_the_best_epoch_is_chosen_on_validation_images_alone():
+    rows = [epoch(1, 0.7), epoch(2, 0.8, test_accuracy=0.1), epoch(3, 0.8), epoch(4, 0.8, 0.6), epoch(5, 0.75)]
+    assert best_epoch(rows) is rows[1]  # of equals the first, whatever the test images say
+    assert best_epoch([*rows, epoch(6, 0.8, 0.4)]).epoch == 6  # the less loss
+    assert best_epoch([*rows, epoch(6, 0.2, macs=5)]).epoch == 6  # no other is as small
+    assert best_epoch([*rows, epoch(6, 0.9, math.nan)]) is best_epoch([*rows, epoch(6, 0.9, test_loss=math.inf)])
+    assert best_epoch([epoch(1), epoch(2)]) is best_epoch([]) is None
+    assert not epoch(6, 0.9, math.nan).finite and epoch(6, validation_loss=math.nan).finite
 
 
 @pytest.mark.parametrize(
@@ -73,7 +92,7 @@ def test_a_summary_reads_back(tmp_path):
     layers = [{"name": "fc1", "shape": [4, 3], "cores": {"core1": [4, 2], "core2": [2, 3]}, "ranks": {"r1": 2}}]
     summary = Summary(
         "finished", "mnist", "lenet", "tt", "8", 3, 2, 2, "a CPU", "fp32", 1, {"torch": "2.11"}, 10, 100, 10.0, 30, 300,
-        None, 0.5, 0.75, 1.25, layers, {"lr": 0.1, "method": {"format": "tt"}},
+        None, 0.5, 2, 0.875, 0.75, 1.25, layers, {"lr": 0.1, "method": {"format": "tt"}},
     )  # fmt: skip
     (tmp_path / "summary.json").write_text(summary_text(summary))
     assert read_summary(tmp_path) == summary

@@ -12,7 +12,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from runs import make
 
-from tdcompress.config.schema import MethodConfig
+from tdcompress.config.schema import DatasetConfig, MethodConfig
 from tdcompress.results.figures import drawings, plot_all
 from tdcompress.results.page import write_report
 from tdcompress.results.tables import read_results
@@ -67,6 +67,14 @@ def test_the_tables_say_mean_and_spread_over_seeds(results):
     assert "| dense | - | 0.05 | 10,000 | 1.0x |" in text
     assert "tdc train -m dataset=mnist arch=lenet method=cp,dense,ht,tt rank=10x lr=0.05 epochs=4" in text
     assert "method=tt method.conv=cp method.layout=split rank=10x" in text
+
+
+def test_the_best_is_a_mean_where_it_was_chosen_by_validation(tmp_path):
+    for seed, accuracy in enumerate((0.80, 0.90)):
+        make(tmp_path, "tr", seed=seed, accuracy=accuracy, dataset=DatasetConfig("mnist", validation=0.1))
+    write_report(tmp_path)
+    text, spread = (tmp_path / "report.md").read_text(), 100 * math.sqrt(0.005)
+    assert f"| 85.00 ± {spread:.2f} (2) | 83.00 ± {spread:.2f} (2) |" in text and "dataset.validation=0.1" in text
 
 
 def test_the_commands_can_be_given_again(results):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import COSINE, LEFT, SCHEDULERS, SGD, config_in, metrics, run_of, stopped
+from training import COSINE, LEFT, SCHEDULERS, SGD, config_in, metrics, run_of, stopped, validating
 
 from tdcompress.compression import plans as planning
 from tdcompress.config.schema import ArchConfig, MethodConfig, OptimConfig
@@ -49,7 +49,7 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim
 
 def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
     method = MethodConfig("tt", layout="split")  # components of few entries, so that the target is met
-    config = config_in(tmp_path / "whole", method=method, rank="adaptive:8x", epochs=3, batch_size=50)
+    config = validating(config_in(tmp_path / "whole", method=method, rank="adaptive:8x", epochs=3, batch_size=40))
     lines = []
     whole = train(config, run_of(config), lines.append)
     assert sum(line.startswith("cut to ") for line in lines) == 1  # after the first of three
@@ -60,6 +60,9 @@ def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
     ended = train(broken, run_of(broken), print)
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
     assert [layer["ranks"] for layer in ended.layers] == [layer["ranks"] for layer in whole.layers]
+    states = [checkpoint.load(run_of(one).directory, print)["best"] for one in (config, broken)]
+    assert states[0]["epoch"] == states[1]["epoch"] == whole.best_epoch > 1  # before that it was larger
+    assert all(torch.equal(weight, states[1]["model"][name]) for name, weight in states[0]["model"].items())
 
 
 def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
@@ -74,10 +77,11 @@ def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
 
 
 def test_stopped_while_testing_and_at_the_very_end(tmp_path, monkeypatch):
-    config = config_in(tmp_path / "whole")
+    config = validating(config_in(tmp_path / "whole"))
     train(config, run_of(config), print)
     broken = replace(config, results_dir=str(tmp_path / "broken"))
-    assert stopped(broken, monkeypatch, 1, shuffle=False, number=signal.SIGINT).code == 130
+    for batch in (1, 2):  # of the validation images, of the test
+        assert stopped(broken, monkeypatch, batch, shuffle=False, number=signal.SIGINT).code == 130
 
     def log(line):
         if line.startswith("epoch 2"):
@@ -158,6 +162,8 @@ for config, directory, moment, how in asked:
 )
 def test_broken_at_any_write_equals_uninterrupted(tmp_path, how, code, moments):
     config = config_in(tmp_path, arch=ArchConfig("lenet", width=0.1), optim=OptimConfig(SGD, COSINE, "step"))
+    if how == "killed":  # at a rate at which the first epoch is the best, so that its weights have to be kept
+        config = validating(replace(config, lr=2.0))
     runs = {moment: Run(tmp_path / f"runs/digits/lenet/{moment}/seed0") for moment in (0, *moments, 27)}
     asked = pickle.dumps([(config, run.directory, moment, how) for moment, run in runs.items()])
     done = subprocess.run([sys.executable, "-c", BROKEN], input=asked, capture_output=True, timeout=120)
@@ -172,6 +178,9 @@ def test_broken_at_any_write_equals_uninterrupted(tmp_path, how, code, moments):
         assert state["epoch"] == 2
         assert all(torch.equal(weight, whole["model"][name]) for name, weight in state["model"].items())
         assert torch.equal(state["random"][0]["cpu"], whole["random"][0]["cpu"])
+        if how == "killed":
+            assert state["best"]["epoch"] == whole["best"]["epoch"] == run.summary().best_epoch == 1
+            assert all(torch.equal(weight, whole["best"]["model"][k]) for k, weight in state["best"]["model"].items())
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path, monkeypatch):

@@ -59,10 +59,10 @@ def folder(config: TrainConfig) -> Path:
 def outputs(config: TrainConfig) -> tuple[Tensor, float]:
     """Of the network that training starts from: its logits on the test set, and its accuracy."""
     torch.manual_seed(0)
-    _, test_data, classes = datasets(config.dataset, torch.device("cpu"), print)
+    data = datasets(config.dataset, torch.device("cpu"), print)
     with torch.inference_mode():
-        ((images, labels),) = test_data.epoch(1000, 0, 0, shuffle=False)
-        logits = network(config, 1, classes, 16).eval()(images)
+        ((images, labels),) = data.test.epoch(1000, 0, 0, shuffle=False)
+        logits = network(config, 1, data.classes, 16).eval()(images)
     return logits, float((logits.argmax(1) == labels).double().mean())
 
 
