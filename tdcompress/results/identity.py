@@ -54,7 +54,8 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
 
     Where results go, where the data of a known set lie and whether they may be downloaded, how they are read, which
     device computes, whether its work is recorded, profiled or watched and beside how many other runs do not decide;
-    neither do a rank and a method that no layer has (everything dense). A field that ``values`` lacks was not there yet when it was saved: it has its default.
+    neither do a rank and a method that no layer has (everything dense). A field that ``values`` lacks was not there yet
+    when it was saved: it has its default.
     """
     whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
     for key, value in values.items():

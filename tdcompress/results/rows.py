@@ -43,6 +43,11 @@ class Row:
     best_test_accuracy: float | None = None
     train_seconds_per_epoch: float | None = None
     device: str | None = None
+    exported: str = ""  # the format of the newest file of tdc export
+    exported_bytes: int | None = None
+    exported_ms: float | None = None  # of one image
+    exported_ms_64: float | None = None  # of 64 at once
+    exported_on: str = ""  # the device that took these
     torch: str | None = None
     tdcompress: str | None = None
     directory: str = ""
@@ -138,12 +143,26 @@ def _row(directory: Path) -> Row:
         **known,
         variant=variant,
         setting=setting,
+        **_exported(summary.exports),
         lr=config.get("lr"),
         batch_size=config.get("batch_size"),
         torch=summary.versions.get("torch"),
         tdcompress=summary.versions.get("tdcompress"),
         directory=str(directory),
     )
+
+
+def _exported(exports: list[Any]) -> dict[str, Any]:
+    """What a row says of the newest export."""
+    newest = exports[-1] if exports and isinstance(exports[-1], dict) else {}
+    times = newest.get("ms") if isinstance(newest.get("ms"), dict) else {}
+    return {
+        "exported": newest.get("format", ""),
+        "exported_bytes": newest.get("bytes"),
+        "exported_ms": times.get("1"),
+        "exported_ms_64": times.get("64"),
+        "exported_on": newest.get("device", ""),
+    }
 
 
 def _is_number(value: Any) -> bool:

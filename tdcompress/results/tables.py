@@ -11,7 +11,10 @@ from ..device.files import write_text
 from .record import COUNTS, METRICS
 from .rows import COLUMNS, chosen, read_metrics, read_runs
 
-TEXT = ("dataset", "arch", "method", "variant", "rank", "setting", "status", "device", "torch", "tdcompress")
+TEXT = (
+    *("dataset", "arch", "method", "variant", "rank", "setting", "status", "device", "exported", "exported_on"),
+    *("torch", "tdcompress"),
+)
 
 
 def read_results(results_dir: Path | str, **filters: Any) -> tuple[pandas.DataFrame, pandas.DataFrame]:

@@ -13,42 +13,56 @@ import torch
 from torch import Tensor, nn
 
 from ...device.files import RunError, write_whole
+from ..comparison import Image, Network, state_file
+from .fold import fold
 
-Network = Callable[[Tensor], Tensor]
+WEIGHTS = ("cores", "folded")
+"""What a file holds: cores, put together as it is loaded, or what ``fold`` made of them."""
 
-
+_PLANNED = 64  # images of a pass: layers that are fast then are fast for one image too, but not the other way round
 _BATCHES = (1, 5)  # images of a check: the batch dimension must be free
 _LARGEST = 1e-4  # difference that passes, of outputs up to 1, and relative to the largest beyond
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network as it was trained, its dense twin and its folded one, all for inference on the CPU."""
+    """A run's network as it was trained and its dense twin, both for inference on the CPU; the shape of an ``image``."""
 
     directory: Path
-    image: tuple[int, int, int]  # channels, height, width
+    image: Image
     factorised: nn.Module
     dense: nn.Module
-    folded: nn.Module
+
+    def holding(self, weights: str | None) -> nn.Module:
+        """A network of plain layers that computes the same with these ``weights``; None: the dense twin."""
+        if weights is None:
+            return self.dense
+        return fold(self.factorised, self.image, batch_size=_PLANNED, keep_cores=weights == "cores")
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A kind of file, called ``name``. ``write`` gives its bytes, ``read`` the network that whoever reads them has."""
+    """A kind of file, called ``name``.
+
+    ``write`` gives its bytes for a network and an image's shape, ``read`` the network that whoever reads them has, who
+    may know the network that was written. ``weights``: what it can hold, the default first; none: dense weights only.
+    ``needs``: packages.
+    """
 
     name: str
-    write: Callable[[Trained], bytes]
-    read: Callable[[bytes, Trained], Network]
+    write: Callable[[nn.Module, Image], bytes]
+    read: Callable[[bytes, nn.Module], Network]
+    weights: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
 
-def export(trained: Trained, writer: Writer, path: Path) -> Network:
-    """Write ``path``, whole or not at all, and give the network that it holds.
+def export(trained: Trained, writer: Writer, network: nn.Module, path: Path) -> Network:
+    """Write ``network``, one of those of ``trained``, as ``path``, whole or not at all; the network that it holds.
 
     Raises ``RunError`` where that network's outputs are not those that were trained, before anything is written.
     """
-    content = writer.write(trained)
-    written = writer.read(content, trained)
+    content = writer.write(network, trained.image)
+    written = writer.read(content, network)
     for batch in _BATCHES:
         images = torch.randn(batch, *trained.image, generator=torch.Generator().manual_seed(batch))
         with torch.inference_mode():
@@ -63,54 +77,63 @@ def export(trained: Trained, writer: Writer, path: Path) -> Network:
     return written
 
 
-def _onnx(trained: Trained) -> bytes:
+def _onnx(network: nn.Module, image: Image) -> bytes:
+    import onnxscript.optimizer
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own code
         program: Any = torch.onnx.export(
-            trained.folded,
-            (_images(trained),),
+            network,
+            (_images(image),),
             dynamo=True,
             dynamic_shapes=_free_batch(),
             input_names=["images"],
             output_names=["scores"],
+            optimize=False,  # it would put the weights together
             verbose=False,
         )
-    return bytes(program.model_proto.SerializeToString())
+    # Shapes and biases of zeros become constants, products of cores stay products.
+    onnxscript.optimizer.optimize_ir(
+        program.model, input_size_limit=64, output_size_limit=1024, should_fold=_unless_of_cores
+    )
+    model = program.model_proto
+    del model.graph.value_info[:]  # shapes in between: whoever loads the file infers them
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    return bytes(model.SerializeToString())
 
 
-def _read_onnx(content: bytes, trained: Trained) -> Network:
+def _unless_of_cores(node: Any) -> bool | None:
+    return False if node.op_type == "Einsum" else None
+
+
+def _read_onnx(content: bytes, _: nn.Module) -> Network:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
 
-def _torch(trained: Trained) -> bytes:
+def _torch(network: nn.Module, image: Image) -> bytes:
     file = io.BytesIO()
-    program = torch.export.export(trained.folded, (_images(trained),), dynamic_shapes=_free_batch())
+    program = torch.export.export(network, (_images(image),), dynamic_shapes=_free_batch())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of kernels that lie channels last
         torch.export.save(program, file)
     return file.getvalue()
 
 
-def _read_torch(content: bytes, trained: Trained) -> Network:
+def _read_torch(content: bytes, _: nn.Module) -> Network:
     return torch.export.load(io.BytesIO(content)).module()
 
 
-def _dense(trained: Trained) -> bytes:
-    file = io.BytesIO()
-    torch.save(trained.dense.state_dict(), file)
-    return file.getvalue()
+def _read_state(content: bytes, network: nn.Module) -> Network:
+    network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+    return network
 
 
-def _read_dense(content: bytes, trained: Trained) -> Network:
-    trained.dense.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
-    return trained.dense
-
-
-def _images(trained: Trained) -> Tensor:
-    return torch.zeros(2, *trained.image)
+def _images(image: Image) -> Tensor:
+    return torch.zeros(2, *image)
 
 
 def _free_batch() -> tuple[dict[int, Any]]:
@@ -118,7 +141,7 @@ def _free_batch() -> tuple[dict[int, Any]]:
 
 
 WRITERS = {
-    "onnx": Writer("model.onnx", _onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    "torch": Writer("model.pt2", _torch, _read_torch),
-    "dense": Writer("dense.pt", _dense, _read_dense),
+    "onnx": Writer("model.onnx", _onnx, _read_onnx, WEIGHTS, ("onnx", "onnxscript", "onnxruntime")),
+    "torch": Writer("model.pt2", _torch, _read_torch, WEIGHTS[::-1]),
+    "dense": Writer("dense.pt", lambda network, _: state_file(network), _read_state),
 }
