@@ -33,9 +33,9 @@ class CompressOptions:
 
 
 def run(words: Sequence[str]) -> None:
-    """Decompose every network that ``words`` ask for: print its layers with their errors, write it, compare, say where.
+    """Decompose every network that ``words`` ask for: print its layers with their errors, write it, compare the two.
 
-    Words beside those of ``CompressOptions`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used.
+    Words beside ``CompressOptions`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used.
     """
     own, others = split(words, CompressOptions)
     options = read(own, CompressOptions)
@@ -65,6 +65,6 @@ def _decompose(job: Job, options: CompressOptions) -> None:
     weights.load_into(twin)
     twin, model = (network.to(device).to(memory_format=torch.channels_last).eval() for network in (twin, model))
     before, after = Side.of("dense", twin, image), Side.of(path.name, model, image, path.stat().st_size)
-    test = at_hand(config.dataset, device, config.seed, print) if options.test else None
+    test = at_hand(config, device, print) if options.test else None
     print_comparison(compared(before, after, image, device, test), device)
     print(path)

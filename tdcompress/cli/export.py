@@ -13,7 +13,6 @@ from ..compression.comparison import Comparison, Side, at_hand, compared
 from ..compression.export.files import WEIGHTS, WRITERS, Trained, Writer, export
 from ..compression.export.fold import fold
 from ..compression.plans import use_plans
-from ..config.schema import TrainConfig
 from ..config.words import choice, read
 from ..device.files import RunError
 from ..device.machine import device_name
@@ -39,7 +38,7 @@ class ExportOptions:
 
 
 def run(words: Sequence[str]) -> None:
-    """``tdc export run=DIR format=onnx [output=FILE] [weights=cores] [test=false]``: write the file, compare it, say so.
+    """``tdc export run=DIR format=onnx [output=FILE] [weights=cores] [test=false]``: write the file, and compare it.
 
     It is compared with the dense network as such a file, a file of dense weights with the network as it was trained.
     Raises ``ConfigError`` for bad options, ``RunError`` for a directory without a trained network, and where what was
@@ -55,21 +54,21 @@ def run(words: Sequence[str]) -> None:
     missing = [package for package in writer.needs if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"format={options.format} needs {missing[0]}: pip install -e '.[export]'")
-    config, trained = load(Path(options.run))
+    trained = load(Path(options.run))
     path = Path(options.output or trained.directory / writer.name)
     weights = options.weights or next(iter(writer.weights), None)
     network = trained.holding(weights)
     written = export(trained, writer, network, path)
     after = Side.of(path.name, network, trained.image, path.stat().st_size, written)
-    test = at_hand(config.dataset, _CPU, config.seed, print) if options.test else None
+    test = at_hand(trained.config, _CPU, print) if options.test else None
     comparison = compared(_before(trained, writer), after, trained.image, _CPU, test)
     print_comparison(comparison, _CPU)
     _record(trained.directory, options.format, weights, comparison)
     print(path)
 
 
-def load(directory: Path) -> tuple[TrainConfig, Trained]:
-    """A run's configuration, and its trained network (see ``checkpoint.chosen``).
+def load(directory: Path) -> Trained:
+    """A run's trained network (see ``checkpoint.chosen``).
 
     Raises ``RunError`` where there is no run, no checkpoint, or one that its own configuration does not fit.
     """
@@ -87,7 +86,7 @@ def load(directory: Path) -> tuple[TrainConfig, Trained]:
     model = model.to(memory_format=torch.channels_last).eval()
     twin, _ = dense(config)
     twin.load_state_dict(fold(model, image, plan="dense").state_dict())
-    return config, Trained(directory, image, model, twin.to(memory_format=torch.channels_last).eval())
+    return Trained(directory, config, image, model, twin.to(memory_format=torch.channels_last).eval())
 
 
 def _before(trained: Trained, writer: Writer) -> Side:

@@ -119,8 +119,8 @@ def print_comparison(comparison: Comparison, device: torch.device) -> None:
         old, new = map(_spread, (pairs.ours_ms, pairs.rival_ms), pairs.spreads_ms)
         rows.append((f"ms, batch {batch}", old, new, f"{pairs.ratio:.2f}x faster"))
     if comparison.accuracies is not None:
-        old, new = comparison.accuracies
-        rows.append(("test accuracy", f"{old:.2%}", f"{new:.2%}", f"{100 * (new - old):+.2f} points"))
+        was, now = comparison.accuracies
+        rows.append(("test accuracy", f"{was:.2%}", f"{now:.2%}", f"{100 * (now - was):+.2f} points"))
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     table.add_column(before.name, justify="right")

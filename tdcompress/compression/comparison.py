@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config.schema import DatasetConfig
+from ..config.schema import TrainConfig
 from ..data.batches import Batches
 from ..data.datasets import datasets
 from ..device.clock import Pairs, compare, finished
@@ -65,13 +65,13 @@ def compared(before: Side, after: Side, image: Image, device: torch.device, test
     return Comparison(before, after, times, accuracies)
 
 
-def at_hand(config: DatasetConfig, device: torch.device, seed: int, log: Callable[[str], Any]) -> Batches | None:
-    """The test images of a data set as a run of this ``seed`` has them, on ``device``.
+def at_hand(config: TrainConfig, device: torch.device, log: Callable[[str], Any]) -> Batches | None:
+    """The test images of a run, on ``device``.
 
     None where they cannot be read without a download; ``log`` is told why.
     """
     try:
-        return datasets(replace(config, download=False), device, log, seed).test
+        return datasets(replace(config.dataset, download=False), device, log, config.seed).test
     except ConfigError as error:
         log(f"accuracy is not known: {error}")
         return None

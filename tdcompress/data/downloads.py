@@ -42,6 +42,8 @@ def _split(root: Path, kind: str, folder: str, files: str, train: bool, download
         missing = "not found" in str(error)  # torchvision's words: nothing else tells it from a file cut short
     if not missing:
         raise _damaged(root, kind, folder, files)
+    if not download:
+        raise ConfigError(f"{name} is not whole in {place}, and dataset.download=false: put {files} there")
     created = [path for path in (place, *place.parents) if not path.exists()]
     try:
         return made(root, train=train, download=True)

@@ -122,9 +122,9 @@ class Summary:
     best_validation_accuracy: float | None = None  # after that epoch
     best_test_accuracy: float | None = None  # after that epoch, or else the highest of those with these counts
     train_seconds_per_epoch: float | None = None  # median
-    exports: list[dict[str, Any]] = field(default_factory=list)  # the file of each format, the newest last
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it
+    exports: list[dict[str, Any]] = field(default_factory=list)  # the file of each format, the newest last
     other: dict[str, Any] = field(default_factory=dict)  # what a later version says besides
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -11,6 +12,7 @@ from typing import Any
 import pandas
 
 from ..tensor.errors import ConfigError
+from ..tensor.rank import Budget, parse
 from .identity import choices
 from .record import METRICS, Epoch, Summary, cells, read_metrics_text, read_summary
 from .run import held
@@ -152,10 +154,30 @@ def _row(directory: Path) -> Row:
     )
 
 
+def _values_of(found: list[Any]) -> dict[str, Any]:
+    """The values by name in a list of one, whatever else it may hold."""
+    return next((one for one in found if isinstance(one, dict)), {})
+
+
+def adaptive(rank: str) -> bool:
+    """Whether a rank, as a table has it, is cut while training."""
+    try:
+        asked = parse(rank)
+    except ConfigError:  # of a dense network, or a damaged summary
+        return False
+    return isinstance(asked, Budget) and asked.adaptive
+
+
+def natural(rank: str) -> tuple[float, str]:
+    """A key that sorts 2x before 10x."""
+    digits = re.search(r"[0-9]+(\.[0-9]+)?", rank)
+    return (float(digits[0]) if digits else 0.0, rank)
+
+
 def _exported(exports: list[Any]) -> dict[str, Any]:
     """What a row says of the newest export."""
-    newest = exports[-1] if exports and isinstance(exports[-1], dict) else {}
-    times = newest.get("ms") if isinstance(newest.get("ms"), dict) else {}
+    newest = _values_of(exports[-1:])
+    times = _values_of([newest.get("ms")])
     return {
         "exported": newest.get("format", ""),
         "exported_bytes": newest.get("bytes"),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...config.schema import TrainConfig
 from ...device.files import RunError, write_whole
 from ..comparison import Image, Network, state_file
 from .fold import fold
@@ -26,9 +27,10 @@ _LARGEST = 1e-4  # difference that passes, of outputs up to 1, and relative to t
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network as it was trained and its dense twin, both for inference on the CPU; the shape of an ``image``."""
+    """A run's network as it was trained, and its dense twin, both for inference on the CPU."""
 
     directory: Path
+    config: TrainConfig
     image: Image
     factorised: nn.Module
     dense: nn.Module

@@ -167,7 +167,7 @@ class _Chain:
             return [hold(TORCH[self.axes](summed, new, taps, *settings, groups=groups, device="meta"))]
         if groups == 1:
             return [hold(nn.Linear(summed, new, device="meta"))]
-        product = hold(nn.Conv1d(summed, new, taps, groups=groups, device="meta"))
+        product = hold(nn.Conv1d(summed, new, 1, groups=groups, device="meta"))
         return [nn.Unflatten(1, (summed, 1)), product, nn.Flatten(1, 2)]
 
 

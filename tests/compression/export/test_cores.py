@@ -119,7 +119,9 @@ def test_the_runtime_puts_them_together_as_it_loads(written):
 def test_biases_are_constants(written):
     for graph in (written.file, written.loaded):
         constants = {one.name for one in graph.initializer}
-        found = [name for node in graph.node if "Conv" in node.op_type or "Gemm" in node.op_type for name in node.input[2:3]]
+        found = [
+            name for node in graph.node if "Conv" in node.op_type or "Gemm" in node.op_type for name in node.input[2:3]
+        ]
         assert len(found) > len(LAYOUTS) and set(found) - {""} <= constants
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,12 +14,13 @@ import torch
 
 from tdcompress import cli
 from tdcompress.cli.export import load
-from tdcompress.compression import export
-from tdcompress.compression.export import WRITERS, Writer
+from tdcompress.compression.export.files import WEIGHTS, WRITERS, Writer, export
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.device.files import RunError
 from tdcompress.models import build as archs
 from tdcompress.results.identity import run_directory
+from tdcompress.results.record import read_summary
+from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.train.run import train
@@ -45,6 +48,11 @@ else:
     scores = torch.export.load(sys.argv[1]).module()(images)
 torch.save(scores.detach(), sys.argv[3])
 """
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    monkeypatch.setattr("tdcompress.compression.comparison._ROUNDS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +95,7 @@ def test_a_reader_without_this_package_computes_the_same(trained, tmp_path, caps
     code, out, _ = tdc_export(f"run={directory} format={kind} output={file}", capsys)
     assert code == 0
     assert out.splitlines()[-1] == str(file)
-    assert all(name in out for name in ("as trained", "folded", "dense", file.name))
+    assert_told(out, directory, kind, file)
     for batch in (1, 7):
         images = torch.randn(batch, 1, 16, 16)
         torch.save(images, tmp_path / "images.pt")
@@ -99,11 +107,54 @@ def test_a_reader_without_this_package_computes_the_same(trained, tmp_path, caps
         )
 
 
+def assert_told(out: str, directory: Path, kind: str, file: Path) -> None:
+    """Before and after in the output, after in the run's summary and in the table of runs."""
+    lines = dict(re.findall(r"^(\w.*?)  +(\S.*?) *$", out, re.MULTILINE))
+    size, summary = file.stat().st_size, read_summary(directory)
+    assert f"=> {size:,} " in " ".join(lines["bytes"].split())
+    if kind == "onnx":  # the other one is folded
+        assert f"=> {summary.parameters:,} " in " ".join(lines["parameters"].split())
+    assert f"{summary.test_accuracy:.2%} => {summary.test_accuracy:.2%} +0.00 points" in " ".join(
+        lines["test accuracy"].split()
+    )
+    assert {"ms, batch 1", "ms, batch 64"} <= lines.keys()
+    found = summary.exports[-1]
+    assert (found["format"], found["weights"], found["bytes"]) == (kind, WRITERS[kind].weights[0], size)
+    assert all(found[key][batch] > 0 for key in ("ms", "speedup") for batch in ("1", "64"))
+    results_dir, name = directory.parents[4], directory.parts[-2]
+    (row,) = (row for row in read_runs(results_dir).to_dict("records") if name in row["directory"])
+    times = [row["exported_ms"], row["exported_ms_64"]]
+    assert [row["exported"], row["exported_bytes"], *times] == [kind, size, *found["ms"].values()]
+
+
+def test_weights_are_kept_as_cores_or_folded(trained, tmp_path, capsys):
+    directory, sizes = trained("tt"), {}
+    for weights in WEIGHTS:
+        file = tmp_path / f"{weights}.pt2"
+        line = f"run={directory} format=torch weights={weights} output={file} test=false"
+        code, out, _ = tdc_export(line, capsys)
+        assert code == 0 and "test accuracy" not in out
+        sizes[weights] = sum(tensor.numel() for tensor in torch.export.load(file).state_dict.values())
+        assert [one["weights"] for one in read_summary(directory).exports if one["format"] == "torch"] == [weights]
+    assert sizes["cores"] < sizes["folded"]
+
+
+def test_a_run_that_goes_on_has_no_export_in_its_summary(trained, tmp_path, capsys):
+    directory, file = tmp_path / "run", tmp_path / "twin.pt"
+    shutil.copytree(trained("tt"), directory)
+    going = replace(read_summary(directory), status="running", exports=[])
+    Run(directory).write_summary(going)
+    code, out, _ = tdc_export(f"run={directory} format=dense output={file} test=false", capsys)
+    assert code == 0 and file.exists()
+    assert f"not in the run's summary: {directory} has not ended" in out
+    assert read_summary(directory) == going
+
+
 @pytest.mark.parametrize("method", sorted(FORMATS))
 def test_the_dense_twin_of_every_format(trained, tmp_path, capsys, method):
     directory = trained(method)
     file = tmp_path / "twin.pt"
-    assert tdc_export(f"run={directory} format=dense output={file}", capsys)[0] == 0
+    assert tdc_export(f"run={directory} format=dense output={file} test=false", capsys)[0] == 0
     model = archs.build(CONFIG.arch, 1, 10, 16).eval()
     model.load_state_dict(torch.load(file, weights_only=True))
     images = torch.randn(3, 1, 16, 16)
@@ -113,9 +164,10 @@ def test_the_dense_twin_of_every_format(trained, tmp_path, capsys, method):
 
 def test_a_file_that_computes_something_else_is_not_written(trained, tmp_path):
     path = tmp_path / "wrong.pt"
-    wrong = Writer("wrong.pt", lambda trained: b"wrong", lambda content, trained: lambda x: trained.dense(x) + 2e-4)
+    wrong = Writer("wrong.pt", lambda network, image: b"wrong", lambda content, network: lambda x: network(x) + 2e-4)
+    network = load(trained("tt"))
     with pytest.raises(RunError, match=r"is not written: its outputs for 1 images differ .* by 2\.\de-04"):
-        export.export(load(trained("tt")), wrong, path)
+        export(network, wrong, network.dense, path)
     assert not path.exists()
 
 
@@ -123,8 +175,9 @@ REFUSED = {
     "format=onnx": "tdc export needs run=",
     "run={run}": "tdc export needs format=",
     "run={run} format=jpeg": "unknown format 'jpeg', known: onnx, torch, dense",
-    "run={run} format=torch plan=fast": "unknown plan 'fast', known: ",
-    "run={run} colour=red": "unknown key 'colour', known: run, format, output, plan",
+    "run={run} format=torch weights=thin": "unknown weights 'thin', known: cores, folded",
+    "run={run} format=dense weights=cores": "format=dense holds dense weights: leave weights=cores out",
+    "run={run} colour=red": "unknown key 'colour', known: run, format, output, weights, test",
     "run={run}/nowhere format=torch": "there is no run in",
     "run={empty} format=torch": "has no checkpoint",
 }
