@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from cases import CASES, FACTORISED, IMAGE, IN, Case
+from cases import FACTORISED
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from tdcompress import compress, fold
 from tdcompress.compression.comparison import state_file
 from tdcompress.compression.export.files import WRITERS
-from tdcompress.compression.export.fold import PLANS
 from tdcompress.layers.kinds import factorised
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.layout import LAYOUTS
@@ -131,16 +129,3 @@ def test_it_computes_the_same(written):
         images = torch.randn(batch, *SHAPE)
         with torch.inference_mode():
             torch.testing.assert_close(read(images), written.network(images), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_no_plan_needs_more_than_the_cores(case: Case, plan: str):
-    layer = case.layer()
-    x = torch.randn((2, IN, *IMAGE) if case.kind == "conv" else (2, IN), dtype=torch.float64)
-    plain = fold(layer, x.shape[1:], plan=plan, rates=RATES, keep_cores=True)
-    torch.testing.assert_close(plain(x), layer(x), rtol=1e-10, atol=1e-10)
-    adding = sum(p.numel() for p in layer.parameters() if p is layer.bias)  # ones, where no call could add the bias
-    assert sum(p.numel() for p in plain.parameters()) <= sum(p.numel() for p in layer.parameters()) + adding
-    again = torch.load(io.BytesIO(state_file(plain)))
-    assert sum(value.numel() for value in again.values()) == sum(p.numel() for p in plain.parameters())

@@ -39,9 +39,12 @@ def test_every_format_and_layout(case: Case, plan: str):
     twin = case.twin()
     layer = case.layer(twin=twin)
     x = example(case)
-    folded = fold(layer, x.shape[1:], plan=plan, rates=RATES)
+    folded, kept = (fold(layer, x.shape[1:], plan=plan, rates=RATES, keep_cores=keep) for keep in (False, True))
     assert_plain(folded)
-    assert_close(folded(x), plain(layer, twin, x))
+    for network in (folded, kept):
+        assert_close(network(x), plain(layer, twin, x))
+    adding = 12  # ones, where no call can add the bias
+    assert sum(p.numel() for p in kept.parameters()) <= sum(p.numel() for p in layer.parameters()) + adding
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
