@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,9 +50,7 @@ def run(words: Sequence[str]) -> None:
     writer = WRITERS[options.format]
     if options.weights is not None and options.weights not in writer.weights:
         raise ConfigError(f"format={options.format} holds dense weights: leave weights={options.weights} out")
-    missing = [package for package in writer.needs if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ConfigError(f"format={options.format} needs {missing[0]}: pip install -e '.[export]'")
+    writer.refuse_missing()
     trained = load(Path(options.run))
     path = Path(options.output or trained.directory / writer.name)
     weights = options.weights or next(iter(writer.weights), None)

@@ -59,7 +59,7 @@ def compared(before: Side, after: Side, image: Image, device: torch.device, test
     times = {}
     for batch in BATCHES:
         images = torch.randn(batch, *image, generator=torch.Generator().manual_seed(batch)).to(device)
-        ours, rival = (finished(partial(_infer, side.network, images), device) for side in (before, after))
+        ours, rival = (finished(partial(infer, side.network, images), device) for side in (before, after))
         times[batch] = compare(ours, {"": rival}, _ROUNDS)[""]
     accuracies = None if test is None else (accuracy(before.network, test), accuracy(after.network, test))
     return Comparison(before, after, times, accuracies)
@@ -81,7 +81,7 @@ def accuracy(network: Network, data: Batches) -> float:
     """The fraction of the images that ``network`` gives its highest score to the right class."""
     right = 0
     for images, labels in data.epoch(_TESTED, seed=0, epoch=0, shuffle=False):
-        right += int((_infer(network, images).argmax(1) == labels).sum())
+        right += int((infer(network, images).argmax(1) == labels).sum())
     return right / len(data)
 
 
@@ -92,6 +92,7 @@ def state_file(model: nn.Module) -> bytes:
     return file.getvalue()
 
 
-def _infer(network: Network, images: Tensor) -> Tensor:
+def infer(network: Network, images: Tensor) -> Tensor:
+    """The network's outputs, without what gradients would need."""
     with torch.inference_mode():
         return network(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ...config.schema import TrainConfig
 from ...device.files import RunError, write_whole
+from ...tensor.errors import ConfigError
 from ..comparison import Image, Network, state_file
 from .fold import fold
 
@@ -37,9 +39,12 @@ class Trained:
 
     def holding(self, weights: str | None) -> nn.Module:
         """A network of plain layers that computes the same with these ``weights``; None: the dense twin."""
-        if weights is None:
-            return self.dense
-        return fold(self.factorised, self.image, batch_size=_PLANNED, keep_cores=weights == "cores")
+        return self.dense if weights is None else plain(self.factorised, self.image, weights)
+
+
+def plain(model: nn.Module, image: Image, weights: str) -> nn.Module:
+    """``model`` of plain layers, with these ``weights``, as a file is to hold it."""
+    return fold(model, image, batch_size=_PLANNED, keep_cores=weights == "cores")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,12 @@ class Writer:
     read: Callable[[bytes, nn.Module], Network]
     weights: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+
+    def refuse_missing(self) -> None:
+        """Raise ``ConfigError`` where a package that this kind of file needs is not installed."""
+        missing = [package for package in self.needs if importlib.util.find_spec(package) is None]
+        if missing:
+            raise ConfigError(f"{self.name} needs {missing[0]}: pip install -e '.[export]'")
 
 
 def export(trained: Trained, writer: Writer, network: nn.Module, path: Path) -> Network:
@@ -112,7 +123,9 @@ def _unless_of_cores(node: Any) -> bool | None:
 def _read_onnx(content: bytes, _: nn.Module) -> Network:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
 

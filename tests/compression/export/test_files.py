@@ -193,4 +193,4 @@ def test_an_extra_that_is_not_installed_is_named(trained, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = tdc_export(f"run={trained('tt')} format=onnx", capsys)
     assert code == 2
-    assert "format=onnx needs onnx: pip install -e '.[export]'" in err
+    assert "model.onnx needs onnx: pip install -e '.[export]'" in err
