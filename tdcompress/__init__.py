@@ -12,7 +12,7 @@ _WHERE = {
     "linear": "compression.single",
     "decompose": "compression.single",
     "count": "compression.counts",
-    "fold": "compression.fold",
+    "fold": "compression.export.fold",
     "hold": "layers.kinds",
     "register": "tensor.formats",
 }
@@ -20,7 +20,7 @@ __all__ = ["__version__", "compress", "conv2d", "count", "decompose", "fold", "h
 
 if TYPE_CHECKING:
     from .compression.counts import count
-    from .compression.fold import fold
+    from .compression.export.fold import fold
     from .compression.single import conv2d, decompose, linear
     from .compression.swap import compress
     from .layers.kinds import hold

@@ -34,9 +34,10 @@ BY_NAME = {
 # "dense" is an English word, too: the name of a plan, and the key of the dense twin among networks and times.
 DENSE = {
     "tensor/contraction/search.py",
-    "compression/fold.py",
+    "compression/export/fold.py",
     "compression/counts.py",
-    "compression/export.py",
+    "compression/export/files.py",
+    "cli/compress.py",
     "cli/export.py",
     "bench/infer.py",
     "bench/layers.py",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compression.fold import fold
+from ..compression.export.fold import fold
 from ..config.words import choice, read
 from ..device.clock import compare, finished
 from ..device.precision import compute_dtype

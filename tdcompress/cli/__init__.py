@@ -25,7 +25,7 @@ tdc trains networks with their weights in a tensor format, and compares the form
   tdc plot results_dir=results                   draw the comparison figures
   tdc report results_dir=results                 tables and figures as one page, and the tables that a repository keeps
   tdc export run=DIR format=onnx                 a trained network as ONNX, as a torch program, or its dense weights
-  tdc bench layers method=cp threads=2           time layers, a step, inference, the loop (tdc bench step, infer, loop)
+  tdc bench layers method=cp threads=2           time layers, and all else (tdc bench step, infer, export, loop)
 
 `tdc train --help` lists every key; `tdc train --cfg job` prints the configuration.
 """

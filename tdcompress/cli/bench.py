@@ -11,6 +11,7 @@ BENCHMARKS = {
     "layers": "single layers against their dense twins and against a hand-written chain of convolutions",
     "step": "a network's training step, every format against dense",
     "infer": "a network's forward pass, every format and what it is folded to against dense",
+    "export": "a network's exported files, with cores and folded, against the dense network's",
     "loop": "an epoch of this package's loop against an ordinary PyTorch loop",
 }
 

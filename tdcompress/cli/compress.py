@@ -6,29 +6,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from ..compression.comparison import Side, at_hand, compared
 from ..compression.counts import count
 from ..config.words import quoted, read, split
 from ..device.machine import choose_device
 from ..tensor.errors import ConfigError
 from ..train.launch.job import Job
-from ..train.network import initial
+from ..train.network import dense, initial
 from ..train.weights import layer_errors, read_weights, write_compressed
 from .jobs import Jobs, asked
-from .tables import print_report
+from .tables import print_comparison, print_report
 
 
 @dataclass(frozen=True)
 class CompressOptions:
-    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write."""
+    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write.
+
+    ``test``: let both networks answer the test images, if these are at hand.
+    """
 
     checkpoint: tuple[str, ...] = ()
     out: str | None = None
+    test: bool = True
 
 
 def run(words: Sequence[str]) -> None:
-    """Decompose every network that ``words`` ask for: print its layers with their errors, write it, print the path.
+    """Decompose every network that ``words`` ask for: print its layers with their errors, write it, compare the two.
 
-    Words beside ``checkpoint`` and ``out`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used.
+    Words beside ``CompressOptions`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used.
     """
     own, others = split(words, CompressOptions)
     options = read(own, CompressOptions)
@@ -40,18 +47,24 @@ def run(words: Sequence[str]) -> None:
             f"out={options.out} is one file, and these are {len(jobs)} networks: without it each has its own"
         )
     for job in jobs:
-        _decompose(job.get(), options.out)
+        _decompose(job.get(), options)
 
 
-def _decompose(job: Job, out: str | None) -> None:
-    config = job.config
+def _decompose(job: Job, options: CompressOptions) -> None:
+    config, device = job.config, choose_device(job.config.device)
     weights = read_weights(str(config.init_from))
     weights.refuse_factorised()
-    model, image = initial(config, choose_device(config.device))
+    model, image = initial(config, device)
     report, errors = count(model, image), layer_errors(model, weights)
     for layer in report["layers"]:
         layer |= {"error": errors[layer["name"]]} if layer["name"] in errors else {}
     print_report(report | {"error": errors[""]}, config.rank)
-    path = Path(out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
+    path = Path(options.out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
     write_compressed(path, model, config)
+    twin, _ = dense(config)
+    weights.load_into(twin)
+    twin, model = (network.to(device).to(memory_format=torch.channels_last).eval() for network in (twin, model))
+    before, after = Side.of("dense", twin, image), Side.of(path.name, model, image, path.stat().st_size)
+    test = at_hand(config, device, print) if options.test else None
+    print_comparison(compared(before, after, image, device, test), device)
     print(path)

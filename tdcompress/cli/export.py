@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ..compression.export import WRITERS, Network, Trained, export
-from ..compression.fold import PLANS, fold
+from ..compression.comparison import Comparison, Side, at_hand, compared
+from ..compression.export.files import WEIGHTS, WRITERS, Trained, Writer, export
+from ..compression.export.fold import fold
 from ..compression.plans import use_plans
 from ..config.words import choice, read
-from ..device.clock import compare
 from ..device.files import RunError
+from ..device.machine import device_name
 from ..results.identity import typed
-from ..results.terminal import show
+from ..results.run import Run
 from ..tensor.errors import ConfigError
 from ..train import checkpoint
 from ..train.network import dense, fitting, restored
+from .tables import print_comparison
 
-_ROUNDS = 21
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """``run`` (its directory) and ``format`` must be given; ``output``: None is the writer's name in it."""
+    """``run`` (its directory) and ``format`` must be given; None: the writer's own name in it, its usual weights."""
 
     run: str = ""
     format: str = choice("", WRITERS)
     output: str | None = None
-    plan: str = choice("model", PLANS)
+    weights: str | None = choice(None, WEIGHTS)
+    test: bool = True
 
 
 def run(words: Sequence[str]) -> None:
-    """``tdc export run=DIR format=onnx [output=FILE] [plan=model]``: write the file, print what each network takes.
+    """``tdc export run=DIR format=onnx [output=FILE] [weights=cores] [test=false]``: write the file, and compare it.
 
+    It is compared with the dense network as such a file, a file of dense weights with the network as it was trained.
     Raises ``ConfigError`` for bad options, ``RunError`` for a directory without a trained network, and where what was
     written is not what was trained; then there is no file.
     """
@@ -46,23 +48,27 @@ def run(words: Sequence[str]) -> None:
         if not getattr(options, key):
             raise ConfigError(f"tdc export needs {key}=, for example {key}={example}")
     writer = WRITERS[options.format]
-    missing = [package for package in writer.needs if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ConfigError(f"format={options.format} needs {missing[0]}: pip install -e '.[export]'")
-    trained = load(Path(options.run), options.plan)
+    if options.weights is not None and options.weights not in writer.weights:
+        raise ConfigError(f"format={options.format} holds dense weights: leave weights={options.weights} out")
+    writer.refuse_missing()
+    trained = load(Path(options.run))
     path = Path(options.output or trained.directory / writer.name)
-    written = export(trained, writer, path)
-    _print_times(trained, path, written)
+    weights = options.weights or next(iter(writer.weights), None)
+    network = trained.holding(weights)
+    written = export(trained, writer, network, path)
+    after = Side.of(path.name, network, trained.image, path.stat().st_size, written)
+    test = at_hand(trained.config, _CPU, print) if options.test else None
+    comparison = compared(_before(trained, writer), after, trained.image, _CPU, test)
+    print_comparison(comparison, _CPU)
+    _record(trained.directory, options.format, weights, comparison)
     print(path)
 
 
-def load(directory: Path, plan: str = "model") -> Trained:
-    """A run's trained network (see ``checkpoint.chosen``), folded along ``plan`` (see ``fold``) for single images.
+def load(directory: Path) -> Trained:
+    """A run's trained network (see ``checkpoint.chosen``).
 
     Raises ``RunError`` where there is no run, no checkpoint, or one that its own configuration does not fit.
     """
-    if plan not in PLANS:
-        raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     if not directory.is_dir():
         raise RunError(f"there is no run in {directory}; tdc runs lists those there are")
     state = checkpoint.load(directory, print)
@@ -71,34 +77,33 @@ def load(directory: Path, plan: str = "model") -> Trained:
     state, config = checkpoint.chosen(state, print), typed(state["config"])
     config = replace(config, precision="fp32")
     with torch.random.fork_rng([]):
-        model, image = restored(config, torch.device("cpu"), directory, state)
+        model, image = restored(config, _CPU, directory, state)
     with fitting(directory):
         use_plans(model, state["plans"])
     model = model.to(memory_format=torch.channels_last).eval()
     twin, _ = dense(config)
     twin.load_state_dict(fold(model, image, plan="dense").state_dict())
-    twin = twin.to(memory_format=torch.channels_last).eval()
-    return Trained(directory, image, model, twin, fold(model, image, plan=plan))
+    return Trained(directory, config, image, model, twin.to(memory_format=torch.channels_last).eval())
 
 
-def _print_times(trained: Trained, path: Path, written: Network) -> None:
-    """A table of milliseconds for one image: medians, each network in turn with the dense one."""
-    images = torch.randn(1, *trained.image)
-    networks = {"as trained": trained.factorised, "folded": trained.folded, "dense": trained.dense}
-    calls = {name: _inference(network, images) for name, network in networks.items()}
-    times = compare(calls["dense"], calls | {path.name: _inference(written, images)}, _ROUNDS)
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    rows = [
-        {"network": name, "parameters": counts.get(name), "ms": pairs.rival_ms, "speedup": pairs.ratio}
-        for name, pairs in times.items()
-    ]
-    rows[-1]["bytes"] = path.stat().st_size
-    show(rows, ("network", "parameters", "bytes", "ms", "speedup"), "one image on this CPU; speedup: dense / this one")
+def _before(trained: Trained, writer: Writer) -> Side:
+    if not writer.weights:
+        return Side.of("as trained", trained.factorised, trained.image)
+    content = writer.write(trained.dense, trained.image)
+    return Side.of("dense", trained.dense, trained.image, len(content), writer.read(content, trained.dense))
 
 
-def _inference(network: Network, images: Tensor) -> Callable[[], None]:
-    def forward() -> None:
-        with torch.inference_mode():
-            network(images)
-
-    return forward
+def _record(directory: Path, format: str, weights: str | None, comparison: Comparison) -> None:
+    """Add the file to the run's summary; where that cannot be, say why: the file is there all the same."""
+    found = {
+        "format": format,
+        "weights": weights,
+        "bytes": comparison.after.bytes,
+        "ms": {str(batch): pairs.rival_ms for batch, pairs in comparison.times.items()},
+        "speedup": {str(batch): pairs.ratio for batch, pairs in comparison.times.items()},
+        "device": device_name(_CPU),
+    }
+    try:
+        Run(directory).add_export(found)
+    except RunError as error:
+        print(f"not in the run's summary: {error}")

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from ..compression.comparison import Comparison
+from ..device.machine import device_name
 from ..results.record import Summary
 from ..tensor.rank import Budget, Rank
 
 if TYPE_CHECKING:
     import pandas
+    import torch
 
 
 def print_outcome(summaries: Mapping[Path, Summary]) -> None:
@@ -99,6 +102,43 @@ def print_report(report: dict[str, Any], rank: Rank | None = None) -> None:
         total, dense = ("macs", "dense_macs") if rank.kind == "macs" else ("parameters", "dense_parameters")
         verb = "training starts with" if rank.adaptive else "reached"
         console.print(f"rank={rank}: {verb} {rank.said(report[total], report[dense])}", highlight=False)
+
+
+def print_comparison(comparison: Comparison, device: torch.device) -> None:
+    """A line for each quantity: before, after, and what became of it; of times the medians and their quartiles."""
+    before, after = comparison.before, comparison.after
+    rows = [
+        (title, f"{old:,}", f"{new:,}", f"{_over(old, new, '.2f')}x {less}")
+        for title, old, new, less in (
+            ("parameters", before.parameters, after.parameters, "fewer"),
+            ("MACs per image", before.macs, after.macs, "fewer"),
+            ("bytes", before.bytes, after.bytes, "smaller"),
+        )
+    ]
+    for batch, pairs in comparison.times.items():
+        old, new = map(_spread, (pairs.ours_ms, pairs.rival_ms), pairs.spreads_ms)
+        rows.append((f"ms, batch {batch}", old, new, f"{pairs.ratio:.2f}x faster"))
+    if comparison.accuracies is not None:
+        was, now = comparison.accuracies
+        rows.append(("test accuracy", f"{was:.2%}", f"{now:.2%}", f"{100 * (now - was):+.2f} points"))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("")
+    table.add_column(before.name, justify="right")
+    table.add_column("")
+    table.add_column(after.name, justify="right")
+    table.add_column("", justify="right")
+    for title, old, new, change in rows:
+        table.add_row(title, old, "=>", new, change)
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print(table)
+    console.print(f"times: {device_name(device)}; medians and quartiles, each side in turn", highlight=False)
+
+
+def _spread(median: float, quartiles: tuple[float, float]) -> str:
+    digits = 3 if median < 1 else 2 if median < 10 else 1
+    low, high = (f"{value:,.{digits}f}" for value in quartiles)
+    return f"{median:,.{digits}f} ({low} to {high})"
 
 
 def _over(dense: int, ours: int, digits: str) -> str:

@@ -28,6 +28,7 @@ class DatasetConfig:
 
     name: str = "digits"
     root: Optional[str] = None  # folder of the files; None: ./data (image_folder and video_folder require one)
+    download: bool = True  # what torchvision has and is not there
     image_size: Optional[int] = None  # pixels, square; None: as stored (digits: 28)
     padding: int = 0  # random crop after zero padding by this many pixels, 0: none
     flip: bool = False  # random horizontal flip

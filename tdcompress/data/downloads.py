@@ -17,14 +17,14 @@ from .image_folder import UNREADABLE
 
 
 def downloaded(config: DatasetConfig, kind: str, folder: str, files: str) -> Arrays:
-    """A data set of torchvision, from ``config.root`` (by default ./data), downloaded if it is not there.
+    """A data set of torchvision, from ``config.root`` (by default ./data), downloaded if it is not there and may be.
 
     ``kind``: the class's dotted path; ``folder``: where under the root its files lie; ``files``: their names, as they
     are told. Raises ``ConfigError`` for files that are missing and cannot be downloaded, are damaged, or do not belong
     together; a failed download leaves no folder behind.
     """
     root, name = Path(config.root or "data").expanduser(), kind.rpartition(".")[2]
-    train, test = (_split(root, kind, folder, files, train) for train in (True, False))
+    train, test = (_split(root, kind, folder, files, train, config.download) for train in (True, False))
     arrays = Arrays(*_tensors(train), *_tensors(test), len(train.classes))
     try:
         check(arrays, name)  # whole files that do not belong together are read without complaint
@@ -33,7 +33,7 @@ def downloaded(config: DatasetConfig, kind: str, folder: str, files: str) -> Arr
     return arrays
 
 
-def _split(root: Path, kind: str, folder: str, files: str, train: bool) -> Any:
+def _split(root: Path, kind: str, folder: str, files: str, train: bool, download: bool) -> Any:
     """torchvision's object of one split."""
     place, name, made = root / folder, kind.rpartition(".")[2], find_target(kind, "dataset")
     try:
@@ -42,6 +42,8 @@ def _split(root: Path, kind: str, folder: str, files: str, train: bool) -> Any:
         missing = "not found" in str(error)  # torchvision's words: nothing else tells it from a file cut short
     if not missing:
         raise _damaged(root, kind, folder, files)
+    if not download:
+        raise ConfigError(f"{name} is not whole in {place}, and dataset.download=false: put {files} there")
     created = [path for path in (place, *place.parents) if not path.exists()]
     try:
         return made(root, train=train, download=True)

@@ -44,6 +44,12 @@ class Pairs:
         """Median milliseconds of the rival."""
         return 1000 * statistics.median(self.rival)
 
+    @property
+    def spreads_ms(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The quartiles around the medians, in milliseconds: of ours, and of the rival."""
+        ours, rival = (statistics.quantiles(times, n=4, method="inclusive") for times in (self.ours, self.rival))
+        return (1000 * ours[0], 1000 * ours[2]), (1000 * rival[0], 1000 * rival[2])
+
 
 def compare(ours: Call, rivals: Mapping[str, Call], repeats: int, timer: Timer = time.perf_counter) -> dict[str, Pairs]:
     """Time ``ours`` against each rival in ``repeats`` rounds.

@@ -1,9 +1,8 @@
-"""Which figures the results allow: runs that can be compared, what is missing among them, captions, files."""
+"""Which figures the results allow: runs that can be compared, and the files of their figures."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,21 @@ from matplotlib.figure import Figure
 
 from ..device.files import write_whole
 from ..tensor.errors import ConfigError
-from ..tensor.rank import Budget, parse
+from ..tensor.formats import BASELINE
 from . import plots
+from .captions import absent, seeds_told
+from .rows import adaptive, natural
 from .tables import read_results
 
 SAME = ["dataset", "arch", "epochs", "batch_size", "setting"]  # runs that differ here are never in one figure
 EXTENSIONS = ("png", "svg", "pdf")
 SPREAD = 1.1  # the largest count over the smallest from which on a figure over it says anything
 COUNTS = {"parameters": "parameters", "compression_ratio": "compression ratio", "macs": "MACs per image"}
+FILES = {
+    "exported_bytes": ("bytes of the {} file", ["exported"]),
+    "exported_ms": ("ms for one image, {} file", ["exported", "exported_on"]),
+}
+"""Of exported files: what is drawn over, and the columns in which the files of one figure agree."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,23 @@ class Comparison:
             if compressed[column].max() > SPREAD * compressed[column].min():
                 figure = plots.accuracy_over(shown, column, title)
                 yield self._drawing([f"accuracy_over_{column}"], figure, runs, shown, "rank")
+        for column, (title, alike) in FILES.items():
+            for group, files in shown[shown["exported"] != ""].groupby(alike):
+                yield from self._of_files(column, title, group, files, runs)
         for rank, panel in _by_rank(at_one_rate):
             yield from self._of_one_rank(rank, panel, metrics)
+
+    def _of_files(
+        self, column: str, title: str, group: tuple[str, ...], files: pandas.DataFrame, runs: pandas.DataFrame
+    ) -> Iterator[Drawing]:
+        """Accuracy over a quantity of the ``files`` that some of these ``runs`` were exported as."""
+        sizes = files.loc[files["rank"] != "", column].astype(float)
+        if sizes.max() > SPREAD * sizes.min():
+            baseline = (runs["label"] == BASELINE) & (runs["status"] == "finished")
+            drawn = runs.index.isin(files.index) | baseline
+            others = runs.assign(status=runs["status"].mask(~drawn & (runs["status"] == "finished"), "not exported"))
+            figure = plots.accuracy_over(runs[drawn], column, title.format(group[0]))
+            yield self._drawing([f"accuracy_over_{column}", *group], figure, others, runs[drawn], "rank", group[1:])
 
     def _of_one_rank(self, rank: str, panel: pandas.DataFrame, metrics: pandas.DataFrame) -> Iterator[Drawing]:
         shown = panel[panel["status"] == "finished"]
@@ -150,14 +171,14 @@ class Comparison:
         for column, text in (("lr", "lr {:g}"), ("rank", "rank {}")):
             values = shown.loc[shown[column] != "", column].dropna().unique()
             what += [text.format(value) for value in values if len(values) == 1]
-        sentences = [", ".join([*what, *more]), _seeds_told(shown)]
-        absent = _absent(runs, set(shown["directory"]), by)
-        absent += [
+        sentences = [", ".join([*what, *more]), seeds_told(shown)]
+        missing = absent(runs, set(shown["directory"]), by)
+        missing += [
             f"{'/'.join(Path(directory).parts[-2:])} (broken)"
             for directory in self.lost.loc[self.lost["method"].isin(runs["method"]), "directory"]
         ]
-        if absent:
-            sentences.append("Not drawn: " + "; ".join(absent[:8]) + f"; {len(absent) - 8} more" * (len(absent) > 8))
+        if missing:
+            sentences.append("Not drawn: " + "; ".join(missing[:8]) + f"; {len(missing) - 8} more" * (len(missing) > 8))
         caption = ". ".join(sentences) + "."
         return Drawing(_file_name("_".join([self.name, *filter(None, name)])), figure, caption)
 
@@ -198,73 +219,9 @@ def _labelled(runs: pandas.DataFrame, by_rank: bool = True) -> pandas.DataFrame:
     if by_rank:
         ranks = ordered["rank"] if ordered.loc[ordered["rank"] != "", "rank"].nunique() > 1 else ""
     else:
-        ranks = ordered["rank"].map(lambda rank: "adaptive" if _adaptive(rank) else "")
+        ranks = ordered["rank"].map(lambda rank: "adaptive" if adaptive(rank) else "")
     labels = ordered["method"] + " " + ranks + " " + ordered["variant"]
     return ordered.assign(label=[" ".join(label.split()) for label in labels])
-
-
-def _adaptive(rank: str) -> bool:
-    try:
-        asked = parse(rank)
-    except ConfigError:  # of a dense network, or a damaged summary
-        return False
-    return isinstance(asked, Budget) and asked.adaptive
-
-
-def natural(rank: str) -> tuple[float, str]:
-    """A key that sorts 2x before 10x."""
-    digits = re.search(r"[0-9]+(\.[0-9]+)?", rank)
-    return (float(digits[0]) if digits else 0.0, rank)
-
-
-def _seeds_told(shown: pandas.DataFrame) -> str:
-    cells = [tuple(sorted(rows["seed"].unique())) for _, rows in shown.groupby(["label", "rank", "lr"], dropna=False)]
-    common = max(set(cells), key=lambda seeds: (cells.count(seeds), seeds))
-    told = f"S{_seeds(common)[1:]}" if len(common) == 1 else f"Mean and range of {_seeds(common)}"
-    return told + (" (of a few lines others)" if set(cells) != {common} else "")
-
-
-def _seeds(seeds: Sequence[float]) -> str:
-    """Seeds 0-2, 7."""
-    parts: list[list[int]] = []
-    for seed in sorted({int(seed) for seed in seeds}):
-        if parts and seed == parts[-1][-1] + 1:
-            parts[-1].append(seed)
-        else:
-            parts.append([seed])
-    text = ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
-    return f"seed{'s' if len(seeds) > 1 else ''} {text}"
-
-
-def _absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str]:
-    """What one would look for in a figure of ``runs`` and not find, each with the reason.
-
-    Of every label the seeds that most of them have; of plain methods also every value of ``by`` (rank, lr).
-    """
-    value = runs[by].map("{:g}".format if by == "lr" else str) if by else runs["label"].map(lambda _: "")
-    cells: dict[tuple[str, str], dict[int, str]] = {}
-    for label, at, seed, status, directory in zip(
-        runs["label"], value, runs["seed"], runs["status"], runs["directory"], strict=True
-    ):
-        cells.setdefault((label, at), {})[int(seed)] = "" if directory in shown else status
-    plain = runs[(runs["variant"] == "") & ((runs["rank"] != "") | (by != "rank"))]
-    for label, rows in plain.groupby("label", sort=False):
-        alike = plain["rank"].map(_adaptive) == _adaptive(rows["rank"].iloc[0])
-        for at in sorted(set(value[plain.index[alike]]), key=natural):
-            cells.setdefault((str(label), at), {})
-    seeds = [seed for found in cells.values() for seed in found]
-    usual = {seed for seed in seeds if 2 * seeds.count(seed) > sum(map(bool, cells.values()))}
-    told = []
-    for (label, at), found in cells.items():
-        reasons = {**dict.fromkeys(usual, "no run"), **found}
-        name = " ".join(filter(None, (label, "lr" if by == "lr" else "", at)))
-        if not found:
-            told.append(f"{name} (no run)")
-            continue
-        for reason in sorted(set(reasons.values()) - {""}):
-            of = [seed for seed, why in reasons.items() if why == reason]
-            told.append(f"{name} {_seeds(of)} ({reason})" if len(of) < len(reasons) else f"{name} ({reason})")
-    return told
 
 
 def _footnote(drawing: Drawing) -> None:

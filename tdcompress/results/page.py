@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from ..device.files import write_text
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
-from .figures import Comparison, comparisons, natural
+from .figures import Comparison, comparisons
 from .plots import INK
+from .rows import natural
 from .tables import read_results, write_results
 
 COLUMNS = (

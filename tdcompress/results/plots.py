@@ -73,7 +73,7 @@ def accuracy_over(runs: pandas.DataFrame, column: str, title: str) -> Figure:
     """
     figure, axis = _figure(2.5)
     for label, style, rows in _lines(runs):
-        points = _spread(rows, column, "test_accuracy")
+        points = _spread(rows, "label" if label == BASELINE else column, "test_accuracy")
         if label == BASELINE:
             axis.axhline(points["mean"].iloc[0], label=label, color=style["color"], lw=1)
             axis.axhspan(points["min"].iloc[0], points["max"].iloc[0], color=style["color"], alpha=0.15, lw=0)
@@ -174,12 +174,13 @@ def _figure(height: float) -> tuple[Figure, Any]:
 
 
 def _plain_ticks(axis: Any, column: str) -> None:
-    """Counts as 20k and 3M, ratios as 5x; ticks at 1, 2 and 5 where there are too few decades."""
+    """Counts as 20k and 3M, ratios as 5x, times as they are; ticks at 1, 2 and 5 where there are too few decades."""
     low, high = axis.get_xlim()
     if high / low < 300:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ratio = FuncFormatter(lambda value, _: f"{value:g}x")
-    axis.xaxis.set_major_formatter(ratio if column == "compression_ratio" else EngFormatter(sep=""))
+    written = {"compression_ratio": "{:g}x", "exported_ms": "{:g}"}.get(column)
+    form = EngFormatter(sep="") if written is None else FuncFormatter(lambda value, _: written.format(value))
+    axis.xaxis.set_major_formatter(form)
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -11,6 +12,7 @@ from typing import Any
 import pandas
 
 from ..tensor.errors import ConfigError
+from ..tensor.rank import Budget, parse
 from .identity import choices
 from .record import METRICS, Epoch, Summary, cells, read_metrics_text, read_summary
 from .run import held
@@ -43,6 +45,11 @@ class Row:
     best_test_accuracy: float | None = None
     train_seconds_per_epoch: float | None = None
     device: str | None = None
+    exported: str = ""  # the format of the newest file of tdc export
+    exported_bytes: int | None = None
+    exported_ms: float | None = None  # of one image
+    exported_ms_64: float | None = None  # of 64 at once
+    exported_on: str = ""  # the device that took these
     torch: str | None = None
     tdcompress: str | None = None
     directory: str = ""
@@ -138,12 +145,46 @@ def _row(directory: Path) -> Row:
         **known,
         variant=variant,
         setting=setting,
+        **_exported(summary.exports),
         lr=config.get("lr"),
         batch_size=config.get("batch_size"),
         torch=summary.versions.get("torch"),
         tdcompress=summary.versions.get("tdcompress"),
         directory=str(directory),
     )
+
+
+def _values_of(found: list[Any]) -> dict[str, Any]:
+    """The values by name in a list of one, whatever else it may hold."""
+    return next((one for one in found if isinstance(one, dict)), {})
+
+
+def adaptive(rank: str) -> bool:
+    """Whether a rank, as a table has it, is cut while training."""
+    try:
+        asked = parse(rank)
+    except ConfigError:  # of a dense network, or a damaged summary
+        return False
+    return isinstance(asked, Budget) and asked.adaptive
+
+
+def natural(rank: str) -> tuple[float, str]:
+    """A key that sorts 2x before 10x."""
+    digits = re.search(r"[0-9]+(\.[0-9]+)?", rank)
+    return (float(digits[0]) if digits else 0.0, rank)
+
+
+def _exported(exports: list[Any]) -> dict[str, Any]:
+    """What a row says of the newest export."""
+    newest = _values_of(exports[-1:])
+    times = _values_of([newest.get("ms")])
+    return {
+        "exported": newest.get("format", ""),
+        "exported_bytes": newest.get("bytes"),
+        "exported_ms": times.get("1"),
+        "exported_ms_64": times.get("64"),
+        "exported_on": newest.get("device", ""),
+    }
 
 
 def _is_number(value: Any) -> bool:

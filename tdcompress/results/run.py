@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ class Run:
 
     def write_summary(self, summary: Summary) -> None:
         self.write_text("summary.json", summary_text(summary))
+
+    def add_export(self, found: dict[str, Any]) -> None:
+        """Add to the summary of a run that has ended what became of it as a file, in place of one of that ``format``.
+
+        Raises RunError where the run goes on, or its summary cannot be read or written.
+        """
+        with self.locked():
+            summary = self.summary()
+            if summary is None or not summary.ended:
+                raise RunError(f"{self.directory} has not ended")
+            others = [one for one in summary.exports if isinstance(one, dict) and one.get("format") != found["format"]]
+            self.write_summary(replace(summary, exports=[*others, found]))
 
     def write_metrics(self, epochs: Sequence[Epoch]) -> None:
         """All of metrics.csv, one row an epoch: never appended to, so it can hold no torn and no double row."""

@@ -11,7 +11,10 @@ from ..device.files import write_text
 from .record import COUNTS, METRICS
 from .rows import COLUMNS, chosen, read_metrics, read_runs
 
-TEXT = ("dataset", "arch", "method", "variant", "rank", "setting", "status", "device", "torch", "tdcompress")
+TEXT = (
+    *("dataset", "arch", "method", "variant", "rank", "setting", "status", "device", "exported", "exported_on"),
+    *("torch", "tdcompress"),
+)
 
 
 def read_results(results_dir: Path | str, **filters: Any) -> tuple[pandas.DataFrame, pandas.DataFrame]:
@@ -25,7 +28,7 @@ def read_results(results_dir: Path | str, **filters: Any) -> tuple[pandas.DataFr
     folder = Path(results_dir)
     if (folder / "summary.csv").is_file() and (folder / "metrics.csv").is_file():
         kept = pandas.read_csv(folder / "summary.csv", dtype=dict.fromkeys(TEXT, str)).reindex(columns=COLUMNS)
-        kept = kept.fillna(dict.fromkeys(TEXT, ""))
+        kept = kept.astype(dict.fromkeys(TEXT, object)).fillna(dict.fromkeys(TEXT, ""))
         kept_epochs = pandas.read_csv(folder / "metrics.csv").reindex(columns=["directory", *METRICS])
         for table in (kept, kept_epochs):
             table["directory"] = [str(folder / directory) for directory in table["directory"]]

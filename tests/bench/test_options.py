@@ -18,8 +18,8 @@ def test_bf16_is_refused_where_it_is_emulated(bench, tmp_path, monkeypatch):
 
 
 BAD = {
-    "": "tdc bench needs a benchmark, known: layers, step, infer, loop",
-    "layer": "unknown benchmark 'layer', known: layers, step, infer, loop",
+    "": "tdc bench needs a benchmark, known: layers, step, infer, export, loop",
+    "layer": "unknown benchmark 'layer', known: layers, step, infer, export, loop",
     "layers rnak=3": "unknown key 'rnak' (did you mean rank?), known: method, repeats, threads,",
     "layers rank": "'rank' is not of the form key=value",
     "layers rank=": "rank has no value",

@@ -199,3 +199,26 @@ def test_nothing_finished_is_nothing_to_draw(tmp_path):
     make(tmp_path, status="diverged")
     with pytest.raises(ConfigError, match="no finished runs in"):
         plot_all(tmp_path)
+
+
+def test_files_are_compared_where_there_are_some(tmp_path):
+    make(tmp_path, "dense", accuracy=0.99, parameters=10_000)
+    for rank, size in (("10x", 5000), ("20x", 2500)):
+        for method in ("tt", "cp"):
+            run = make(tmp_path, method, rank=rank)
+            found = {"format": "onnx", "bytes": size, "ms": {"1": size / 1e4, "64": 5.0}, "device": "a CPU"}
+            if (method, rank) != ("cp", "20x"):
+                run.add_export({**found, "format": "torch", "bytes": 1})
+                run.add_export(found)
+    figures = drawn(tmp_path)
+    sizes, times = figures["accuracy_over_exported_bytes_onnx"], figures["accuracy_over_exported_ms_onnx_a-CPU"]
+    assert {name for name in figures if "exported" in name} == {
+        sizes.name.split("epochs_")[1],
+        times.name.split("epochs_")[1],
+    }
+    for drawing, small, large in ((sizes, 2500, 5000), (times, 0.25, 0.5)):
+        found = lines(drawing)
+        assert [found["tt"], found["cp"]] == [[(small, 90), (large, 90)], [(large, 90)]]
+        assert {y for _, y in found["dense"]} == {99}
+        assert "Not drawn: cp 20x (not exported)." in drawing.caption
+    assert "a CPU" in times.caption and "a CPU" not in sizes.caption

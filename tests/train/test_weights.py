@@ -230,6 +230,9 @@ def test_the_verb_and_what_follows_it(tdc, tmp_path: Path, dense: TrainConfig):
     assert len(errors) == 2 and all(0 < float(error) < 1 for error in errors)
     total = next(line for line in lines if line.startswith("relative error of all")).split()[-1]
     assert min(map(float, errors)) <= float(total) <= max(map(float, errors))
+    compared = {line.split("  ")[0]: line.split("=>")[1].split()[0] for line in lines if "=>" in line}
+    assert compared["bytes"] == f"{file.stat().st_size:,}"
+    assert {"parameters", "MACs per image", "ms, batch 1", "ms, batch 64"} < compared.keys()
 
     code, out, err = tdc(f"train init_from={file} epochs=1 batch_size=50 lr=0.01")
     assert (code, err) == (0, "")
@@ -240,6 +243,8 @@ def test_the_verb_and_what_follows_it(tdc, tmp_path: Path, dense: TrainConfig):
         assert sorted(ranks[name].values()) == sorted(cores["core"].shape)
     assert summary.config["method"]["kernel"] == "separate" and summary.config["arch"]["width"] == 0.125
     assert summary.initial_test_accuracy > 0.3 and summary.test_accuracy > 0.8
+    told = float(compared["test accuracy"].strip("%")) / 100
+    assert told == pytest.approx(summary.initial_test_accuracy, abs=0.01)  # of another precision, perhaps
 
     code, out, err = tdc(f"train init_from={file} epochs=1 batch_size=50 lr=0.01")
     assert code == 0 and "not run again" in out

@@ -8,7 +8,7 @@ from cases import CASES, IMAGE, IN, Case, assert_close, einsum_dense
 from torch import Tensor, nn
 
 from tdcompress import fold
-from tdcompress.compression.fold import PLANS, _chain
+from tdcompress.compression.export.fold import PLANS, _chain
 from tdcompress.layers.base import Factorised
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.search import paths
@@ -39,9 +39,12 @@ def test_every_format_and_layout(case: Case, plan: str):
     twin = case.twin()
     layer = case.layer(twin=twin)
     x = example(case)
-    folded = fold(layer, x.shape[1:], plan=plan, rates=RATES)
+    folded, kept = (fold(layer, x.shape[1:], plan=plan, rates=RATES, keep_cores=keep) for keep in (False, True))
     assert_plain(folded)
-    assert_close(folded(x), plain(layer, twin, x))
+    for network in (folded, kept):
+        assert_close(network(x), plain(layer, twin, x))
+    adding = 12  # ones, where no call can add the bias
+    assert sum(p.numel() for p in kept.parameters()) <= sum(p.numel() for p in layer.parameters()) + adding
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -50,7 +53,5 @@ def test_every_path(case: Case):
     layer = case.layer(2, twin=twin)
     x = example(case)
     for path in paths(layer.graph, layer.geometry(3, tuple(x.shape)), RATES, "measure"):
-        print(path)
-        f = _chain(layer, path, tuple(x.shape))
-        print(f)
-        assert_close(f(x), plain(layer, twin, x))
+        for keep in (False, True):
+            assert_close(_chain(layer, path, tuple(x.shape), keep)(x), plain(layer, twin, x))

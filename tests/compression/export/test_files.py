@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,12 +14,13 @@ import torch
 
 from tdcompress import cli
 from tdcompress.cli.export import load
-from tdcompress.compression import export
-from tdcompress.compression.export import WRITERS, Writer
+from tdcompress.compression.export.files import WRITERS, Writer, export
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
 from tdcompress.device.files import RunError
 from tdcompress.models import build as archs
 from tdcompress.results.identity import run_directory
+from tdcompress.results.record import read_summary
+from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.train.run import train
@@ -37,14 +40,19 @@ READER = """
 import sys
 sys.modules["tdcompress"] = None  # an import of it would fail
 import torch
-images = torch.load(sys.argv[2])
 if sys.argv[1].endswith(".onnx"):
     import onnxruntime
-    scores = torch.from_numpy(onnxruntime.InferenceSession(sys.argv[1]).run(None, {"images": images.numpy()})[0])
+    session = onnxruntime.InferenceSession(sys.argv[1])
+    read = lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 else:
-    scores = torch.export.load(sys.argv[1]).module()(images)
-torch.save(scores.detach(), sys.argv[3])
+    read = torch.export.load(sys.argv[1]).module()
+torch.save([read(images).detach() for images in torch.load(sys.argv[2])], sys.argv[3])
 """
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    monkeypatch.setattr("tdcompress.compression.comparison._ROUNDS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +95,63 @@ def test_a_reader_without_this_package_computes_the_same(trained, tmp_path, caps
     code, out, _ = tdc_export(f"run={directory} format={kind} output={file}", capsys)
     assert code == 0
     assert out.splitlines()[-1] == str(file)
-    assert all(name in out for name in ("as trained", "folded", "dense", file.name))
-    for batch in (1, 7):
-        images = torch.randn(batch, 1, 16, 16)
-        torch.save(images, tmp_path / "images.pt")
-        subprocess.run(
-            [sys.executable, "-c", READER, str(file), "images.pt", "scores.pt"], cwd=tmp_path, check=True, timeout=120
-        )
-        torch.testing.assert_close(
-            torch.load(tmp_path / "scores.pt"), scores_of(directory, images), rtol=1e-4, atol=1e-4
-        )
+    assert_told(out, directory, kind, file)
+    batches = [torch.randn(batch, 1, 16, 16) for batch in (1, 7)]
+    torch.save(batches, tmp_path / "images.pt")
+    subprocess.run(
+        [sys.executable, "-c", READER, str(file), "images.pt", "scores.pt"], cwd=tmp_path, check=True, timeout=120
+    )
+    for images, scores in zip(batches, torch.load(tmp_path / "scores.pt"), strict=True):
+        torch.testing.assert_close(scores, scores_of(directory, images), rtol=1e-4, atol=1e-4)
+
+
+def assert_told(out: str, directory: Path, kind: str, file: Path) -> None:
+    """Before and after in the output, after in the run's summary and in the table of runs."""
+    lines = dict(re.findall(r"^(\w.*?)  +(\S.*?) *$", out, re.MULTILINE))
+    size, summary = file.stat().st_size, read_summary(directory)
+    assert f"=> {size:,} " in " ".join(lines["bytes"].split())
+    if kind == "onnx":  # the other one is folded
+        assert f"=> {summary.parameters:,} " in " ".join(lines["parameters"].split())
+    assert f"{summary.test_accuracy:.2%} => {summary.test_accuracy:.2%} +0.00 points" in " ".join(
+        lines["test accuracy"].split()
+    )
+    assert {"ms, batch 1", "ms, batch 64"} <= lines.keys()
+    found = summary.exports[-1]
+    assert (found["format"], found["weights"], found["bytes"]) == (kind, WRITERS[kind].weights[0], size)
+    assert all(found[key][batch] > 0 for key in ("ms", "speedup") for batch in ("1", "64"))
+    results_dir, name = directory.parents[4], directory.parts[-2]
+    (row,) = (row for row in read_runs(results_dir).to_dict("records") if name in row["directory"])
+    times = [row["exported_ms"], row["exported_ms_64"]]
+    assert [row["exported"], row["exported_bytes"], *times] == [kind, size, *found["ms"].values()]
+
+
+def test_a_torch_program_keeps_cores_if_asked_to(trained, tmp_path, capsys):
+    directory, file = trained("tt"), tmp_path / "cores.pt2"
+    code, out, _ = tdc_export(f"run={directory} format=torch weights=cores output={file} test=false", capsys)
+    assert code == 0 and "test accuracy" not in out
+    entries = sum(tensor.numel() for tensor in torch.export.load(file).state_dict.values())
+    network, summary = load(directory), read_summary(directory)
+    folded = sum(p.numel() for p in network.holding("folded").parameters())
+    assert summary.parameters <= entries < 1.1 * summary.parameters < folded
+    assert [one["weights"] for one in summary.exports if one["format"] == "torch"] == ["cores"]
+
+
+def test_a_run_that_goes_on_has_no_export_in_its_summary(trained, tmp_path, capsys):
+    directory, file = tmp_path / "run", tmp_path / "twin.pt"
+    shutil.copytree(trained("tt"), directory)
+    going = replace(read_summary(directory), status="running", exports=[])
+    Run(directory).write_summary(going)
+    code, out, _ = tdc_export(f"run={directory} format=dense output={file} test=false", capsys)
+    assert code == 0 and file.exists()
+    assert f"not in the run's summary: {directory} has not ended" in out
+    assert read_summary(directory) == going
 
 
 @pytest.mark.parametrize("method", sorted(FORMATS))
 def test_the_dense_twin_of_every_format(trained, tmp_path, capsys, method):
     directory = trained(method)
     file = tmp_path / "twin.pt"
-    assert tdc_export(f"run={directory} format=dense output={file}", capsys)[0] == 0
+    assert tdc_export(f"run={directory} format=dense output={file} test=false", capsys)[0] == 0
     model = archs.build(CONFIG.arch, 1, 10, 16).eval()
     model.load_state_dict(torch.load(file, weights_only=True))
     images = torch.randn(3, 1, 16, 16)
@@ -113,9 +161,10 @@ def test_the_dense_twin_of_every_format(trained, tmp_path, capsys, method):
 
 def test_a_file_that_computes_something_else_is_not_written(trained, tmp_path):
     path = tmp_path / "wrong.pt"
-    wrong = Writer("wrong.pt", lambda trained: b"wrong", lambda content, trained: lambda x: trained.dense(x) + 2e-4)
+    wrong = Writer("wrong.pt", lambda network, image: b"wrong", lambda content, network: lambda x: network(x) + 2e-4)
+    network = load(trained("tt"))
     with pytest.raises(RunError, match=r"is not written: its outputs for 1 images differ .* by 2\.\de-04"):
-        export.export(load(trained("tt")), wrong, path)
+        export(network, wrong, network.dense, path)
     assert not path.exists()
 
 
@@ -123,8 +172,9 @@ REFUSED = {
     "format=onnx": "tdc export needs run=",
     "run={run}": "tdc export needs format=",
     "run={run} format=jpeg": "unknown format 'jpeg', known: onnx, torch, dense",
-    "run={run} format=torch plan=fast": "unknown plan 'fast', known: ",
-    "run={run} colour=red": "unknown key 'colour', known: run, format, output, plan",
+    "run={run} format=torch weights=thin": "unknown weights 'thin', known: cores, folded",
+    "run={run} format=dense weights=cores": "format=dense holds dense weights: leave weights=cores out",
+    "run={run} colour=red": "unknown key 'colour', known: run, format, output, weights, test",
     "run={run}/nowhere format=torch": "there is no run in",
     "run={empty} format=torch": "has no checkpoint",
 }
@@ -143,4 +193,4 @@ def test_an_extra_that_is_not_installed_is_named(trained, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = tdc_export(f"run={trained('tt')} format=onnx", capsys)
     assert code == 2
-    assert "format=onnx needs onnx: pip install -e '.[export]'" in err
+    assert "model.onnx needs onnx: pip install -e '.[export]'" in err

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..device.rates import device_rates
-from ..layers.base import Factorised, Planner, holding
-from ..layers.conv import TORCH, FactorisedConv
-from ..layers.dropout import Dropout
-from ..tensor.contraction import einsum
-from ..tensor.contraction.cost import Rates
-from ..tensor.contraction.path import Path
-from ..tensor.contraction.roles import KERNEL
-from ..tensor.contraction.walk import Meeting, walk
-from ..tensor.errors import ConfigError
-from .trace import trace
+from ...device.rates import device_rates
+from ...layers.base import Factorised, Planner, holding
+from ...layers.conv import TORCH, FactorisedConv
+from ...layers.dropout import Dropout
+from ...tensor.contraction.cost import Rates
+from ...tensor.contraction.path import Path
+from ...tensor.contraction.roles import KERNEL
+from ...tensor.contraction.search import merge_tree
+from ...tensor.contraction.walk import Meeting, walk
+from ...tensor.errors import ConfigError
+from ..trace import trace
+from .merged import Merged, merging
 
 PLANS = ("model", "chain", "dense")
 
@@ -39,6 +41,7 @@ def fold(
     plan: str = "model",
     batch_size: int = 1,
     rates: Rates | None = None,
+    keep_cores: bool = False,
 ) -> nn.Module:
     """A copy of ``model`` in which plain torch modules stand for the factorised layers and compute the same.
 
@@ -46,7 +49,8 @@ def fold(
     ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
     that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
     ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, and a layer that a
-    forward pass does not reach, become dense.
+    forward pass does not reach, become dense. With ``keep_cores`` a weight that is merged of several cores is computed
+    from these whenever it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
     Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
@@ -58,13 +62,13 @@ def fold(
     found: dict[nn.Module, nn.Module] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
-            found[layer] = layer.plain()
+            found[layer] = _whole(layer) if keep_cores else layer.plain()
             if name in inputs and plan != "dense" and not layer.reconstructs:
                 weight, shape = layer.tensors()[0], next(iter(inputs[name]))
                 rates = rates or device_rates(weight.device, weight.dtype)
                 path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
                 if len(path.terms) > 1:
-                    found[layer] = _chain(layer, path, shape)
+                    found[layer] = _chain(layer, path, shape, keep_cores)
         elif isinstance(layer, Dropout):
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
@@ -75,11 +79,17 @@ def fold(
     return model
 
 
-def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
+def _whole(layer: Factorised) -> nn.Module:
+    """``layer.plain()`` with the cores as its parameters."""
+    merged = Merged(layer.graph, merge_tree(layer.graph), layer.graph.modes, layer.weight_shape)
+    return merging(layer.plain(), merged, layer.tensors(), layer.bias, keep=True)
+
+
+def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bool = False) -> nn.Module:
     """The calls of ``path``, one after the other; ``shape``: an input for one image, with the batch dimension."""
-    chain = _Chain(layer)
+    chain = _Chain(layer, keep_cores)
     for meeting in walk(layer.graph, path, arrange=lambda order, need, *_: (*need.kept, *need.group, *need.summed)):
-        chain.apply(meeting, _merged(layer, meeting.members))
+        chain.apply(meeting)
     chain.finish()
     modules = chain.modules
     if isinstance(layer, FactorisedConv):
@@ -90,18 +100,11 @@ def _chain(layer: Factorised, path: Path, shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(*modules)
 
 
-def _merged(layer: Factorised, members: frozenset[int]) -> einsum.Term:
-    """The product of some cores, over their modes and the bonds that reach beyond them."""
-    graph = layer.graph
-    cores = [einsum.Term(graph.cores[k].indices, layer.tensors()[k].detach()) for k in sorted(members)]
-    (merged,) = einsum.contract(cores, graph.open_indices(members))
-    return merged
-
-
 class _Chain:
     """Modules, and the indices of what they put out: ``(b, order [, y] [, x])``, the order flat in one dimension."""
 
-    def __init__(self, layer: Factorised) -> None:
+    def __init__(self, layer: Factorised, keep_cores: bool) -> None:
+        self.graph, self.cores, self.keep_cores = layer.graph, layer.tensors(), keep_cores
         self.sizes, self.bias = layer.graph.sizes, layer.bias
         self.convolution, self.axes = layer.convolution(), len(layer.weight_shape) - 2
         self.order, self.outputs = layer.graph.inputs, layer.graph.outputs
@@ -110,25 +113,28 @@ class _Chain:
     def size(self, indices: Sequence[str]) -> int:
         return math.prod(self.sizes[index] for index in indices)
 
-    def apply(self, meeting: Meeting, weight: einsum.Term) -> None:
-        """Contract with the merged cores of a meeting, ``weight``."""
+    def apply(self, meeting: Meeting) -> None:
+        """Contract with the merged cores of a meeting."""
         need, new, axes = meeting.need, meeting.term.new, meeting.axes
         self.arrange(meeting.wanted[1:])  # the batch is no index of this chain's
         self.order = meeting.after[1:]
-        order = tuple(weight.indices.index(index) for index in (*need.group, *new, *need.summed, *axes))
-        shape = (self.size((*need.group, *new)), self.size(need.summed), *self._taps(axes))
-        bias = None
+        groups = self.size(need.group)
+        shape = (groups * self.size(new), self.size(need.summed), *self._taps(axes, groups))
+        merged = Merged(self.graph, meeting.term.tree, (*need.group, *new, *need.summed, *axes), shape)
+        cores, bias = [self.cores[position] for position in merged.members], None
         if new == self.order == self.outputs:
             bias, self.bias = self.bias, None
-        call = self._call(weight.value.permute(order).reshape(shape), self.size(need.group), axes, bias)
-        self.modules += _apart(self.size(need.kept[1:]), call)
+        hold = partial(merging, merged=merged, cores=cores, bias=bias, keep=self.keep_cores)
+        self.modules += _apart(self.size(need.kept[1:]), self._call(shape, groups, axes, hold))
 
     def finish(self) -> None:
         """Bring the outputs into their order, and add the bias where no call could."""
         self.arrange(self.outputs)
         if self.bias is not None:  # a kernel of ones for each channel: torch has no module that only adds
             channels = len(self.bias)
-            self.modules += self._call(self.bias.new_ones(channels, 1, *self._taps(())), channels, (), self.bias)
+            ones = self.bias.new_ones(channels, 1, *self._taps((), channels))
+            hold = partial(holding, weight=ones, bias=self.bias)
+            self.modules += self._call(tuple(ones.shape), channels, (), hold)
 
     def arrange(self, wanted: tuple[str, ...]) -> None:
         """Permute the indices of the activation: neighbouring runs of them change places, as channels are shuffled."""
@@ -145,20 +151,24 @@ class _Chain:
             self.modules += [nn.Unflatten(0, (-1, sizes[0])), nn.Flatten(1, 3)]
             self.order = (*before, *self.order[left:right], *moved, *self.order[right:])
 
-    def _taps(self, axes: tuple[str, ...]) -> tuple[int, ...]:
-        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL)[-self.axes :] if self.axes else ()
+    def _taps(self, axes: tuple[str, ...], groups: int) -> tuple[int, ...]:
+        """The last sizes of a call's weight; a product in groups is a convolution, too."""
+        if not self.axes:
+            return (1,) * (groups > 1)
+        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL)[-self.axes :]
 
-    def _call(self, weight: Tensor, groups: int, axes: tuple[str, ...], bias: Tensor | None) -> list[nn.Module]:
-        """A convolution or a product whose ``weight`` is ``(new, summed / groups [, taps])``."""
-        new, summed = weight.shape[0], weight.shape[1] * groups
+    def _call(
+        self, shape: tuple[int, ...], groups: int, axes: tuple[str, ...], hold: Callable[[nn.Module], nn.Module]
+    ) -> list[nn.Module]:
+        """A convolution or a product whose weight, of ``shape`` ``(new, summed / groups [, taps])``, ``hold`` gives."""
+        new, summed, taps = shape[0], shape[1] * groups, shape[2:]
         if self.convolution:
             settings = (values[-self.axes :] for values in self.convolution.along(axes))
-            call = TORCH[self.axes](summed, new, weight.shape[2:], *settings, groups=groups, device="meta")
-            return [holding(call, weight, bias)]
+            return [hold(TORCH[self.axes](summed, new, taps, *settings, groups=groups, device="meta"))]
         if groups == 1:
-            return [holding(nn.Linear(summed, new, device="meta"), weight, bias)]
-        product = nn.Conv1d(summed, new, 1, groups=groups, device="meta")
-        return [nn.Unflatten(1, (summed, 1)), holding(product, weight[..., None], bias), nn.Flatten(1, 2)]
+            return [hold(nn.Linear(summed, new, device="meta"))]
+        product = hold(nn.Conv1d(summed, new, 1, groups=groups, device="meta"))
+        return [nn.Unflatten(1, (summed, 1)), product, nn.Flatten(1, 2)]
 
 
 def _apart(lead: int, call: list[nn.Module]) -> list[nn.Module]:

@@ -1,0 +1,74 @@
+"""The weight of a plain torch module as a product of cores, in as few operations as there can be."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from itertools import chain
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ...layers.base import holding
+from ...tensor.contraction.path import Tree
+from ...tensor.contraction.walk import positions
+from ...tensor.graph import Graph
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Merged(nn.Module):
+    """From the cores of ``tree`` to their product, indexed as ``order`` says, in ``shape``: an einsum for each merge.
+
+    A parametrisation of torch's (``torch.nn.utils.parametrize``), whose parameters are the cores as the graph has them.
+    """
+
+    def __init__(self, graph: Graph, tree: Tree, order: Sequence[str], shape: Sequence[int]) -> None:
+        super().__init__()
+        self.members, self.shape = sorted(positions(tree)), tuple(shape)
+        self.shapes = [graph.shape(graph.cores[position]) for position in self.members]
+        self._operands = [graph.cores[position].indices for position in self.members]
+        self.equations: list[tuple[tuple[int, ...], str]] = []
+        self._merge(graph, tree, order)
+
+    def forward(self, *cores: Tensor) -> Tensor:
+        tensors = list(cores)
+        for places, equation in self.equations:
+            tensors.append(torch.einsum(equation, *(tensors[place] for place in places)))
+        return tensors[-1].reshape(self.shape)
+
+    def right_inverse(self, entries: Tensor) -> list[Tensor]:
+        """The cores of which ``entries`` are those of one after the other."""
+        parts = entries.split([math.prod(shape) for shape in self.shapes])
+        return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def _merge(self, graph: Graph, tree: Tree, order: Sequence[str] | None = None) -> int:
+        """Note down the merges of a tree; returns the place of its result, which has the indices ``order``."""
+        if isinstance(tree, int):
+            places: tuple[int, ...] = (self.members.index(tree),)
+        else:
+            places = (self._merge(graph, tree[0]), self._merge(graph, tree[1]))
+        if len(places) == 1 and order is None:
+            return places[0]
+        self._operands.append(tuple(order or graph.open_indices(positions(tree))))
+        self.equations.append((places, _equation([self._operands[place] for place in places], self._operands[-1])))
+        return len(self._operands) - 1
+
+
+def _equation(operands: Sequence[Sequence[str]], result: Sequence[str]) -> str:
+    """The contraction as einsum takes it, a letter for each index."""
+    letters = dict(zip(dict.fromkeys(chain.from_iterable(operands)), string.ascii_letters, strict=False))
+    *left, right = ("".join(letters[index] for index in indices) for indices in (*operands, result))
+    return f"{','.join(left)}->{right}"
+
+
+def merging(module: M, merged: Merged, cores: Sequence[Tensor], bias: Tensor | None, keep: bool) -> M:
+    """``module``, in place, whose weight is merged of these cores: now, or to ``keep`` them, whenever it is read."""
+    if not keep or len(merged.members) == 1:
+        return holding(module, merged(*cores), bias)
+    module = holding(module, torch.cat([core.flatten() for core in cores]), bias)
+    parametrize.register_parametrization(module, "weight", merged, unsafe=True)  # the product has another shape
+    return module
