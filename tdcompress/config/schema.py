@@ -17,8 +17,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 INTERVALS = ("epoch", "step")
 DECAYS = ("factors", "scaled", "frobenius")
 HEADS = ("fc", "trl")
-SWITCH_RANKS = ("scale", "spectrum")
-MOMENTA = ("drop", "project")
+CUTS = ("gradual", "at_once")
 AUTO = "auto"
 
 
@@ -94,17 +93,6 @@ class OptimConfig:
 
 
 @dataclass
-class SwitchConfig:
-    """What happens as a network that began at full rank becomes one of cores, see ``TrainConfig.full_rank_epochs``."""
-
-    ranks: str = "scale"  # one scale for all layers, or shares of the "spectrum" of all of them
-    floor: float = 0.5  # with the spectrum a layer keeps at least this part of what the one scale gives it
-    momentum: str = "drop"  # of the dense weights; or "project" it onto the cores
-    warmup: float = 0.0  # epochs over which the learning rate rises again from 0
-    decay: Optional[str] = None  # of the cores in place of method.decay
-
-
-@dataclass
 class LauncherConfig:
     """How a sweep's runs are carried out. ``name`` is a key of ``train.launch.launchers.LAUNCHERS``."""
 
@@ -128,13 +116,13 @@ class TrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
-    switch: SwitchConfig = field(default_factory=SwitchConfig)
     rank: Any = 8  # bond dimension, one for each bond, "reference", a budget of the network: "10x", "params:120000",
     # "macs:0.2", or one that the ranks are cut down to while training: "adaptive:10x"
     init_from: Optional[str] = None  # weights to start from: a run's directory or a file; dense ones are decomposed
     # epochs in which the network is dense, before its weights are decomposed: a number, or "auto": with a budget until
     # its ranks have settled, else 0
     full_rank_epochs: Any = AUTO
+    cut: str = "gradual"  # from full rank to a budget of parameters: over half of the epochs that remain; or "at_once"
     lr: float = 0.05
     epochs: int = 10
     batch_size: int = 100
@@ -203,7 +191,7 @@ def validate(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"rank={asked} cuts after the first half of the epochs: epochs must be at least 2")
         if config.method.decay == "scaled":
             raise ConfigError(f"rank={asked} changes the sizes that method.decay=scaled goes by; use another decay")
-    _check_switch(config)
+    _check_start(config)
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")
     for key, name, known in (
@@ -214,35 +202,23 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("method.kernel", config.method.kernel, KERNELS),
         ("method.decay", config.method.decay, DECAYS),
         ("optim.interval", config.optim.interval, INTERVALS),
+        ("cut", config.cut, CUTS),
     ):
         if name is not None and name not in known:
             raise ConfigError(f"unknown {key} '{name}', known: {', '.join(known)}")
     return config
 
 
-def _check_switch(config: TrainConfig) -> None:
-    epochs, switch, adaptive = config.full_rank_epochs, config.switch, getattr(config.rank, "adaptive", False)
-    if epochs != AUTO:
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-            raise ConfigError(f"full_rank_epochs={epochs} must be a whole number of epochs, 0 for none, or auto")
-        if epochs >= config.epochs:
-            raise ConfigError(f"full_rank_epochs={epochs} must be less than epochs={config.epochs}")
-        if epochs and adaptive and epochs > config.epochs - 2:
-            raise ConfigError(
-                f"rank={config.rank} cuts after the first half of the epochs that remain: full_rank_epochs={epochs} "
-                f"must leave at least 2 of {config.epochs}"
-            )
-    for key, value in (("floor", switch.floor), ("warmup", switch.warmup)):
-        if not (value >= 0 and math.isfinite(value)):
-            raise ConfigError(f"switch.{key}={value:g} must be at least 0")
-    for key, name, known in (
-        ("ranks", switch.ranks, SWITCH_RANKS),
-        ("momentum", switch.momentum, MOMENTA),
-        ("decay", switch.decay, DECAYS),
-    ):
-        if name is not None and name not in known:
-            raise ConfigError(f"unknown switch.{key} '{name}', known: {', '.join(known)}")
-    if switch.ranks == "spectrum" and not (isinstance(config.rank, Budget) and config.rank.kind != "macs"):
-        raise ConfigError(f"switch.ranks=spectrum distributes a budget of parameters, and rank={config.rank} is none")
-    if adaptive and switch.decay == "scaled":
-        raise ConfigError(f"rank={config.rank} changes the sizes that switch.decay=scaled goes by; use another decay")
+def _check_start(config: TrainConfig) -> None:
+    epochs, adaptive = config.full_rank_epochs, getattr(config.rank, "adaptive", False)
+    if epochs == AUTO:
+        return
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise ConfigError(f"full_rank_epochs={epochs} must be a whole number of epochs, 0 for none, or auto")
+    if epochs >= config.epochs:
+        raise ConfigError(f"full_rank_epochs={epochs} must be less than epochs={config.epochs}")
+    if epochs and adaptive and epochs > config.epochs - 2:
+        raise ConfigError(
+            f"rank={config.rank} cuts after the first half of the epochs that remain: full_rank_epochs={epochs} "
+            f"must leave at least 2 of {config.epochs}"
+        )

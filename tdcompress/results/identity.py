@@ -74,7 +74,7 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
         whole["method"]["rank_multiple"] = _defaults()["method"]["rank_multiple"]
     whole["full_rank_epochs"] = _full_rank_epochs(whole)
     if whole["full_rank_epochs"] == 0:
-        whole["switch"] = _defaults()["switch"]
+        whole["cut"] = _defaults()["cut"]
     if _all_dense(whole["method"]):
         whole["rank"], whole["method"] = None, dict(_dense_method())
     return whole

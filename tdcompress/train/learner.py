@@ -60,13 +60,11 @@ class Learner:
         self.parallel = self.world.parallel(model)
         self.forward = self._passes()
         self.decay = weight_decay(config)
-        self.kind_of_decay = config.method.decay
         if start is not None:
-            self.kind_of_decay = config.switch.decay or self.kind_of_decay
             self._begin_cutting()
         self.optimizer = build_optimizer(config, self._groups(), device)
         if start is not None:
-            refuse(self.optimizer, config.switch.momentum)
+            refuse(self.optimizer)
         self.scheduler = build_scheduler(config, self.optimizer, batches)
         self.step_scheduler = self.scheduler if config.optim.interval == "step" else None
         self.rows: list[Epoch] = []
@@ -120,7 +118,7 @@ class Learner:
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
         clip, parameters = config.optim.clip, list(model.parameters())
-        frobenius = self.kind_of_decay == "frobenius" and self.decay > 0 and bool(factorised(model))
+        frobenius = self.config.method.decay == "frobenius" and self.decay > 0 and bool(factorised(model))
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
@@ -139,7 +137,7 @@ class Learner:
                 nn.utils.clip_grad_norm_(parameters, clip)
             if frobenius:  # beyond the clipping, as the optimizer's own decay is
                 frobenius_penalty(model, self.decay).backward()
-            self._step()
+            optimizer.step()
             if scheduler is not None:
                 scheduler.step()
             loss_sum.add_(loss.detach())
@@ -223,7 +221,7 @@ class Learner:
         self.forward = self.parallel = self.model
         gc.collect()  # what wraps the dense network stands in circles, and holds its memory and hooks on its parameters
         self.model, self.best = factorise(self.model), None
-        hand_over(self.optimizer, weights, self.model, self.config.switch.momentum)
+        hand_over(self.optimizer, weights, self.model)
         end = self.start.end(self.epoch, time.perf_counter() - began)
         for group, new in zip(self.optimizer.param_groups, self._groups(), strict=True):
             group |= new  # in the order in which one that goes on from a checkpoint has them
@@ -238,21 +236,9 @@ class Learner:
             self.shrinkage = replace(self.shrinkage, begun=end.epoch)
 
     def _groups(self) -> list[dict[str, Any]]:
-        return parameter_groups(self.model, self.kind_of_decay, self.decay, self.start.names if self.start else None)
-
-    def _step(self) -> None:
-        """The optimizer's, at a smaller learning rate in the first epochs after a switch if that is asked for."""
-        switch, factor = self.start.switch if self.start is not None else None, 1.0
-        if switch is not None and self.config.switch.warmup:
-            done = (self.epoch - switch.epoch) * self.batches + self.batch + 1
-            factor = min(1.0, done / (self.config.switch.warmup * self.batches))
-        groups = self.optimizer.param_groups
-        rates = [group["lr"] for group in groups]
-        for group, rate in zip(groups, rates, strict=True) if factor < 1 else ():
-            group["lr"] = rate * factor
-        self.optimizer.step()
-        for group, rate in zip(groups, rates, strict=True) if factor < 1 else ():
-            group["lr"] = rate
+        return parameter_groups(
+            self.model, self.config.method.decay, self.decay, self.start.names if self.start else None
+        )
 
     def _renew(self) -> None:
         """Forget what was recorded or compiled for other sizes."""

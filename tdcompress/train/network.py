@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compression.counts import distinct
-from ..compression.ranks.adaptive import shrink
 from ..compression.swap import compress, sketch
-from ..config.schema import TrainConfig, layer_ranks
+from ..config.schema import AUTO, TrainConfig
 from ..data.sources import shape
 from ..device.files import RunError
 from ..device.memory import is_out_of_memory
@@ -26,7 +24,7 @@ from ..layers.kinds import factorised
 from ..models.build import build
 from ..results.identity import resolved
 from ..tensor.contraction.cost import Rates
-from ..tensor.rank import Rank
+from ..tensor.rank import Budget, Rank
 from .weights import Weights, read_weights
 
 Image = tuple[int, int, int]  # channels, height, width
@@ -68,12 +66,26 @@ def network(
     return model
 
 
+def cutting(config: TrainConfig) -> Rank:
+    """``config.rank`` as a run goes about it: a budget of parameters after full rank is reached by cuts while training.
+
+    Unless it is to be reached at once, or fewer than two epochs remain for it.
+    """
+    rank, start = config.rank, resolved(config).full_rank_epochs
+    dense = max(1, round(config.epochs / 3)) if start == AUTO else start
+    gradual = config.cut == "gradual" and config.method.decay != "scaled" and config.epochs - dense > 1
+    if isinstance(rank, Budget) and rank.kind != "macs" and start != 0 and gradual:
+        return replace(rank, adaptive=True)
+    assert isinstance(rank, Rank)
+    return rank
+
+
 def sketched(
     config: TrainConfig, model: nn.Module, image: Image, rank: Rank | None = None, rates: Rates | None = None
 ) -> nn.Module:
     """A copy of the dense ``model`` as the switch would leave it, but for the cores' values; ``rank``: another one."""
     keep, batch_size = config.arch.keep, config.batch_size
-    asked = config.rank if rank is None else rank
+    asked = cutting(config) if rank is None else rank
     return sketch(model, config.method, asked, image, keep=keep, batch_size=batch_size, rates=rates)
 
 
@@ -82,27 +94,13 @@ def switched(config: TrainConfig, image: Image, rates: Rates, world: World, mode
     method, keep, batch_size = replace(config.method, init="rough"), config.arch.keep, config.batch_size
     fitting = partial(compress, model, method, input_shape=image, keep=keep, batch_size=batch_size, rates=rates)
     if world.first:
-        model = (
-            _by_spectrum(config, image, model, fitting) if config.switch.ranks == "spectrum" else fitting(config.rank)
-        )
+        model = fitting(cutting(config))
     held = {
         name: dict(zip([core.name for core in layer.graph.cores], map(_copy, layer.tensors()), strict=True))
         for name, layer in factorised(model).items()
     }
     held = world.told(held)
     return model if world.first else fitting(config.rank, cores=held)
-
-
-def _by_spectrum(
-    config: TrainConfig, image: Image, model: nn.Module, fitting: Callable[[Rank], nn.Module]
-) -> nn.Module:
-    """The ranks cut down at once from those that adaptive ones start with, see ``SwitchConfig.ranks``."""
-    rank, dense = config.rank, distinct(model.parameters())
-    scale = factorised(sketched(config, model, image, replace(rank, adaptive=False)))
-    least = {name: int(config.switch.floor * layer.graph.parameters) for name, layer in scale.items()}
-    model = fitting(replace(rank, adaptive=True))
-    shrink(model, int(rank.parameters(dense)), tuple(layer_ranks(config.method)), config.method.rank_multiple, least)
-    return model
 
 
 def _copy(core: Tensor) -> Tensor:

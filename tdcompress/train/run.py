@@ -29,7 +29,7 @@ from . import checkpoint
 from .interrupt import StopSignals
 from .learner import Learner
 from .loop import Log, Loop, outcome
-from .network import fitting, initial, rates_of, restored, switched
+from .network import cutting, fitting, initial, rates_of, restored, switched
 from .start import Start
 
 _APART = 1_000_003  # between the random numbers of one process and the next
@@ -100,7 +100,10 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
     forget_peak(device)
     shrinkage = _shrinkage(config, count(model, image)["dense_parameters"])
     if shrinkage is not None and world.size > 1:
-        raise ConfigError(f"rank={config.rank} changes the ranks while training, which one process alone can do")
+        raise ConfigError(
+            f"rank={config.rank} changes the ranks while training, which one process alone can do; a budget that is no "
+            "adaptive one can be reached with cut=at_once"
+        )
     learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage, start)
     if not world.first:
         torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
@@ -132,10 +135,11 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
 
 
 def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
-    if not isinstance(config.rank, Budget) or not config.rank.adaptive:
+    rank = cutting(config)
+    if not isinstance(rank, Budget) or not rank.adaptive:
         return None
-    own, target = tuple(layer_ranks(config.method)), int(config.rank.parameters(dense))
-    return Shrinkage(target, config.epochs, own, config.method.rank_multiple)
+    own = tuple(layer_ranks(config.method))
+    return Shrinkage(int(rank.parameters(dense)), config.epochs, own, config.method.rank_multiple)
 
 
 def _first_summary(config: TrainConfig, device: torch.device, world: World) -> Summary:

@@ -15,8 +15,8 @@ from ..layers.kinds import factorised
 from ..results.identity import resolved
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
-from ..tensor.rank import Size
-from .network import Image, sketched
+from ..tensor.rank import Budget, Size
+from .network import Image, cutting, sketched
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,12 @@ class Start:
                 f"rank={config.rank}, so there is nothing to switch to; choose another method or a smaller rank"
             )
         ranks = StableRanks.of(model, config.epochs, names) if asked == AUTO else None
-        last = asked if ranks is None else min(ranks.latest, config.epochs - 1 - config.rank.adaptive)
+        rank = cutting(config)
+        cuts = isinstance(rank, Budget) and rank.adaptive
+        last = asked if ranks is None else min(ranks.latest, config.epochs - 1 - cuts)
         counts = count(then, image)
         size = "" if needs_weights else f" with {counts['parameters']:,} parameters, {counts['macs']:,} MACs"
+        size += ", which are cut down while training" * cuts
         log(f"at full rank for {'' if ranks is None else 'at most '}{last} of {config.epochs} epochs, then cores{size}")
         return Start(names, last, ranks)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
@@ -56,17 +56,15 @@ def shrink(
     parameters: int,
     fixed: Sequence[str] = (),
     multiple: int = 1,
-    least: Mapping[str, int] | None = None,
 ) -> list[nn.Parameter]:
     """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
 
-    ``least``: how many entries the cores of a layer keep at any rate, by its name. Gives the cores that changed. What
-    the last cut took too much is given back; where the tolerance of a budget is not met otherwise, up to that much
-    above ``parameters``. Ranks become multiples of their grain (see ``tensor.caps.grain``), but for what is given back
-    at last where they leave the total too far from its target.
+    Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
+    met otherwise, up to that much above ``parameters``. Ranks become multiples of their grain (see
+    ``tensor.caps.grain``), but for what is given back at last where they leave the total too far from its target.
     """
     layers = [
-        _Layer(module, multiple, (least or {}).get(name, 0))
+        _Layer(module, multiple)
         for name, module in factorised(model).items()
         if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
@@ -100,7 +98,6 @@ class _Layer:
 
     module: Factorised
     multiple: int
-    least: int
     ranks: dict[str, int] = field(init=False)
     energies: dict[str, list[float]] = field(init=False)
 
@@ -119,8 +116,6 @@ class _Layer:
                 lower = rank - 1 - (rank - 1) % grain(rank - 1, self.multiple)
                 graph = capped(self.module.graph, {**self.ranks, bond: lower})
                 saved = here - graph.parameters
-                if here - saved < self.least:
-                    continue
                 steps.append((sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved))
         return min(steps, default=None, key=lambda step: step[0])
 
