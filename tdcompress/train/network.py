@@ -85,7 +85,7 @@ def sketched(
 ) -> nn.Module:
     """A copy of the dense ``model`` as the switch would leave it, but for the cores' values; ``rank``: another one."""
     keep, batch_size = config.arch.keep, config.batch_size
-    asked = cutting(config) if rank is None else rank
+    asked = config.rank if rank is None else rank
     return sketch(model, config.method, asked, image, keep=keep, batch_size=batch_size, rates=rates)
 
 

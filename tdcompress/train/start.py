@@ -65,10 +65,12 @@ class Start:
         ranks = StableRanks.of(model, config.epochs, names) if asked == AUTO else None
         rank = cutting(config)
         cuts = isinstance(rank, Budget) and rank.adaptive
+        if cuts and rank != config.rank:
+            sketched(config, model, image, rank, rates)  # so that what cannot be begun with is told before hours
         last = asked if ranks is None else min(ranks.latest, config.epochs - 1 - cuts)
         counts = count(then, image)
         size = "" if needs_weights else f" with {counts['parameters']:,} parameters, {counts['macs']:,} MACs"
-        size += ", which are cut down while training" * cuts
+        size += ", reached by cuts while training" * cuts
         log(f"at full rank for {'' if ranks is None else 'at most '}{last} of {config.epochs} epochs, then cores{size}")
         return Start(names, last, ranks)
 

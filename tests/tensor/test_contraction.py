@@ -17,7 +17,7 @@ from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.path import Geometry, Path
 from tdcompress.tensor.contraction.search import paths
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.tensor.fitting.initial import INITS, orthogonal, spectral
+from tdcompress.tensor.fitting.initial import INITS, OF_TRAINED, orthogonal, spectral
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.layout import arrange, balanced_factors
 from tdcompress.tensor.norm import squared_norm
@@ -238,7 +238,7 @@ def test_the_norm_of_a_large_kernel_forms_no_dense_weight(case: Case):
     assert seen.entries < max(graph.dense_parameters, 2 * max(core.numel() for core in cores))
 
 
-@pytest.mark.parametrize("init", sorted(set(INITS) - {"fit"}))  # which loses what truncation takes
+@pytest.mark.parametrize("init", sorted(set(INITS) - set(OF_TRAINED)))  # which loses what truncation takes
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_the_variance_law(format: str, init: str):
     graph = Case(format, "split", "merged", "conv").graph()
