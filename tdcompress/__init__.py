@@ -15,14 +15,19 @@ _WHERE = {
     "fold": "compression.export.fold",
     "hold": "layers.kinds",
     "register": "tensor.formats",
+    "switch": "compression.switch",
+    "StableRanks": "compression.stable_ranks",
 }
-__all__ = ["__version__", "compress", "conv2d", "count", "decompose", "fold", "hold", "linear", "register"]
+__all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompose", "fold", "hold", "linear"]
+__all__ += ["register", "switch"]
 
 if TYPE_CHECKING:
     from .compression.counts import count
     from .compression.export.fold import fold
     from .compression.single import conv2d, decompose, linear
+    from .compression.stable_ranks import StableRanks
     from .compression.swap import compress
+    from .compression.switch import switch
     from .layers.kinds import hold
     from .tensor.formats import register
 

@@ -1,0 +1,97 @@
+"""From full rank to cores in a training loop of one's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import FACTORISED
+from torch import nn
+
+import tdcompress
+from tdcompress.layers.base import Factorised
+from tdcompress.tensor.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(48, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+
+
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: torch.Tensor, labels: torch.Tensor) -> float:
+    for _ in range(3):
+        loss = F.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("method", FACTORISED)
+def test_the_optimizer_has_the_cores_in_place_of_the_weights(method: str, kind: type[torch.optim.Optimizer]):
+    model, inputs, labels = network(), torch.randn(20, 48), torch.randint(4, (20,))
+    weights = [model[0].weight, model[2].weight]
+    others = [p for p in model.parameters() if not any(p is weight for weight in weights)]
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    optimizer = kind([{"params": others}, {"params": weights, "lr": 0.003, "weight_decay": 0.1}], lr=0.01, **options)
+    steps(model, optimizer, inputs, labels)
+    trained = model[2].weight.detach().clone()
+
+    assert tdcompress.switch(model, optimizer, method, "1.6x", (48,), keep=["4"]) is model
+    assert isinstance(model[0], Factorised) and isinstance(model[2], Factorised)
+    error = float((model[2].to_dense() - trained).norm() / trained.norm())
+    assert error < 0.75  # a fit of what was trained; of anything else it would be above 1
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in model.parameters()}
+    cores = {id(p) for layer in (model[0], model[2]) for p in layer.tensors()}
+    assert {id(p) for p in optimizer.param_groups[1]["params"]} == cores
+    assert optimizer.param_groups[1]["lr"] == 0.003 and not any(weight in optimizer.state for weight in weights)
+    before = [p.detach().clone() for p in model[2].tensors()]
+    first = F.cross_entropy(model(inputs), labels).item()
+    assert steps(model, optimizer, inputs, labels) < first
+    assert all(not torch.equal(old, new) for old, new in zip(before, model[2].tensors(), strict=True))
+
+
+def test_an_optimizer_that_keeps_one_vector_is_refused():
+    model = network()
+    with pytest.raises(ConfigError, match="LBFGS keeps its parameters in one vector"):
+        tdcompress.switch(model, torch.optim.LBFGS(model.parameters()), "tt", "2x", (48,))
+    assert isinstance(model[0], nn.Linear)
+
+
+def test_the_rule_goes_by_what_the_weights_do():
+    """Stable ranks counted by hand: of diag(2, 1, 1, 1) it is 7 / 4, scaled by 4 / 4 at the start."""
+    model = nn.Sequential(nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(4))
+    ranks = tdcompress.StableRanks.of(model, epochs=30, names=["0"])
+    with torch.no_grad():
+        model[0].weight[0, 0] = 2
+    ranks.measure(model)
+    assert ranks.sums == pytest.approx([4, 7 / 4])
+    assert not ranks.ready
+    for _ in range(2):
+        ranks.measure(model)
+    assert ranks.ready and ranks.latest == 10
+
+
+def test_the_rule_chooses_other_epochs_for_other_data():
+    """A target of rank one is learned, and the weights settle, sooner than one in which all directions matter."""
+    chosen = []
+    for scales in ([1.0, 0, 0, 0, 0, 0, 0, 0], [1, 0.5, 0.35, 0.25, 0.2, 0.15, 0.12, 0.1]):
+        torch.manual_seed(0)
+        model, inputs = nn.Sequential(nn.Linear(8, 8, bias=False)), torch.randn(64, 8)
+        target = inputs @ torch.diag(torch.tensor(scales)) * 4
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        ranks = tdcompress.StableRanks.of(model, epochs=200, names=["0"])
+        while not ranks.ready and len(ranks.sums) < 200:
+            for _ in range(2):
+                optimizer.zero_grad()
+                F.mse_loss(model(inputs), target).backward()
+                optimizer.step()
+            ranks.measure(model)
+        chosen.append(len(ranks.sums) - 1)
+    assert 3 < min(chosen) < max(chosen) < 199 and max(chosen) > min(chosen) + 3

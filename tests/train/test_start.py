@@ -1,0 +1,105 @@
+"""Runs that begin at full rank: the dense epochs are those of a dense run, then there are cores in their place."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from cases import FACTORISED
+from training import config_in, metrics, run_of
+
+from tdcompress.config.schema import MethodConfig
+from tdcompress.results.identity import identity, plain, resolved, typed
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.train.run import train
+
+pytestmark = pytest.mark.usefixtures("one_thread", "small_images")
+
+
+def trained(config):
+    lines: list[str] = []
+    summary = train(config, run_of(config), lines.append)
+    return summary, metrics(run_of(config)), lines
+
+
+@pytest.fixture(scope="module")
+def dense_rows(tmp_path_factory):
+    config = config_in(tmp_path_factory.mktemp("dense"), method=MethodConfig("dense"), epochs=4)
+    return trained(config)[1]
+
+
+@pytest.mark.parametrize("method", FACTORISED)
+def test_switched_at_once(tmp_path, method, dense_rows):
+    config = config_in(tmp_path, method=MethodConfig(method), rank="5x", epochs=4, full_rank_epochs=2, cut="at_once")
+    summary, rows, lines = trained(config)
+    learned = ["train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "parameters"]
+    assert rows[learned][:2].equals(dense_rows[learned][:2])  # bit for bit
+    assert (rows.lr == dense_rows.lr).all()  # one schedule
+    assert (
+        abs(summary.dense_parameters / rows.parameters[2] / 5 - 1) <= 0.02 and rows.parameters[2] == rows.parameters[3]
+    )
+    assert summary.switch["epoch"] == 2 and summary.switch["seconds"] > 0 and summary.switch["unbounded"] is None
+    assert sum("switched to cores after epoch 2" in line for line in lines) == 1
+    assert {layer["format"] for layer in summary.layers} == {method, "dense"}
+
+
+def test_cut_over_half_of_the_epochs_that_remain(tmp_path):
+    config = config_in(tmp_path, rank="5x", epochs=6, full_rank_epochs=2)
+    summary, rows, _ = trained(config)
+    dense = summary.dense_parameters
+    begun = math.sqrt(5)  # halfway on a log scale
+    for epoch, ratio in ((1, 1), (2, 1), (3, begun), (4, math.sqrt(5 * begun)), (5, 5), (6, 5)):
+        assert abs(dense / rows.parameters[epoch - 1] / ratio - 1) <= 0.04, epoch
+    assert abs(dense / summary.parameters / 5 - 1) <= 0.02 and summary.rank == "5x"
+
+
+@pytest.mark.parametrize("rank", ["macs:0.5", "vbmf", 4])
+def test_other_ranks_after_full_rank(tmp_path, rank):
+    summary, rows, _ = trained(config_in(tmp_path, rank=rank, epochs=2, full_rank_epochs=1))
+    assert rows.parameters[0] == summary.dense_parameters > rows.parameters[1] == summary.parameters
+
+
+# What is asked, and for how many epochs the network is dense.
+ASKED = [
+    ({"rank": 4}, 0),
+    ({"rank": "4-4"}, 0),
+    ({"rank": "reference"}, 0),
+    ({"rank": "10x", "epochs": 1}, 0),
+    ({"rank": "10x", "init_from": "somewhere"}, 0),
+    ({"rank": "10x", "method": MethodConfig("dense")}, 0),
+    ({"rank": "10x"}, "auto"),
+    ({"rank": "params:9000"}, "auto"),
+    ({"rank": "macs:0.2"}, "auto"),
+    ({"rank": "adaptive:10x", "epochs": 3}, "auto"),
+    ({"rank": "10x", "full_rank_epochs": 0}, 0),
+    ({"rank": 4, "full_rank_epochs": 1}, 1),
+]
+
+
+@pytest.mark.parametrize(("changes", "epochs"), ASKED)
+def test_which_runs_begin_at_full_rank(tmp_path, changes, epochs):
+    assert resolved(config_in(tmp_path, **changes)).full_rank_epochs == epochs
+
+
+def test_a_configuration_saved_before_there_was_one_begins_with_its_cores(tmp_path):
+    saved = json.loads(json.dumps(plain(config_in(tmp_path, rank="10x"))))
+    del saved["full_rank_epochs"], saved["cut"], saved["method"]["rank_multiple"]
+    assert typed(saved).full_rank_epochs == 0 and typed(saved).method.rank_multiple == 1
+    assert identity(saved) != identity(plain(config_in(tmp_path, rank="10x")))
+    assert identity(saved | {"rank": 4}) == identity(plain(config_in(tmp_path, rank=4)))
+
+
+def test_what_cannot_be_switched_is_told_before_training(tmp_path):
+    for changes, said in (
+        ({"rank": 500, "full_rank_epochs": 1}, "no layer is smaller with method=tt at rank=500"),
+        ({"rank": "5000x"}, "rank=5000x cannot be met within 2 %"),
+        ({"rank": "5x", "full_rank_epochs": 2}, "full_rank_epochs=2 must be less than epochs=2"),
+        ({"rank": "5x", "full_rank_epochs": -1}, "full_rank_epochs=-1 must be a whole number"),
+        ({"rank": "5x", "cut": "never"}, "unknown cut 'never', known: gradual, at_once"),
+    ):
+        config = replace(config_in(tmp_path), **changes)
+        with pytest.raises(ConfigError, match=said):
+            train(config, run_of(config))
+    assert not list(tmp_path.rglob("metrics.csv"))
