@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.kinds import kind_by_class, kind_of
+from ..tensor.errors import ConfigError
 from .swap import left_dense
 
 THRESHOLD = 0.02
@@ -62,7 +63,7 @@ class StableRanks:
         return asdict(self)
 
     def measure(self, model: nn.Module) -> None:
-        """Take the ranks of ``model`` at the end of an epoch, the same for all of them."""
+        """Take the ranks of ``model`` at the end of an epoch. Raises ``ConfigError`` once it has cores."""
         ranks = {name: stable_rank(_matrix(model.get_submodule(name))) for name in self.scales}
         self.sums.append(sum(scale * ranks[name] for name, scale in self.scales.items()))
 
@@ -98,5 +99,6 @@ def stable_rank(matrix: Tensor) -> float:
 
 def _matrix(layer: nn.Module) -> Tensor:
     kind = kind_of(layer)
-    assert kind is not None
+    if kind is None:
+        raise ConfigError(f"{type(layer).__name__} holds no dense weight: stable ranks are measured before a switch")
     return kind.weight(layer).detach().double().flatten(1)

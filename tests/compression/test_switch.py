@@ -76,6 +76,9 @@ def test_the_rule_goes_by_what_the_weights_do():
     for _ in range(2):
         ranks.measure(model)
     assert ranks.ready and ranks.latest == 10
+    model[0] = tdcompress.linear("tt", 4, 4, rank=1)
+    with pytest.raises(ConfigError, match="holds no dense weight"):
+        ranks.measure(model)
 
 
 def test_the_rule_chooses_other_epochs_for_other_data():
