@@ -25,6 +25,7 @@ import tdcompress
 from docs import COMMAND, DOCS, EXPERIMENTS, FOUND, PAGES, ROOT, examples, is_training, spans
 from tdcompress import cli
 from tdcompress.config.compose import Composed, baseline, call_composed, conf_dir, typed
+from tdcompress.config.words import read
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS
 
@@ -104,6 +105,8 @@ def script(name: str, *words: str) -> None:
             benchmark = runpy.run_path(str(path))["run"]
         with pytest.raises(ConfigError, match="repeats=0"):
             benchmark([*words, "repeats=0"])
+    elif path.stem == "gpu":
+        read(words, runpy.run_path(str(path))["Options"])
     else:
         assert path.is_file() and not any("=" in word for word in words)
 

@@ -54,7 +54,7 @@ def test_losses_are_those_of_one_process_at_the_same_batch(tmp_path):
 @pytest.mark.parametrize("arch", ["lenet"])  # with dropout: each process has random numbers of its own
 def test_stopped_and_started_again_it_ends_the_same(tmp_path, arch):
     # Switched after the second epoch: the first process fits the cores, and tells the others.
-    words = [f"arch={arch}", "epochs=4", "dataset.limit=200", "batch_size=20", "rank=10x"]
+    words = [f"arch={arch}", "arch.width=0.5", "epochs=4", "dataset.limit=200", "batch_size=20", "rank=10x"]
     words += ["full_rank_epochs=2", "cut=at_once"]
     whole = torchrun(2, tmp_path / "whole", *words)
     assert whole.wait() == 0, whole.stdout.read()
