@@ -83,10 +83,10 @@ class StableRanks:
         """Whether the ranks have settled: one may switch."""
         return self.change < THRESHOLD
 
-    @property
-    def latest(self) -> int:
-        """The epoch after which to switch at the latest: a third of them."""
-        return max(1, round(self.epochs / 3))
+
+def latest(epochs: int) -> int:
+    """The epoch of so many after which to switch at the latest: a third of them."""
+    return max(1, round(epochs / 3))
 
 
 def stable_rank(matrix: Tensor) -> float:

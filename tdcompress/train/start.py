@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..compression.counts import count
-from ..compression.stable_ranks import StableRanks
+from ..compression.stable_ranks import StableRanks, latest
 from ..config.schema import AUTO, TrainConfig
 from ..layers.kinds import factorised
 from ..results.identity import resolved
@@ -63,11 +63,10 @@ class Start:
                 f"rank={config.rank}, so there is nothing to switch to; choose another method or a smaller rank"
             )
         ranks = StableRanks.of(model, config.epochs, names) if asked == AUTO else None
-        last = asked if ranks is None else min(ranks.latest, config.epochs - 1 - config.rank.adaptive)
         counts = count(then, image)
         size = "" if needs_weights else f" with {counts['parameters']:,} parameters, {counts['macs']:,} MACs"
-        log(f"at full rank for {'' if ranks is None else 'at most '}{last} of {config.epochs} epochs, then cores{size}")
-        return Start(names, last, ranks)
+        log(f"{length(config)}, then cores{size}")
+        return Start(names, _last(config), ranks)
 
     @property
     def lasts(self) -> bool:
@@ -116,3 +115,15 @@ class Start:
             None if ranks is None else StableRanks.from_plain(ranks),
             None if switch is None else Switch(**switch),
         )
+
+
+def length(config: TrainConfig) -> str:
+    """For how long a run of this ``resolved`` configuration is at full rank, in words."""
+    most = "at most " if config.full_rank_epochs == AUTO else ""
+    return f"full_rank_epochs={config.full_rank_epochs}: dense for {most}{_last(config)} of {config.epochs} epochs"
+
+
+def _last(config: TrainConfig) -> int:
+    if config.full_rank_epochs != AUTO:
+        return int(config.full_rank_epochs)
+    return min(latest(config.epochs), config.epochs - 1 - config.rank.adaptive)
