@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from ..compression.counts import count
 from ..device.machine import choose_device
+from ..results.identity import resolved
 from ..train.network import initial
+from ..train.start import length
 from .jobs import asked, config
 from .tables import print_report
 
@@ -16,3 +18,5 @@ def run(words: Sequence[str]) -> None:
     for one in asked(words, config):
         chosen = one.get()
         print_report(count(*initial(chosen, choose_device(chosen.device))), chosen.rank)
+        if resolved(chosen).full_rank_epochs != 0:
+            print(f"{length(resolved(chosen))}, then as above")

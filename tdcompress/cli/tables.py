@@ -94,6 +94,10 @@ def print_report(report: dict[str, Any], rank: Rank | None = None) -> None:
         f"{report['dense_macs']:,}: {_over(report['dense_macs'], report['macs'], '.2f')}x fewer",
         highlight=False,
     )
+    for layout in dict.fromkeys(layer["layout"] for layer in report["layers"] if layer["layout"].endswith(")")):
+        names = [layer["name"] for layer in report["layers"] if layer["layout"] == layout]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        console.print(f"layout {layout}: {', '.join(names[:4])}{more}", highlight=False)
     if report["activation_macs"]:
         console.print(f"{report['activation_macs']:,} MACs of activations with one another besides", highlight=False)
     if errors:

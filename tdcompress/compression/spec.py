@@ -27,7 +27,8 @@ from .trace import Inputs
 class Swap:
     """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
 
-    ``graph``: of rank one until the ranks are set; ``cores``: their values, where they are known.
+    ``graph``: of rank one until the ranks are set; ``cores``: their values, where they are known; ``layout``: its name,
+    and the reason where a rule chose it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Swap:
     rank: Rank
     graph: Graph
     cores: Mapping[str, torch.Tensor] | None = None
+    layout: str = ""
 
     @property
     def weight(self) -> torch.Tensor:
@@ -89,41 +91,52 @@ def swap_for(
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
     if isinstance(rank, Budget) and rank.kind == "macs" and method.plan == "model":
         method = replace(method, plan="contract")  # a weight that is put together costs its dense MACs at any rank
-    chosen = method
-    if method.layout is None:
-        method = replace(method, layout=_layout(convolves, format, rank, method))
-    graph = build_graph(weight.shape, format, method)
-    swap = Swap(name, layer, kind, inputs, method, format, rank, graph, cores)
+    layout, reason = _layout(convolves, format, rank, method)
     if cores is not None:
-        swap.graph = _held(swap, chosen, cores)
-    elif not isinstance(rank, Budget):
+        graph, held = _held(weight.shape, format, method, layout, cores)
+        layout, reason = held, reason if held == layout else ""
+    else:
+        graph = build_graph(weight.shape, format, replace(method, layout=layout))
+    said = f"{layout or format.usual(weight.shape)}{reason and f' ({reason})'}"
+    swap = Swap(name, layer, kind, inputs, replace(method, layout=layout), format, rank, graph, cores, said)
+    if cores is None and not isinstance(rank, Budget):
         swap.graph = with_rank(graph, format, rank, weight.shape, weight)
     return swap
 
 
-def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -> str | None:
-    """The layout of a layer that is asked for none, where it is not the format's usual one."""
+def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -> tuple[str | None, str]:
+    """The layout of a layer, None for the format's usual one, and why where neither was asked for.
+
+    By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
+    size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
+    """
+    if method.layout is not None or method.in_modes or method.out_modes:
+        return method.layout, ""
     if isinstance(rank, Reference):
-        return format.reference_layout if convolves else None
-    by_parameters = isinstance(rank, Budget) and rank.kind != "macs"
-    if not by_parameters or method.init in OF_TRAINED or method.in_modes or method.out_modes:
-        return None
-    # By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
-    # size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
-    return "paired"
+        return format.reference_layout if convolves else None, ""
+    if method.init in OF_TRAINED and (isinstance(rank, Budget) or rank.needs_weights):
+        return "channels", "its weight is fitted"
+    if isinstance(rank, Budget) and rank.kind != "macs":
+        return "paired", "a budget of parameters, and its weight is not fitted"
+    return None, ""
 
 
-def _held(swap: Swap, chosen: MethodConfig, cores: Mapping[str, torch.Tensor]) -> Graph:
-    """The graph that these cores are of: as they would be held now, or as any rank or init may have held them.
+def _held(
+    weight_shape: Sequence[int],
+    format: Format,
+    method: MethodConfig,
+    layout: str | None,
+    cores: Mapping[str, torch.Tensor],
+) -> tuple[Graph, str | None]:
+    """The graph that these cores are of, and its layout: as they would be held now, or as any rank or init may have.
 
     Raises ``ConfigError`` if they are of neither.
     """
-    layouts = (swap.method.layout, *((None, "paired") if chosen.layout is None else ()))
+    others = ("channels", "paired", None) if method.layout is None else ()
     errors = []
-    for layout in dict.fromkeys(layouts):
+    for one in dict.fromkeys((layout, *others)):
         try:
-            graph = build_graph(swap.weight.shape, swap.format, replace(chosen, layout=layout))
-            return _sized(graph, cores)
+            return _sized(build_graph(weight_shape, format, replace(method, layout=one)), cores), one
         except ConfigError as error:
             errors.append(error)
     raise errors[0]

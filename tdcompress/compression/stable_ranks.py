@@ -86,8 +86,13 @@ class StableRanks:
 
     @property
     def latest(self) -> int:
-        """The epoch after which to switch at the latest: a third of them."""
-        return max(1, round(self.epochs / 3))
+        """The epoch after which to switch at the latest."""
+        return latest_epoch(self.epochs)
+
+
+def latest_epoch(epochs: int) -> int:
+    """The epoch of so many after which to switch at the latest: a third of them."""
+    return max(1, round(epochs / 3))
 
 
 def stable_rank(matrix: Tensor) -> float:

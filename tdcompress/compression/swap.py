@@ -234,5 +234,5 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | 
     rates = rates or device_rates(weight.device, weight.dtype)
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
-    new.checkpoint = swap.method.checkpoint
+    new.checkpoint, new.layout = swap.method.checkpoint, swap.layout
     return new.train(swap.layer.training)

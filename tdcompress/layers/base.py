@@ -50,7 +50,8 @@ class Factorised(nn.Module, ABC):
     as torch has it; ``cores``: initial values, one tensor per core of the graph; ``bias``: the dense layer's own
     parameter, which others may share; ``twin``: the dense layer, for its settings; ``planner`` gives the paths to
     contract along, whenever the ranks change: ``candidates``, of which the first is used unless a measurement chooses
-    another. With ``checkpoint`` only the input is kept for backward, which computes the rest again.
+    another. With ``checkpoint`` only the input is kept for backward, which computes the rest again. ``layout`` is said
+    in reports.
 
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
     convolve along their axes. ``reconstructs``: it contracts along no plan, but puts the weight together.
@@ -63,6 +64,7 @@ class Factorised(nn.Module, ABC):
     spatial = False
     reconstructs = False
     checkpoint = False
+    layout = ""
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ from ..tensor.rank import Budget, Rank, parse
 # Said by the path itself, so the hash of "what else differs" leaves them out.
 _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "method.format", "method.conv", "method.linear")
 
+_START = ("full_rank_epochs", "switch.")  # said with the method: a dense network has none of it
+
 
 def plain(config: TrainConfig) -> dict[str, Any]:
     """A configuration as plain JSON values, as summary.json and checkpoints hold it."""
@@ -121,7 +123,8 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[
 def choices(values: dict[str, Any]) -> tuple[str, str]:
     """What was chosen beside the columns of a table of runs, as ``key=value`` words: of the method, and of the rest.
 
-    ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words.
+    ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words. Of the method is
+    also how it begins; ``whole_key`` gives a word as a command line takes it.
     """
     changed = _changes(values, _defaults())
     words = {
@@ -129,8 +132,15 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
         for key, (value, _) in changed.items()
         if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
     }
-    of_method = [word.removeprefix("method.") for key, word in words.items() if key.startswith("method.")]
-    return " ".join(of_method), " ".join(word for key, word in words.items() if not key.startswith("method."))
+    of_method = {
+        key: word.removeprefix("method.") for key, word in words.items() if key.startswith(("method.", *_START))
+    }
+    return " ".join(of_method.values()), " ".join(word for key, word in words.items() if key not in of_method)
+
+
+def whole_key(word: str) -> str:
+    """A word of the method, as ``choices`` shortens it, with its whole key."""
+    return word if word.startswith(_START) else f"method.{word}"
 
 
 def _word(value: Any) -> str:

@@ -17,6 +17,7 @@ from ..device.files import write_text
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
 from .figures import Comparison, comparisons
+from .identity import whole_key
 from .plots import INK
 from .rows import natural
 from .tables import read_results, write_results
@@ -123,7 +124,7 @@ def _command(runs: pandas.DataFrame) -> str:
         if column == "method":  # tt+cp_conv is method=tt method.conv=cp
             text, *kinds = text.split("+")
             kinds = [f"method.{kind}={name}" for name, _, kind in (part.rpartition("_") for part in kinds)]
-            text = " ".join([text, *kinds, *(quote(f"method.{word}") for word in runs.iloc[0]["variant"].split())])
+            text = " ".join([text, *kinds, *(quote(whole_key(word)) for word in runs.iloc[0]["variant"].split())])
         words += [f"{column}={text}"] if text else []
     return " ".join(words)
 

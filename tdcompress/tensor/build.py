@@ -36,9 +36,8 @@ def build(
     if kernel == "open" and not format.open_kernel and len(weight_shape) > 2:
         able = ", ".join(sorted(f.name for f in FORMATS.values() if f.open_kernel))
         raise ConfigError(f"kernel=open needs a format with a central core ({able}), {format.name} has none")
-    usual = format.layout if len(weight_shape) > 2 else format.linear_layout or format.layout
     factors = format.factors if factors is None else factors
-    arranged = arrange(weight_shape, layout or usual, kernel, factors, in_modes, out_modes)
+    arranged = arrange(weight_shape, layout or format.usual(weight_shape), kernel, factors, in_modes, out_modes)
     if format.factorised and len(arranged.sites) < 2:
         raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
     cores = tuple(format.topology(arranged))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compression.stable_ranks import latest_epoch
 from ..compression.swap import compress, sketch
 from ..config.schema import AUTO, TrainConfig
 from ..data.sources import shape
@@ -72,7 +73,7 @@ def cutting(config: TrainConfig) -> Rank:
     Unless it is to be reached at once, or fewer than two epochs remain for it.
     """
     rank, start = config.rank, resolved(config).full_rank_epochs
-    dense = max(1, round(config.epochs / 3)) if start == AUTO else start
+    dense = latest_epoch(config.epochs) if start == AUTO else start
     gradual = config.cut == "gradual" and config.method.decay != "scaled" and config.epochs - dense > 1
     if isinstance(rank, Budget) and rank.kind != "macs" and start != 0 and gradual:
         return replace(rank, adaptive=True)

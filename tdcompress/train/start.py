@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..compression.counts import count
-from ..compression.stable_ranks import StableRanks
+from ..compression.stable_ranks import StableRanks, latest_epoch
 from ..config.schema import AUTO, TrainConfig
 from ..layers.kinds import factorised
 from ..results.identity import resolved
@@ -63,16 +63,13 @@ class Start:
                 f"rank={config.rank}, so there is nothing to switch to; choose another method or a smaller rank"
             )
         ranks = StableRanks.of(model, config.epochs, names) if asked == AUTO else None
-        rank = cutting(config)
-        cuts = isinstance(rank, Budget) and rank.adaptive
-        if cuts and rank != config.rank:
-            sketched(config, model, image, rank, rates)  # so that what cannot be begun with is told before hours
-        last = asked if ranks is None else min(ranks.latest, config.epochs - 1 - cuts)
+        cuts = _cuts(config)
+        if cuts:
+            sketched(config, model, image, cutting(config), rates)  # raises now what would be told after hours
         counts = count(then, image)
         size = "" if needs_weights else f" with {counts['parameters']:,} parameters, {counts['macs']:,} MACs"
-        size += ", reached by cuts while training" * cuts
-        log(f"at full rank for {'' if ranks is None else 'at most '}{last} of {config.epochs} epochs, then cores{size}")
-        return Start(names, last, ranks)
+        log(f"{length(config)}, then cores{size}{', reached by cuts while training' * cuts}")
+        return Start(names, _last(config), ranks)
 
     @property
     def lasts(self) -> bool:
@@ -121,3 +118,20 @@ class Start:
             None if ranks is None else StableRanks.from_plain(ranks),
             None if switch is None else Switch(**switch),
         )
+
+
+def length(config: TrainConfig) -> str:
+    """For how long a run of this ``resolved`` configuration is at full rank, in words."""
+    most = "at most " if config.full_rank_epochs == AUTO else ""
+    return f"full_rank_epochs={config.full_rank_epochs}: dense for {most}{_last(config)} of {config.epochs} epochs"
+
+
+def _last(config: TrainConfig) -> int:
+    if config.full_rank_epochs != AUTO:
+        return int(config.full_rank_epochs)
+    return min(latest_epoch(config.epochs), config.epochs - 1 - _cuts(config))
+
+
+def _cuts(config: TrainConfig) -> bool:
+    rank = cutting(config)
+    return isinstance(rank, Budget) and rank.adaptive

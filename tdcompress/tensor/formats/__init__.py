@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,10 @@ class Format:
     init: str = "orthogonal"
     factorised: bool = True
     default: bool = False
+
+    def usual(self, weight_shape: Sequence[int]) -> str:
+        """The layout of a dense weight of this shape, torch's, where none is asked for."""
+        return self.layout if len(weight_shape) > 2 else self.linear_layout or self.layout
 
 
 FORMATS: dict[str, Format] = {}
