@@ -227,7 +227,7 @@ def _aliases(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
 def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | None) -> Factorised:
     weight = swap.weight
     if swap.cores is not None:
-        cores = [swap.cores[core.name] for core in swap.graph.cores]
+        cores = [swap.cores[core.name].detach().clone() for core in swap.graph.cores]  # whose tensors are not ours
     else:
         # On the CPU, as everywhere: a fit is many small solves, which a GPU takes longer for.
         cores = INITS[values or swap.method.init or swap.format.init](swap.graph, weight.cpu())

@@ -87,6 +87,11 @@ def resolved(config: TrainConfig) -> TrainConfig:
     return replace(config, full_rank_epochs=identity(plain(config))["full_rank_epochs"])
 
 
+def fitted(values: dict[str, Any]) -> bool:
+    """Whether the cores of a run of this ``plain`` configuration were fitted to trained weights."""
+    return values.get("init_from") is not None or identity(values)["full_rank_epochs"] != 0
+
+
 def _full_rank_epochs(whole: dict[str, Any]) -> Any:
     if _all_dense(whole["method"]):
         return 0

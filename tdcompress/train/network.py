@@ -23,7 +23,7 @@ from ..device.processes import World
 from ..device.rates import device_rates
 from ..layers.kinds import factorised
 from ..models.build import build
-from ..results.identity import resolved
+from ..results.identity import fitted, plain, resolved
 from ..tensor.contraction.cost import Rates
 from ..tensor.rank import Budget, Rank
 from .weights import Weights, read_weights
@@ -52,12 +52,16 @@ def network(
     method, cores, image = config.method, None, (in_channels, image_size, image_size)
     starts_dense = resolved(config).full_rank_epochs != 0
     weights = trained or (read_weights(config.init_from) if config.init_from is not None else None)
-    if weights is not None and weights.cores:
-        weights.refuse_other(config)
-        cores = weights.cores
-    elif weights is not None:
-        weights.load_into(model)
-        method = replace(method, init="fit")
+    if weights is not None:
+        if starts_dense and trained is None:
+            weights.refuse_factorised()
+        if weights.cores:
+            weights.refuse_other(config)
+            cores = weights.cores
+        else:
+            weights.load_into(model)
+        if cores is None or fitted(weights.config or plain(config)):
+            method = replace(method, init="fit")
     if starts_dense and cores is None:
         return model if dense or trained is not None else sketched(config, model, image, rates=rates)
     keep, batch_size = config.arch.keep, config.batch_size

@@ -50,6 +50,7 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim
 def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
     method = MethodConfig("tt", layout="split")  # components of few entries, so that the target is met
     config = validating(config_in(tmp_path / "whole", method=method, rank="adaptive:8x", epochs=3, batch_size=40))
+    config = replace(config, full_rank_epochs=0)
     lines = []
     whole = train(config, run_of(config), lines.append)
     assert sum(line.startswith("cut to ") for line in lines) == 1  # after the first of three
@@ -155,16 +156,19 @@ for config, directory, moment, how in asked:
 """
 
 
-# 6 changes before the first epoch, 9 after it, 11 after the second (a checkpoint to keep, and then to remove).
+# Killed: 6 changes before the first epoch, 9 after it, 11 after the second (a checkpoint to keep, and then to remove).
+# On a full disk: 10 more, of the switch to cores between the two.
 @pytest.mark.parametrize(
     ("how", "code", "moments"),
-    [("killed", 9, [1, 5, 7, 8, 9, 12, 15, *range(16, 27)]), ("full", 3, [1, 2, 7, 10, 16, 17, 18, 20, 23])],
+    [("killed", 9, [1, 5, 7, 8, 9, 12, 15, *range(16, 27)]), ("full", 3, [1, 10, 16, 17, 18, 20, 26, 31])],
 )
 def test_broken_at_any_write_equals_uninterrupted(tmp_path, how, code, moments):
     config = config_in(tmp_path, arch=ArchConfig("lenet", width=0.1), optim=OptimConfig(SGD, COSINE, "step"))
     if how == "killed":  # at a rate at which the first epoch is the best, so that its weights have to be kept
-        config = validating(replace(config, lr=2.0))
-    runs = {moment: Run(tmp_path / f"runs/digits/lenet/{moment}/seed0") for moment in (0, *moments, 27)}
+        config, writes = validating(replace(config, lr=2.0)), 27
+    else:
+        config, writes = replace(config, rank="6x", full_rank_epochs=1), 37
+    runs = {moment: Run(tmp_path / f"runs/digits/lenet/{moment}/seed0") for moment in (0, *moments, writes)}
     asked = pickle.dumps([(config, run.directory, moment, how) for moment, run in runs.items()])
     done = subprocess.run([sys.executable, "-c", BROKEN], input=asked, capture_output=True, timeout=120)
     expected = ["0 0", *[f"{code} 0"] * len(moments), "0 0"]  # the last moment never comes
@@ -175,7 +179,7 @@ def test_broken_at_any_write_equals_uninterrupted(tmp_path, how, code, moments):
         assert run.summary().status == "finished"
         assert {path.name for path in run.directory.iterdir()} == LEFT
         state = checkpoint.load(run.directory, print)
-        assert state["epoch"] == 2
+        assert (state["epoch"], state["phase"]) == (2, "cores")
         assert all(torch.equal(weight, whole["model"][name]) for name, weight in state["model"].items())
         assert torch.equal(state["random"][0]["cpu"], whole["random"][0]["cpu"])
         if how == "killed":
