@@ -79,8 +79,9 @@ def queue(options: Options) -> list[Job]:
     sizes = ("4",) if toy else ("128", "1024", "512")
     bench = [f"method={methods}", f"repeats={1 if toy else 11}"]
     bench += ["arch=lenet", "width=0.1", "dataset=digits"] if toy else ["arch=vgg16"]
+    rank = "rank=6" if toy else "rank=10x"
     steps = [
-        ("bench", "step", *bench, "rank=10x", f"batch_size={size}", f"precision={precision}", f"layout={layout}", *mode)
+        ("bench", "step", *bench, rank, f"batch_size={size}", f"precision={precision}", f"layout={layout}", *mode)
         for mode, precision, layout, size in itertools.product(
             [()] if toy else [(), ("compile=true",), ("cuda_graphs=false",)],
             ("fp32",) if toy else ("bf16", "fp32"),
@@ -93,11 +94,11 @@ def queue(options: Options) -> list[Job]:
     jobs = [
         Job("tests", (("pytest", *places),)),
         Job("step", tuple(steps)),
-        Job("infer", (("bench", "infer", *bench, "rank=10x", f"batch_size={'1' if toy else '1,128'}"),)),
-        *(Job(f"cifar_{seed}", ((*train, *full, sweep, "rank=10x", f"seed={seed}"),)) for seed in seeds),
-        Job("macs", ((*train, *full, sweep, "rank=macs:0.5" if toy else "rank=macs:0.135", "seed=0"),)),
-        Job("rank_sweep", ((*train, *full, sweep, f"rank={'4x' if toy else '2x,5x,20x,50x,100x'}", "seed=0"),)),
-        Job("epochs", ((*train, f"epochs={2 if toy else 5}", sweep, "rank=10x", "launcher=basic", "seed=0"),)),
+        Job("infer", (("bench", "infer", *bench, rank, f"batch_size={'1' if toy else '1,128'}"),)),
+        *(Job(f"cifar_{seed}", ((*train, *full, sweep, rank, f"seed={seed}"),)) for seed in seeds),
+        Job("macs", ((*train, *full, sweep, "rank=5" if toy else "rank=macs:0.135", "seed=0"),)),
+        Job("rank_sweep", ((*train, *full, sweep, f"rank={'4' if toy else '2x,5x,20x,50x,100x'}", "seed=0"),)),
+        Job("epochs", ((*train, f"epochs={2 if toy else 5}", sweep, rank, "launcher=basic", "seed=0"),)),
         Job("reference", ((*train, f"epochs={2 if toy else 250}", "rank=reference", sweep, "seed=0"),)),
     ]
     return [job for job in jobs if not options.only or job.name in options.only]
