@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its processes are forked")
