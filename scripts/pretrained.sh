@@ -6,5 +6,5 @@
 set -eu
 common="dataset=mnist arch=lenet5 optim=cosine"
 dense=$(tdc train $common "$@" method=dense | tee /dev/stderr | tail -n 1)
-tdc train -m $common rank=16.6x "$@" method=cp,tucker,tt,tr,ht
+tdc train -m $common rank=16.6x full_rank_epochs=0 "$@" method=cp,tucker,tt,tr,ht
 tdc train -m $common rank=16.6x "$@" method=cp,tucker,tt,tr,ht init_from="$dense"
