@@ -115,7 +115,7 @@ def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -
     if isinstance(rank, Reference):
         return format.reference_layout if convolves else None, ""
     if method.init in OF_TRAINED and (isinstance(rank, Budget) or rank.needs_weights):
-        return "channels", "its weight is fitted"
+        return ("channels" if convolves or format.linear_layout is None else None), "its weight is fitted"
     if isinstance(rank, Budget) and rank.kind != "macs":
         return "paired", "a budget of parameters, and its weight is not fitted"
     return None, ""
