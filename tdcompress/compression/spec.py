@@ -109,6 +109,7 @@ def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -
 
     By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
+    Linear ones whose format splits them stay split: their few bonds would be too coarse a step for a budget.
     """
     if method.layout is not None or method.in_modes or method.out_modes:
         return method.layout, ""

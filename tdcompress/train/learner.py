@@ -118,7 +118,7 @@ class Learner:
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
         clip, parameters = config.optim.clip, list(model.parameters())
-        frobenius = self.config.method.decay == "frobenius" and self.decay > 0 and bool(factorised(model))
+        frobenius = config.method.decay == "frobenius" and self.decay > 0 and bool(factorised(model))
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
