@@ -101,6 +101,9 @@ def queue(options: Options) -> list[Job]:
         Job("epochs", ((*train, f"epochs={2 if toy else 5}", sweep, rank, "launcher=basic", "seed=0"),)),
         Job("reference", ((*train, f"epochs={2 if toy else 250}", "rank=reference", sweep, "seed=0"),)),
     ]
+    unknown = sorted(set(options.only) - {job.name for job in jobs})
+    if unknown:
+        sys.exit(f"gpu.py: unknown job {unknown[0]}, known: {', '.join(job.name for job in jobs)}")
     return [job for job in jobs if not options.only or job.name in options.only]
 
 

@@ -97,10 +97,8 @@ def measure(
     for batch in options.batch_size:
         images = torch.randn(batch, *network.image)
         baseline = partial(infer, dense.network, images)
-        (
-            ours,
-            others,
-        ) = (  # one by one: called more often than its rivals, the baseline's weights would stay in the cache
+        # One by one: called more often than its rivals, the baseline's weights would stay in the cache.
+        ours, others = (
             compare(baseline, {weights: partial(infer, file.network, images)}, options.repeats)[weights]
             for weights, file in files.items()
         )

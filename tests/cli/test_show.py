@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cases import FACTORISED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,3 +22,9 @@ def test_show_prints_the_layers_and_writes_nothing(tdc, tmp_path):
     # All but the first convolution and the last linear layer at ceil(C/3).
     assert "2,822,178 parameters, dense 14,785,866: 5.24x smaller" in out
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", FACTORISED)
+def test_the_default_network_is_shown_at_ten_times_smaller(tdc, method):
+    code, out, err = tdc(f"show method={method} rank=10x")
+    assert code == 0 and "rank=10x: reached" in out, err
