@@ -11,7 +11,7 @@ _WHERE = {
     "conv2d": "compression.single",
     "linear": "compression.single",
     "decompose": "compression.single",
-    "count": "compression.counts",
+    "count": "compression.survey.counts",
     "fold": "compression.export.fold",
     "hold": "layers.kinds",
     "register": "tensor.formats",
@@ -22,10 +22,10 @@ __all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompo
 __all__ += ["register", "switch"]
 
 if TYPE_CHECKING:
-    from .compression.counts import count
     from .compression.export.fold import fold
     from .compression.single import conv2d, decompose, linear
     from .compression.stable_ranks import StableRanks
+    from .compression.survey.counts import count
     from .compression.swap import compress
     from .compression.switch import switch
     from .layers.kinds import hold

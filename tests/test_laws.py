@@ -35,7 +35,7 @@ BY_NAME = {
 DENSE = {
     "tensor/contraction/search.py",
     "compression/export/fold.py",
-    "compression/counts.py",
+    "compression/survey/counts.py",
     "compression/export/files.py",
     "cli/compress.py",
     "cli/export.py",

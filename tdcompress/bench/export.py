@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ..compression.comparison import BATCHES, Image, Network, infer
-from ..compression.counts import count
 from ..compression.export.files import WEIGHTS, WRITERS, plain
+from ..compression.survey.counts import count
 from ..config.words import choice, read
 from ..device.clock import compare
 from ..results.terminal import show

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compression.counts import count
-from ..compression.plans import tunable, tune
+from ..compression.left import left_dense
 from ..compression.spec import build_graph
-from ..compression.swap import compress, left_dense
-from ..compression.trace import trace
+from ..compression.survey.counts import count
+from ..compression.survey.plans import tunable, tune
+from ..compression.survey.trace import trace
+from ..compression.swap import compress
 from ..config.schema import ArchConfig, DatasetConfig, MethodConfig
 from ..config.words import read
 from ..data.sources import shape as data_shape

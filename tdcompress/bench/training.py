@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..compression.counts import count
-from ..compression.plans import plans, tunable, tune, use_plans
+from ..compression.survey.counts import count
+from ..compression.survey.plans import plans, tunable, tune, use_plans
 from ..compression.swap import compress
 from ..config.schema import ArchConfig, DatasetConfig
 from ..data.sources import shape

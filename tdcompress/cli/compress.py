@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..compression.comparison import Side, at_hand, compared
-from ..compression.counts import count
+from ..compression.survey.counts import count
 from ..config.words import quoted, read, split
 from ..device.machine import choose_device
 from ..tensor.errors import ConfigError

@@ -11,7 +11,7 @@ import torch
 from ..compression.comparison import Comparison, Side, at_hand, compared
 from ..compression.export.files import WEIGHTS, WRITERS, Trained, Writer, export
 from ..compression.export.fold import fold
-from ..compression.plans import use_plans
+from ..compression.survey.plans import use_plans
 from ..config.words import choice, read
 from ..device.files import RunError
 from ..device.machine import device_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..compression.counts import count
+from ..compression.survey.counts import count
 from ..device.machine import choose_device
 from ..results.identity import resolved
 from ..train.network import initial

@@ -16,7 +16,7 @@ from ..data.batches import Batches
 from ..data.datasets import datasets
 from ..device.clock import Pairs, compare, finished
 from ..tensor.errors import ConfigError
-from .counts import count
+from .survey.counts import count
 
 Network = Callable[[Tensor], Tensor]
 Image = tuple[int, int, int]  # channels, height, width

@@ -20,7 +20,7 @@ from ..tensor.fitting.initial import INITS, OF_TRAINED
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.rank import Budget, LayerRank, Rank, Reference
-from .trace import Inputs
+from .survey.trace import Inputs
 
 
 @dataclass

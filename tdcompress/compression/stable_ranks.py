@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..layers.kinds import kind_by_class, kind_of
 from ..tensor.errors import ConfigError
-from .swap import left_dense
+from .left import left_dense
 
 THRESHOLD = 0.02
 """Relative change of the sum per thirtieth of the training below which it has settled."""

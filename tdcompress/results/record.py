@@ -122,7 +122,7 @@ class Summary:
     best_validation_accuracy: float | None = None  # after that epoch
     best_test_accuracy: float | None = None  # after that epoch, or else the highest of those with these counts
     train_seconds_per_epoch: float | None = None  # median of the epochs since the switch, if there was one
-    layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.counts.count`` gives them
+    layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.survey.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it
     switch: dict[str, Any] = field(default_factory=dict)  # epoch, seconds, unbounded, as ``train.start.Switch`` has it
     exports: list[dict[str, Any]] = field(default_factory=list)  # the file of each format, the newest last

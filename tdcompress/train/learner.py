@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..compression.plans import plans, use_plans
 from ..compression.ranks.adaptive import Shrinkage, shrink
+from ..compression.survey.plans import plans, use_plans
 from ..compression.switch import dense_weights, hand_over, refuse
 from ..config.schema import TrainConfig
 from ..data.batches import Batches

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ..compression.counts import count
+from ..compression.survey.counts import count
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
 from ..data.datasets import Splits

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..compression.counts import count
-from ..compression.plans import plans, tunable, tune, use_plans
 from ..compression.ranks.adaptive import Shrinkage
+from ..compression.survey.counts import count
+from ..compression.survey.plans import plans, tunable, tune, use_plans
 from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
 from ..data.datasets import datasets
 from ..device.files import RunError

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..compression.counts import count
 from ..compression.stable_ranks import StableRanks, latest_epoch
+from ..compression.survey.counts import count
 from ..config.schema import AUTO, TrainConfig
 from ..layers.kinds import factorised
 from ..results.identity import resolved

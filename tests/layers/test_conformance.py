@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import tdcompress
-from tdcompress.compression.plans import plans, use_plans
+from tdcompress.compression.survey.plans import plans, use_plans
 from tdcompress.layers.base import Factorised
 from tdcompress.layers.kinds import KINDS
 from tdcompress.layers.linear import FeatureMapLinear

@@ -9,9 +9,9 @@ import torch
 from cases import assert_close
 from torch import Tensor, nn
 
-from tdcompress.compression.counts import count
-from tdcompress.compression.plans import tune
 from tdcompress.compression.spec import build_graph
+from tdcompress.compression.survey.counts import count
+from tdcompress.compression.survey.plans import tune
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig, MethodConfig
 from tdcompress.layers.base import Factorised

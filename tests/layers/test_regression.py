@@ -9,7 +9,7 @@ from cases import FACTORISED
 from tensorly.tucker_tensor import tucker_to_tensor
 from torch import nn
 
-from tdcompress.compression.counts import count
+from tdcompress.compression.survey.counts import count
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.linear import FactorisedLinear, FeatureMapLinear

@@ -11,7 +11,7 @@ import pytest
 import torch
 from training import COSINE, LEFT, SCHEDULERS, SGD, config_in, metrics, run_of, stopped, validating
 
-from tdcompress.compression import plans as planning
+from tdcompress.compression.survey import plans as planning
 from tdcompress.config.schema import ArchConfig, MethodConfig, OptimConfig
 from tdcompress.device.files import RunError
 from tdcompress.results.rows import read_runs

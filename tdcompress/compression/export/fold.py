@@ -19,7 +19,7 @@ from ...tensor.contraction.roles import KERNEL
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
-from ..trace import trace
+from ..survey.trace import trace
 from .merged import Merged, merging
 
 PLANS = ("model", "chain", "dense")

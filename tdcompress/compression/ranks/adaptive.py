@@ -14,7 +14,7 @@ from ...layers.base import Factorised
 from ...layers.kinds import factorised
 from ...tensor.caps import capped, grain
 from ...tensor.rounding import energies, truncated
-from ..counts import distinct
+from ..survey.counts import distinct
 from .budget import TOLERANCE
 
 

@@ -14,10 +14,10 @@ from ...tensor.contraction.cost import Rates
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ...tensor.rank import Budget
-from ..counts import distinct
-from ..plans import dense_macs, layer_macs, path_macs
 from ..spec import Swap
-from ..trace import Trace
+from ..survey.counts import distinct
+from ..survey.plans import dense_macs, layer_macs, path_macs
+from ..survey.trace import Trace
 from . import adaptive
 from .budget import Count, Unreachable, fit
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tdcompress.cli.tables import print_report
-from tdcompress.compression.counts import count
 from tdcompress.compression.ranks.budget import Unreachable, fit
+from tdcompress.compression.survey.counts import count
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.base import Factorised

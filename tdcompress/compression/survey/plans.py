@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..device.clock import seconds
-from ..layers.base import Factorised
-from ..layers.kinds import factorised
-from ..tensor.contraction.path import Path
-from ..tensor.contraction.search import macs
-from ..tensor.graph import Graph
+from ...device.clock import seconds
+from ...layers.base import Factorised
+from ...layers.kinds import factorised
+from ...tensor.contraction.path import Path
+from ...tensor.contraction.search import macs
+from ...tensor.graph import Graph
 from .trace import Inputs, layer_inputs
 
 ROUNDS = 5

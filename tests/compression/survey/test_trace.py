@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tdcompress
 from tdcompress.cli.tables import print_report
-from tdcompress.compression.trace import trace
+from tdcompress.compression.survey.trace import trace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers.base import Factorised
-from ..layers.kinds import kind_by_class, why_not
+from ...layers.base import Factorised
+from ...layers.kinds import kind_by_class, why_not
 from .plans import dense_macs, layer_macs
 from .trace import Trace, trace
 

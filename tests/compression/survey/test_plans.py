@@ -10,8 +10,8 @@ import torch
 from cases import FACTORISED
 from networks import SHAPE, Net
 
-from tdcompress.compression import plans as planning
-from tdcompress.compression.plans import plans, tune, use_plans
+from tdcompress.compression.survey import plans as planning
+from tdcompress.compression.survey.plans import plans, tune, use_plans
 from tdcompress.compression.swap import compress
 from tdcompress.layers.base import Factorised
 

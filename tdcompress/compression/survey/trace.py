@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.base import Factorised
-from ..layers.kinds import KINDS
-from ..tensor.errors import ConfigError
+from ...layers.base import Factorised
+from ...layers.kinds import KINDS
+from ...tensor.errors import ConfigError
 from .products import Products
 
 Inputs = Counter[tuple[int, ...]]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tdcompress.cli.tables import print_report
-from tdcompress.compression.counts import count
+from tdcompress.compression.survey.counts import count
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.models import build as archs
