@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,11 +43,16 @@ class StableRanks:
     sums: list[float]
 
     @staticmethod
-    def of(model: nn.Module, epochs: int, names: Iterable[str] | None = None) -> StableRanks:
-        """Of an untrained ``model``: of the layers of these ``names``, by default of those that ``compress`` takes."""
+    def of(
+        model: nn.Module, epochs: int, names: Iterable[str] | None = None, keep: Sequence[str] | None = None
+    ) -> StableRanks:
+        """Of an untrained ``model``: of the layers of these ``names``, by default of those that ``compress`` takes.
+
+        ``keep``: as ``compress`` has it.
+        """
         layers = {name: layer for name, layer in model.named_modules() if kind_by_class(layer) is not None}
         if names is None:
-            left = left_dense(list(layers), model, None)
+            left = left_dense(list(layers), model, keep)
             names = [name for name in layers if name not in left]
         matrices = {name: _matrix(layers[name]) for name in names}
         scales = {name: min(matrix.shape) / stable_rank(matrix) for name, matrix in matrices.items()}

@@ -26,9 +26,9 @@ from ..layers.kinds import factorised
 from ..results.record import Epoch, best_epoch
 from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups
+from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
 from .optim import build_optimizer, build_scheduler, weight_decay
-from .start import Start, Switch
 from .watch import bar
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
