@@ -24,7 +24,6 @@ from ..results.identity import arch_name, dataset_name, identity, method_name, p
 from ..results.record import Summary
 from ..results.run import Run
 from ..results.version import version
-from ..tensor.errors import ConfigError
 from ..tensor.rank import Budget
 from . import checkpoint
 from .full_rank import shared
@@ -111,11 +110,6 @@ def _train(
     set_up(device)
     forget_peak(device)
     shrinkage = _shrinkage(config, count(model, image)["dense_parameters"])
-    if shrinkage is not None and world.size > 1:
-        raise ConfigError(
-            f"rank={config.rank} changes the ranks while training, which one process alone can do; a budget that is no "
-            "adaptive one can be reached with cut=at_once"
-        )
     learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage, start)
     if not world.first:
         torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
