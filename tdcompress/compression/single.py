@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from ..layers.base import Factorised
 from ..layers.conv import TORCH
 from ..tensor.contraction.cost import Rates
-from ..tensor.contraction.plan import merge_all
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.decompose import relative_error
 from ..tensor.formats import DEFAULT
 from ..tensor.graph import Graph
 from ..tensor.rank import RankLike
-from ..tensor.weight import checked
+from ..tensor.weight import checked, to_dense
 from .swap import compress
 
 
@@ -46,7 +45,7 @@ class Decomposition:
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the dense weight's shape."""
-        return merge_all(self.graph, list(self.cores.values())).reshape(self.weight_shape)
+        return to_dense(self.graph, list(self.cores.values()))
 
 
 def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **settings: Any) -> Decomposition:

@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.path import Geometry, Path
-from ..tensor.contraction.plan import Plan, compile_path, merge_all
+from ..tensor.contraction.plan import Plan, compile_path
 from ..tensor.contraction.search import paths
 from ..tensor.graph import Graph
+from ..tensor.weight import to_dense
 from .kept import Kept, infers
 
 L = TypeVar("L", bound=nn.Module)
@@ -209,7 +210,7 @@ class Factorised(nn.Module, ABC):
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
-        return merge_all(self.graph, self.tensors()).reshape(self.weight_shape)
+        return to_dense(self.graph, self.tensors())
 
     @property
     def weight(self) -> Tensor:

@@ -33,6 +33,9 @@ _PADS: dict[str, dict[int, type[nn.Module]]] = {
 }
 """By padding mode and number of axes."""
 
+_PAD_CHANNELS: dict[int, Callable[..., nn.Module]] = {0: nn.ConstantPad1d, 1: nn.ConstantPad2d, 2: nn.ConstantPad3d}
+"""By the number of axes behind the channels."""
+
 
 def fold(
     model: nn.Module,
@@ -81,7 +84,9 @@ def fold(
 
 def _whole(layer: Factorised) -> nn.Module:
     """``layer.plain()`` with the cores as its parameters."""
-    merged = Merged(layer.graph, merge_tree(layer.graph), layer.graph.modes, layer.weight_shape)
+    graph, shape = layer.graph, layer.weight_shape
+    whole = [count + beyond for count, beyond in zip(shape, graph.padding, strict=False)]
+    merged = Merged(graph, merge_tree(graph), graph.modes, (*whole, *shape[2:]), shape[:2])
     return merging(layer.plain(), merged, layer.tensors(), layer.bias, keep=True)
 
 
@@ -108,6 +113,7 @@ class _Chain:
         self.sizes, self.bias = layer.graph.sizes, layer.bias
         self.convolution, self.axes = layer.convolution(), len(layer.weight_shape) - 2
         self.order, self.outputs = layer.graph.inputs, layer.graph.outputs
+        self.beyond = 0  # channels that the last call puts out and nobody reads
         self.modules: list[nn.Module] = []
 
     def size(self, indices: Sequence[str]) -> int:
@@ -116,25 +122,36 @@ class _Chain:
     def apply(self, meeting: Meeting) -> None:
         """Contract with the merged cores of a meeting."""
         need, new, axes = meeting.need, meeting.term.new, meeting.axes
+        if not self.modules and not meeting.reads:
+            self.pad(self.graph.padding[1])
         self.arrange(meeting.wanted[1:])  # the batch is no index of this chain's
         self.order = meeting.after[1:]
         groups = self.size(need.group)
-        shape = (groups * self.size(new), self.size(need.summed), *self._taps(axes, groups))
-        merged = Merged(self.graph, meeting.term.tree, (*need.group, *new, *need.summed, *axes), shape)
+        taps = self._taps(axes, groups)
+        shape = (groups * self.size(new), self.size(need.summed), *taps)
+        read = (groups * meeting.new, meeting.summed)
+        merged = Merged(self.graph, meeting.term.tree, (*need.group, *new, *need.summed, *axes), shape, read)
         cores, bias = [self.cores[position] for position in merged.members], None
-        if new == self.order == self.outputs:
+        self.beyond = 0 if meeting.writes else self.graph.padding[0]
+        if meeting.writes:
             bias, self.bias = self.bias, None
         hold = partial(merging, merged=merged, cores=cores, bias=bias, keep=self.keep_cores)
-        self.modules += _apart(self.size(need.kept[1:]), self._call(shape, groups, axes, hold))
+        self.modules += _apart(self.size(need.kept[1:]), self._call((*read, *taps), groups, axes, hold))
 
     def finish(self) -> None:
         """Bring the outputs into their order, and add the bias where no call could."""
         self.arrange(self.outputs)
+        self.pad(-self.beyond)
         if self.bias is not None:  # a kernel of ones for each channel: torch has no module that only adds
             channels = len(self.bias)
             ones = self.bias.new_ones(channels, 1, *self._taps((), channels))
             hold = partial(holding, weight=ones, bias=self.bias)
             self.modules += self._call(tuple(ones.shape), channels, (), hold)
+
+    def pad(self, channels: int) -> None:
+        """Add so many channels of zeros behind the others, or take them away."""
+        if channels:
+            self.modules.append(_PAD_CHANNELS[self.axes]((0, 0) * self.axes + (0, channels), 0.0))
 
     def arrange(self, wanted: tuple[str, ...]) -> None:
         """Permute the indices of the activation: neighbouring runs of them change places, as channels are shuffled."""

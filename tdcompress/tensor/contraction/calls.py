@@ -52,7 +52,8 @@ class Weight:
     """A call's weight from the tensor in ``slot``: its indices permuted to ``order``, then reshaped to ``shape``.
 
     ``memory``: the order of the slot's indices in memory, slowest first, in which neither copies. ``copies``: how often
-    the result is repeated along its first index, whose size it multiplies.
+    the result is repeated along its first index, whose size it multiplies. ``read``: how many rows and columns of it
+    are used, where the others are padding.
     """
 
     slot: int
@@ -60,9 +61,12 @@ class Weight:
     shape: tuple[int, ...]
     memory: tuple[int, ...]
     copies: int = 1
+    read: tuple[int, int] | None = None
 
     def __call__(self, slots: list[Tensor]) -> Tensor:
         weight = slots[self.slot].permute(self.order).reshape(self.shape)
+        if self.read is not None:
+            weight = weight[: self.read[0], : self.read[1]]
         return weight if self.copies == 1 else weight.expand(self.copies, *self.shape).flatten(0, 1)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..graph import Graph
@@ -28,6 +29,7 @@ class Plan:
     steps: tuple[Step, ...]
     in_sizes: tuple[int, ...]
     out_channels: int
+    padding: tuple[int, int]  # channels that the first call does not do without, and those that the last puts out
     order: tuple[int, ...] | None
     fuse_bias: bool  # the last call yields the output channels and can add the bias itself
     text: str
@@ -58,6 +60,8 @@ class Plan:
         if self.spatial:
             x = x.permute(0, 2, 3, 1)
         lead = x.dim() - 1
+        if self.padding[1]:
+            x = F.pad(x, (0, self.padding[1]))
         x = x.reshape(*x.shape[:-1], *self.in_sizes)
         for step, weight in zip(self.steps[:-1], weights, strict=False):
             x = step(x, weight)
@@ -69,7 +73,10 @@ class Plan:
         if self.order is not None:
             x = x.permute(self.order)
         if len(x.shape) > lead + 1:
-            x = x.reshape(*x.shape[:lead], self.out_channels)
+            x = x.reshape(*x.shape[:lead], self.out_channels + self.padding[0])
+        if self.padding[0]:
+            x = x[..., : self.out_channels]
+            x = x.contiguous() if bias is None else x
         if bias is not None and not self.fuse_bias:
             x = x + bias.to(x.dtype)
         return x.permute(0, 3, 1, 2) if self.spatial else x
@@ -130,10 +137,13 @@ class _Compiler:
         indices = self.slots[slot]
         axes = tuple(axis for axis in KERNEL if axis in indices)
         permute = None if wanted == meeting.before else tuple(meeting.before.index(i) for i in wanted)
-        summed, new = self.size(need.summed), self.sizes(term.new)
+        summed, new = meeting.summed, self.sizes(term.new)
         group = tuple(i for i in wanted if i in need.group)
         tail = tuple(i for i in wanted if i in need.summed)
 
+        read = None
+        if (meeting.new, summed) != (math.prod(new), self.size(need.summed)):
+            read, new = (meeting.new, summed), (meeting.new,)
         spread = others(need) if term.spread else ()
         copies = self.size(spread)
 
@@ -141,13 +151,13 @@ class _Compiler:
             *arrangement: str, shape: tuple[int, ...], memory: tuple[str, ...] = (), kind: type[Weight] = Weight
         ) -> Weight:
             order, stored = (tuple(indices.index(i) for i in part) for part in (arrangement, memory or arrangement))
-            return kind(slot, order, shape, stored, copies)
+            return kind(slot, order, shape, stored, copies, read)
 
         step: Step
         if convolves(wanted, need, bool(axes), self.spatial):
             taps = tuple(self.graph.sizes[axis] if axis in axes else 1 for axis in KERNEL)
             stride, padding, dilation = self.convolution.along(axes)
-            shape = (self.size(group) * math.prod(new), summed, *taps)
+            shape = (self.size(group) * self.size(term.new), self.size(need.summed), *taps)
             kernel = weight(
                 *group, *term.new, *tail, *axes, shape=shape, memory=(*group, *term.new, *axes, *tail), kind=Kernel
             )
@@ -171,7 +181,7 @@ class _Compiler:
             matrix = weight(*group, *tail, *term.new, shape=(self.size(group), summed, math.prod(new)))
             step, text = Batched(matrix, permute, len(group), len(wanted) - len(tail), summed, new), "bmm"
         else:
-            matrix = weight(*term.new, *tail, shape=(math.prod(new), summed))
+            matrix = weight(*term.new, *tail, shape=(self.size(term.new), self.size(need.summed)))
             step, text = Linear(matrix, permute, len(wanted) - len(tail), summed, new), "linear"
         return step, f"{self.names[slot]}:{text}"
 
@@ -181,25 +191,25 @@ def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convoluti
     compiler = _Compiler(graph, spatial, convolution or Convolution())
     space = ("y", "x") if spatial else ()
     steps, texts = [], []
-    order: tuple[str, ...] = ()
-    for meeting in walk(graph, path, space):
+    meetings = list(walk(graph, path, space))
+    for meeting in meetings:
         step, text = compiler.apply(meeting)
         steps.append(step)
         texts.append(text)
-        order = meeting.after
+    first, last = meetings[0], meetings[-1]
     final = ("b", *space, *graph.outputs)
-    permute = None if order == final else tuple(order.index(i) for i in final)
-    in_sizes, out_sizes = compiler.sizes(graph.inputs), compiler.sizes(graph.outputs)
-    fuse_bias = permute is None and isinstance(steps[-1], Linear | Conv) and steps[-1].new == out_sizes
+    permute = None if last.after == final else tuple(last.after.index(i) for i in final)
+    beyond, missing = graph.padding
     return Plan(
         path,
         spatial,
         tuple(compiler.merges),
         tuple(steps),
-        in_sizes,
-        math.prod(out_sizes),
+        (first.summed,) if first.reads else compiler.sizes(graph.inputs),
+        compiler.size(graph.outputs) - beyond,
+        (0 if last.writes else beyond, 0 if first.reads else missing),
         permute,
-        fuse_bias,
+        last.writes and isinstance(steps[-1], Linear | Conv),
         " > ".join(texts),
     )
 

@@ -96,10 +96,11 @@ class _Search:
                             if after not in target or seconds + more < target[after][0]:
                                 target[after] = (seconds + more, (*terms, term))
         final = ("b", *self.space, *self.graph.outputs)
-        ends = [
-            Path(terms, seconds + (0.0 if order == final else self.rates.copy(self.size(final, self.everything))))
-            for order, (seconds, terms) in states.get(self.everything, {}).items()
-        ]
+        last = self.rates.copy(self.size(final, self.everything))
+        ends = []
+        for order, (seconds, terms) in states.get(self.everything, {}).items():
+            whole = not self.graph.padding[0] or terms[-1].new == self.graph.outputs
+            ends.append(Path(terms, seconds + (0.0 if order == final and whole else last)))
         return sorted(ends, key=lambda path: path.seconds)
 
     def _apply(self, order: tuple[str, ...], done: int, subset: int) -> Iterator[tuple[tuple[str, ...], float, Term]]:
@@ -116,6 +117,8 @@ class _Search:
         for spread in (False, True) if axes and others(need) else (False,):
             wanted = arranged(order, need, bool(axes), bool(self.space), spread)
             copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
+            if not done and self.graph.padding[1] and need.summed != self.graph.inputs:
+                copy += self.rates.copy(self.size(order))
             seconds = merge + copy + self._apply_seconds(order, wanted, done, subset, need, axes, spread)
             for last in bonds or (None,):
                 arrangement = (*modes, *(b for b in bonds if b != last), *((last,) if last else ()))
@@ -138,7 +141,7 @@ class _Search:
         total = 0
         for meeting in walk(self.graph, path, tuple(self.space)):
             need, done = meeting.need, sum(1 << position for position in meeting.done)
-            total += self.size((*need.kept, *need.group, *need.summed, *need.new, *meeting.axes), done)
+            total += self.size((*need.kept, *need.group, *meeting.axes), done) * meeting.summed * meeting.new
         return total
 
 
