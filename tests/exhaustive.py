@@ -57,9 +57,9 @@ def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
             taps = tuple(i for i in indices if i in KERNEL)
             if set(order) & set(indices):
                 seconds, need = price(order, indices, taps, done, done | cores)
-                others = [i for i in need.kept if i not in ("b", "y", "x")]
+                others = [i for i in need.kept if i not in ("b", *space)]
                 for spread in (False, True) if taps and others else (False,):
-                    wanted = arranged(order, need, bool(taps), bool(space), spread)
+                    wanted = arranged(order, need, bool(taps), tuple(space), spread)
                     total = seconds if wanted == order else seconds + rates.copy(size(order, done))
                     if spread:  # the kernel is read and written as often as it is repeated
                         more = size(others, done) - 1

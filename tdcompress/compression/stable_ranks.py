@@ -111,4 +111,4 @@ def _matrix(layer: nn.Module) -> Tensor:
     kind = kind_of(layer)
     if kind is None:
         raise ConfigError(f"{type(layer).__name__} holds no dense weight: stable ranks are measured before a switch")
-    return kind.weight(layer).detach().double().flatten(1)
+    return kind.outputs_first(layer).double().flatten(1)

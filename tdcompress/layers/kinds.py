@@ -10,20 +10,23 @@ from torch import Tensor, nn
 
 from ..tensor.errors import ConfigError
 from .base import Factorised
-from .conv import FactorisedConv
-from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
+from .conv import FactorisedConv, FactorisedConvTranspose
+from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLinear
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of a layer, ``(out, in, [kh,] kw)`` as torch has it.
+    """A weight of a layer, ``(out, in, [[kd,] kh,] kw)``.
 
     ``name``: the layer's attribute; ``axes``: how many of its axes are those of a kernel that moves over the input;
-    ``sites``: from the layer to the mode sizes that it has anyway (keys of ``tensor.build.build``), where it has some.
+    ``transposed``: the layer has it as ``(in, out, ..)``, and the cores are those of the weight with its first two axes
+    swapped; ``sites``: from the layer to the mode sizes that it has anyway (keys of ``tensor.build.build``), where it
+    has some.
     """
 
     name: str = "weight"
     axes: int = 0
+    transposed: bool = False
     sites: Callable[[Any], dict[str, Any]] | None = None
 
 
@@ -48,10 +51,15 @@ class Kind:
         return "convolution" if self.weights[0].axes else "linear"
 
     def weight(self, layer: nn.Module) -> Tensor:
-        """The layer's weight."""
+        """The layer's weight, as the layer has it."""
         found = getattr(layer, self.weights[0].name)
         assert isinstance(found, Tensor)
         return found
+
+    def outputs_first(self, layer: nn.Module) -> Tensor:
+        """The layer's weight as cores are made of it, ``(out, in, ..)``."""
+        weight = self.weight(layer).detach()
+        return weight.transpose(0, 1) if self.weights[0].transposed else weight
 
 
 def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
@@ -62,11 +70,20 @@ def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
 KINDS: dict[type[nn.Module], Kind] = {
     nn.Conv1d: Kind(FactorisedConv, (Weight(axes=1),)),
     nn.Conv2d: Kind(FactorisedConv, (Weight(axes=2),)),
+    nn.Conv3d: Kind(FactorisedConv, (Weight(axes=3),)),
+    nn.ConvTranspose1d: Kind(FactorisedConvTranspose, (Weight(axes=1, transposed=True),)),
+    nn.ConvTranspose2d: Kind(FactorisedConvTranspose, (Weight(axes=2, transposed=True),)),
+    nn.ConvTranspose3d: Kind(FactorisedConvTranspose, (Weight(axes=3, transposed=True),)),
     nn.Linear: Kind(FactorisedLinear),
     FeatureMapLinear: Kind(FactorisedLinear, (Weight(sites=_feature_map),), may_end=True),
     StepLinear: Kind(FactorisedLinear, once=True),
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
+
+ELSEWHERE: dict[str, Kind] = {
+    "transformers.pytorch_utils.Conv1D": Kind(FactorisedConv1D, (Weight(transposed=True),)),
+}
+"""The same for classes of packages that need not be installed, by their full names."""
 
 _FREE = {"__init__", "extra_repr", "reset_parameters"}
 _ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
@@ -99,7 +116,7 @@ def kind_of(layer: nn.Module) -> Kind | None:
 def kind_by_class(layer: nn.Module) -> Kind | None:
     """The kind of the first of the layer's classes that has one, whatever the layer computes."""
     found = _known(type(layer))
-    return None if found is None else KINDS[found]
+    return None if found is None else _own(found)
 
 
 def why_not(layer: nn.Module) -> str | None:
@@ -121,7 +138,8 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
-    weights = [weight.name for weight in KINDS[base].weights]
+    kind = _own(base)
+    weights = [weight.name for weight in kind.weights] if kind is not None else []
     if not layer._parameters.keys() >= set(weights):
         return f"its {weights[0]} is computed from other parameters"
     if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
@@ -130,7 +148,12 @@ def why_not(layer: nn.Module) -> str | None:
 
 
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
-    return next((base for base in cls.__mro__ if base in KINDS), None)
+    return next((base for base in cls.__mro__ if _own(base) is not None), None)
+
+
+def _own(cls: type[nn.Module]) -> Kind | None:
+    """The kind of the class itself."""
+    return KINDS.get(cls) or ELSEWHERE.get(f"{cls.__module__}.{cls.__qualname__}")
 
 
 def factorised(model: nn.Module) -> dict[str, Factorised]:

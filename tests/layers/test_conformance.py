@@ -21,7 +21,7 @@ from tdcompress.tensor.layout import LAYOUTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KERNEL, SIZE = (3, 2), (7, 6)  # no two sizes alike, so that a swap of axes shows
+KERNEL, SIZE = (3, 2, 4), (7, 6, 5)  # no two sizes alike, so that a swap of axes shows
 OWN = {FeatureMapLinear: ((2, 2, 2), 12)}
 """What the constructors take that do not take (inputs, outputs[, kernel])."""
 

@@ -11,11 +11,10 @@ from torch import nn
 
 from ...device.rates import device_rates
 from ...layers.base import Factorised, Planner, holding
-from ...layers.conv import TORCH, FactorisedConv
+from ...layers.conv import FactorisedConv, torch_conv
 from ...layers.dropout import Dropout
 from ...tensor.contraction.cost import Rates
 from ...tensor.contraction.path import Path
-from ...tensor.contraction.roles import KERNEL
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
@@ -26,15 +25,20 @@ PLANS = ("model", "chain", "dense")
 
 
 _PADS: dict[str, dict[int, type[nn.Module]]] = {
-    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d},
-    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d},
-    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d},
-    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d},
+    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d},
+    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
+    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
+    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
 }
 """By padding mode and number of axes."""
 
-_PAD_CHANNELS: dict[int, Callable[..., nn.Module]] = {0: nn.ConstantPad1d, 1: nn.ConstantPad2d, 2: nn.ConstantPad3d}
-"""By the number of axes behind the channels."""
+_PAD_CHANNELS: dict[int, Callable[..., nn.Module]] = {
+    0: nn.ConstantPad1d,
+    1: nn.ConstantPad2d,
+    2: nn.ConstantPad3d,
+    3: nn.ConstantPad3d,
+}
+"""By the number of axes behind the channels; the last takes what ``torch.nn.functional.pad`` does."""
 
 
 def fold(
@@ -84,10 +88,14 @@ def fold(
 
 def _whole(layer: Factorised) -> nn.Module:
     """``layer.plain()`` with the cores as its parameters."""
-    graph, shape = layer.graph, layer.weight_shape
-    whole = [count + beyond for count, beyond in zip(shape, graph.padding, strict=False)]
-    merged = Merged(graph, merge_tree(graph), graph.modes, (*whole, *shape[2:]), shape[:2])
-    return merging(layer.plain(), merged, layer.tensors(), layer.bias, keep=True)
+    graph, module = layer.graph, layer.plain()
+    (outputs, inputs, *kernel), (more_outputs, more_inputs) = graph.weight_shape, graph.padding
+    rows, columns = (graph.outputs, outputs, more_outputs), (graph.inputs, inputs, more_inputs)
+    if layer.transposed and not isinstance(module, nn.Linear):
+        rows, columns = columns, rows
+    order = (*rows[0], *columns[0], *graph.modes[len(rows[0]) + len(columns[0]) :])
+    shape, read = (rows[1] + rows[2], columns[1] + columns[2], *kernel), (rows[1], columns[1])
+    return merging(module, Merged(graph, merge_tree(graph), order, shape, read), layer.tensors(), layer.bias, keep=True)
 
 
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bool = False) -> nn.Module:
@@ -99,19 +107,19 @@ def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bo
     modules = chain.modules
     if isinstance(layer, FactorisedConv):
         if layer.pad_first is not None:
-            modules.insert(0, _PADS[layer.padding_mode][len(layer.stride)](layer.pad_first))
+            modules.insert(0, _PADS[layer.padding_mode][len(layer.kernel_size)](layer.pad_first))
     elif len(shape) > 2 and not all(isinstance(module, nn.Linear) for module in modules):
         modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *shape[1:-1]))]
     return nn.Sequential(*modules)
 
 
 class _Chain:
-    """Modules, and the indices of what they put out: ``(b, order [, y] [, x])``, the order flat in one dimension."""
+    """Modules, and the indices of what they put out: ``(b, order, space)``, the order flat in one dimension."""
 
     def __init__(self, layer: Factorised, keep_cores: bool) -> None:
         self.graph, self.cores, self.keep_cores = layer.graph, layer.tensors(), keep_cores
         self.sizes, self.bias = layer.graph.sizes, layer.bias
-        self.convolution, self.axes = layer.convolution(), len(layer.weight_shape) - 2
+        self.moves, self.axes = layer.moves if isinstance(layer, FactorisedConv) else None, len(layer.weight_shape) - 2
         self.order, self.outputs = layer.graph.inputs, layer.graph.outputs
         self.beyond = 0  # channels that the last call puts out and nobody reads
         self.modules: list[nn.Module] = []
@@ -127,10 +135,12 @@ class _Chain:
         self.arrange(meeting.wanted[1:])  # the batch is no index of this chain's
         self.order = meeting.after[1:]
         groups = self.size(need.group)
+        rows, columns, read = new, need.summed, (meeting.new, meeting.summed)
+        if self.moves and self.moves.along(axes).transposed:
+            rows, columns, read = columns, rows, read[::-1]
         taps = self._taps(axes, groups)
-        shape = (groups * self.size(new), self.size(need.summed), *taps)
-        read = (groups * meeting.new, meeting.summed)
-        merged = Merged(self.graph, meeting.term.tree, (*need.group, *new, *need.summed, *axes), shape, read)
+        shape, read = (groups * self.size(rows), self.size(columns), *taps), (groups * read[0], read[1])
+        merged = Merged(self.graph, meeting.term.tree, (*need.group, *rows, *columns, *axes), shape, read)
         cores, bias = [self.cores[position] for position in merged.members], None
         self.beyond = 0 if meeting.writes else self.graph.padding[0]
         if meeting.writes:
@@ -170,18 +180,22 @@ class _Chain:
 
     def _taps(self, axes: tuple[str, ...], groups: int) -> tuple[int, ...]:
         """The last sizes of a call's weight; a product in groups is a convolution, too."""
-        if not self.axes:
+        if not self.moves:
             return (1,) * (groups > 1)
-        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL)[-self.axes :]
+        return tuple(self.sizes[mode] if mode in axes else 1 for mode in self.moves.modes)
 
     def _call(
         self, shape: tuple[int, ...], groups: int, axes: tuple[str, ...], hold: Callable[[nn.Module], nn.Module]
     ) -> list[nn.Module]:
-        """A convolution or a product whose weight, of ``shape`` ``(new, summed / groups [, taps])``, ``hold`` gives."""
+        """A convolution or a product whose weight, of ``shape`` ``(new, summed / groups [, taps])``, ``hold`` gives.
+
+        That of a transposed convolution is of ``(summed, new / groups, taps)``.
+        """
         new, summed, taps = shape[0], shape[1] * groups, shape[2:]
-        if self.convolution:
-            settings = (values[-self.axes :] for values in self.convolution.along(axes))
-            return [hold(TORCH[self.axes](summed, new, taps, *settings, groups=groups, device="meta"))]
+        if self.moves:
+            moves = self.moves.along(axes)
+            summed, new = (new, summed) if moves.transposed else (summed, new)
+            return [hold(torch_conv(moves, summed, new, taps, groups=groups))]
         if groups == 1:
             return [hold(nn.Linear(summed, new, device="meta"))]
         product = hold(nn.Conv1d(summed, new, 1, groups=groups, device="meta"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers.base import Factorised
-from ...layers.kinds import KINDS
+from ...layers.kinds import kind_by_class
 from ...tensor.errors import ConfigError
 from .products import Products
 
@@ -42,8 +42,9 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
 
     Raises ``ConfigError`` for a shape that it cannot take.
     """
-    kinds: tuple[type[nn.Module], ...] = (Factorised, *KINDS)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    layers = {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised) or kind_by_class(layer)
+    }
     some = next(model.parameters(), torch.zeros(()))
     found, products = Trace(), Products(model, layers.keys())
 
