@@ -53,7 +53,7 @@ def example(cls: type[nn.Module], batch: int = 2) -> Tensor:
 
 def held(twin: nn.Module, format: str, layout: str, rank: object = 3, **settings: object) -> Factorised:
     x = example(type(twin))
-    settings = {"layout": layout, "factors": 2, "allow_larger": True, **settings}
+    settings = {"layout": layout, "factors": 2, "allow_larger": True, "init": "variance", **settings}
     layer = tdcompress.compress(
         copy.deepcopy(twin), format, rank, tuple(x.shape[1:]), keep=[], rates=Rates(), **settings
     )
