@@ -26,7 +26,7 @@ def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | Non
     else:
         kinds = {name: kind for name, layer in layers.items() if (kind := kind_by_class(layer)) is not None}
         convolutions = [name for name, kind in kinds.items() if kind.weights[0].axes]
-        linears = [name for name, kind in kinds.items() if not kind.weights[0].axes]
+        linears = [name for name, kind in kinds.items() if kind.name == "linear"]
         found |= dict.fromkeys(convolutions[:1], "kept: the first convolution")
         found |= {name: "kept: the last linear layer" for name in linears[-1:] if not kinds[name].may_end}
     owned = [

@@ -28,6 +28,7 @@ from .spec import Swap, swap_for
 from .survey.trace import trace
 
 M = TypeVar("M", bound=nn.Module)
+_NO_MACS = "a lookup has no MACs that could be saved"
 _NO_SMALLER = "its cores would hold no fewer entries"
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
@@ -139,6 +140,8 @@ def _compressed(
     for name in names:
         layer = model.get_submodule(name)
         kind = kind_of(layer)
+        if isinstance(asked, Budget) and asked.kind == "macs" and kind is not None and kind.name == "embedding":
+            left.setdefault(name, _NO_MACS)
         if name not in left and kind is not None:
             with _naming(name):
                 given = cores.get(name) if cores is not None else None

@@ -14,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.cost import Rates
+from ..tensor.contraction.lookup import Lookup
 from ..tensor.contraction.path import Geometry, Path
 from ..tensor.contraction.plan import Plan, compile_path
-from ..tensor.contraction.search import paths
+from ..tensor.contraction.search import macs, paths
 from ..tensor.graph import Graph
 from ..tensor.weight import to_dense
 from .kept import Kept, infers
@@ -41,7 +42,7 @@ class Planner:
     def __call__(self, layer: Factorised) -> list[Path]:
         """Candidate paths for the layer at its present ranks, the best by the cost model first."""
         geometry = replace(layer.geometry(self.batch_size, self.input_shape), uses=self.uses)
-        return paths(layer.graph, geometry, self.rates, self.plan)
+        return layer.paths(geometry, self.rates, self.plan)
 
 
 class Factorised(nn.Module, ABC):
@@ -55,7 +56,8 @@ class Factorised(nn.Module, ABC):
     in reports.
 
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
-    convolve along their axes. ``reconstructs``: it contracts along no plan, but puts the weight together.
+    convolve along their axes. ``lookup``: they are indices of rows of the weight. ``of_cores``: its weight is a product
+    of the cores and nothing else. ``reconstructs``: it contracts along no plan, but puts the weight together.
 
     In evaluation mode and without gradients, what is merged of the cores is merged once and kept, and the plan is the
     one that is fastest then, for each shape of input.
@@ -63,6 +65,8 @@ class Factorised(nn.Module, ABC):
 
     bias: nn.Parameter | None
     spatial = False
+    lookup = False
+    of_cores = True
     reconstructs = False
     checkpoint = False
     layout = ""
@@ -103,12 +107,20 @@ class Factorised(nn.Module, ABC):
         """How kernel modes move over the input."""
         return None
 
+    def paths(self, geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
+        """Candidate paths, the best by the cost model first, see ``search.paths``."""
+        return paths(self.graph, geometry, rates, plan)
+
+    def macs(self, input_shape: Sequence[int], graph: Graph | None = None) -> int:
+        """Multiply-accumulates along the plan for an input of this shape, with the ranks of ``graph`` if given."""
+        return macs(graph or self.graph, self.plan.path, self.geometry(1, input_shape))
+
     def use(self, path: Path) -> None:
         """Contract along ``path`` from now on."""
         self.plan = self._compiled(path)
         self._lay_out()
 
-    def _compiled(self, path: Path) -> Plan:
+    def _compiled(self, path: Path) -> Plan | Lookup:
         return compile_path(self.graph, path, self.spatial, self.convolution())
 
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
@@ -172,7 +184,7 @@ class Factorised(nn.Module, ABC):
         self.kept.forget()
         return False
 
-    def merged(self, plan: Plan) -> list[Tensor]:
+    def merged(self, plan: Plan | Lookup) -> list[Tensor]:
         """What the calls of a plan multiply with, in the type that autocast computes in, kept."""
         cores, dtype = self._stored(), self._dtype()
 
@@ -182,14 +194,14 @@ class Factorised(nn.Module, ABC):
 
         return self.kept.get(cores, (plan.path, dtype), make)
 
-    def _inferring(self, shape: tuple[int, ...]) -> tuple[Plan, list[Tensor]]:
+    def _inferring(self, shape: tuple[int, ...]) -> tuple[Plan | Lookup, list[Tensor]]:
         """The plan for inputs of this shape where merging costs nothing, and what its calls multiply with.
 
         Batches up to a power of two share them.
         """
         batch = 1 << max(shape[0] - 1, 0).bit_length()
 
-        def make() -> tuple[Plan, list[Tensor]]:
+        def make() -> tuple[Plan | Lookup, list[Tensor]]:
             usual = self.planner.plan if self.planner.plan == "contract" else "model"
             planner = replace(self.planner, input_shape=(1, *shape[1:]), batch_size=batch, plan=usual, uses=math.inf)
             plan = self._compiled(planner(self)[0])

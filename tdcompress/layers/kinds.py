@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..tensor.errors import ConfigError
 from .base import Factorised
 from .conv import FactorisedConv
+from .embedding import FactorisedEmbedding
 from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
 
 
@@ -31,21 +32,23 @@ class Weight:
 class Kind:
     """How the layers of a torch class are held as cores.
 
-    ``factorised``: what takes a layer's place, made as ``Factorised`` is. ``weights``: those held
-    as cores, one so far; ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged
-    once for all the inputs of a pass. ``may_end``: a network's last layer is of interest too, not only a classifier.
+    ``factorised``: what takes a layer's place, made as ``Factorised`` is. ``weights``: those held as cores, one so far;
+    ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged once for all the inputs
+    of a pass. ``refused``: why a layer with its settings cannot be held. ``may_end``: a network's last layer is of
+    interest too, not only a classifier.
     """
 
-    factorised: Callable[..., Factorised]
+    factorised: type[Factorised]
     weights: tuple[Weight, ...] = (Weight(),)
     bias: str = "bias"
     once: bool = False
     may_end: bool = False
+    refused: Callable[[Any], str | None] = lambda layer: None
 
     @property
     def name(self) -> str:
         """What reports and settings call it."""
-        return "convolution" if self.weights[0].axes else "linear"
+        return "convolution" if self.weights[0].axes else "embedding" if self.factorised.lookup else "linear"
 
     def weight(self, layer: nn.Module) -> Tensor:
         """The layer's weight."""
@@ -59,12 +62,18 @@ def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
     return {"layout": "split", "in_modes": sides or [1], "out_modes": [layer.out_features]}
 
 
+def _embedding_refused(layer: nn.Embedding) -> str | None:
+    names = [name for name in ("max_norm", "sparse", "scale_grad_by_freq") if getattr(layer, name)]
+    return f"{' and '.join(names)} cannot be had of cores" if names else None
+
+
 KINDS: dict[type[nn.Module], Kind] = {
     nn.Conv1d: Kind(FactorisedConv, (Weight(axes=1),)),
     nn.Conv2d: Kind(FactorisedConv, (Weight(axes=2),)),
     nn.Linear: Kind(FactorisedLinear),
     FeatureMapLinear: Kind(FactorisedLinear, (Weight(sites=_feature_map),), may_end=True),
     StepLinear: Kind(FactorisedLinear, once=True),
+    nn.Embedding: Kind(FactorisedEmbedding, refused=_embedding_refused),
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
 
@@ -126,7 +135,7 @@ def why_not(layer: nn.Module) -> str | None:
         return f"its {weights[0]} is computed from other parameters"
     if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return "hooks are registered on it"
-    return None
+    return KINDS[base].refused(layer)
 
 
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:

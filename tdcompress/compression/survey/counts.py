@@ -86,7 +86,7 @@ def _factorised(name: str, layer: Factorised, seen: Trace) -> dict[str, Any]:
     dense = dense_macs(layer, inputs)
     return {
         "name": name,
-        "kind": "convolution" if layer.spatial else "linear",
+        "kind": "convolution" if layer.spatial else "embedding" if layer.lookup else "linear",
         "shape": list(layer.weight_shape),
         "format": layer.format,
         "layout": layer.layout,

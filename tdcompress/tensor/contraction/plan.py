@@ -82,14 +82,14 @@ class Plan:
         return x.permute(0, 3, 1, 2) if self.spatial else x
 
 
-class _Compiler:
+class Compiler:
     """Emits ``merges`` of weight tensors, which it keeps in numbered slots: the cores first, then each product.
 
     ``slots``: the indices of each; ``members``: the cores it is made of; ``names``: what it is called in a plan's text.
     """
 
-    def __init__(self, graph: Graph, spatial: bool, convolution: Convolution) -> None:
-        self.graph, self.spatial, self.convolution = graph, spatial, convolution
+    def __init__(self, graph: Graph, spatial: bool = False, convolution: Convolution | None = None) -> None:
+        self.graph, self.spatial, self.convolution = graph, spatial, convolution or Convolution()
         self.slots: list[tuple[str, ...]] = [core.indices for core in graph.cores]
         self.members: list[frozenset[int]] = [frozenset({k}) for k in range(len(graph.cores))]
         self.names: list[str] = [core.name for core in graph.cores]
@@ -188,7 +188,7 @@ class _Compiler:
 
 def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convolution | None = None) -> Plan:
     """Compile ``path`` for ``graph``; ``spatial``: the activation is an image and kh, kw convolve."""
-    compiler = _Compiler(graph, spatial, convolution or Convolution())
+    compiler = Compiler(graph, spatial, convolution)
     space = ("y", "x") if spatial else ()
     steps, texts = [], []
     meetings = list(walk(graph, path, space))
@@ -240,7 +240,7 @@ class Contraction:
 @lru_cache(maxsize=4096)
 def compile_tree(graph: Graph, tree: Tree) -> Contraction:
     """Compile the merging of all cores in the order that ``tree`` says."""
-    compiler = _Compiler(graph, False, Convolution())
+    compiler = Compiler(graph)
     indices = compiler.slots[compiler.merge(tree)]
     return Contraction(tuple(compiler.merges), tuple(indices.index(mode) for mode in graph.modes))
 

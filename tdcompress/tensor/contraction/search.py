@@ -18,7 +18,7 @@ _SLACK = 1.5  # how much slower than the best, by the model, a path may be that 
 _MEASURED = 6
 
 
-class _Search:
+class Search:
     """The dynamic programme for one graph, geometry and device."""
 
     def __init__(self, graph: Graph, geometry: Geometry, rates: Rates) -> None:
@@ -152,12 +152,12 @@ def _positions(subset: int) -> frozenset[int]:
 
 def macs(graph: Graph, path: Path, geometry: Geometry) -> int:
     """MACs of the activation's calls along a path (merging cores is done once per batch, and not at inference)."""
-    return _Search(graph, geometry, Rates()).macs(path)
+    return Search(graph, geometry, Rates()).macs(path)
 
 
 @lru_cache(maxsize=4096)
 def _merge_tree(graph: Graph, sizes: tuple[tuple[str, int], ...]) -> Tree:
-    search = _Search(graph, Geometry(1), Rates())
+    search = Search(graph, Geometry(1), Rates())
     return search.trees[search.everything][1]
 
 
@@ -202,7 +202,7 @@ def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -
 
 @lru_cache(maxsize=4096)
 def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
-    search = _Search(graph, geometry, rates)
+    search = Search(graph, geometry, rates)
     singles = [1 << k for k in range(len(graph.cores))]
     named = {"chain": singles, "dense": [search.everything]}
     if plan in named:
