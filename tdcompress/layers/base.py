@@ -53,7 +53,7 @@ class Factorised(nn.Module, ABC):
     parameter, which others may share; ``twin``: the dense layer, for its settings; ``planner`` gives the paths to
     contract along, whenever the ranks change: ``candidates``, of which the first is used unless a measurement chooses
     another. With ``checkpoint`` only the input is kept for backward, which computes the rest again. ``layout`` is said
-    in reports.
+    in reports. ``tied``: other layers whose cores are the same parameters.
 
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
     convolve along their axes. ``lookup``: they are indices of rows of the weight. ``of_cores``: its weight is a product
@@ -70,6 +70,7 @@ class Factorised(nn.Module, ABC):
     reconstructs = False
     checkpoint = False
     layout = ""
+    tied: tuple[Factorised, ...] = ()
 
     def __init__(
         self,
@@ -103,6 +104,10 @@ class Factorised(nn.Module, ABC):
     def plain(self) -> nn.Module:
         """The torch layer that this one stands for, holding ``to_dense()``."""
 
+    def tie(self, layers: Sequence[Factorised]) -> None:
+        """Know of other layers whose cores are the same parameters."""
+        self.tied = tuple(layers)
+
     def convolution(self) -> Convolution | None:
         """How kernel modes move over the input."""
         return None
@@ -124,11 +129,12 @@ class Factorised(nn.Module, ABC):
         return compile_path(self.graph, path, self.spatial, self.convolution())
 
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
-        """Give the layer other ranks: the same parameters, holding other values of another size."""
-        self.graph = graph
+        """Give the layer, and those tied to it, other ranks: the same parameters, holding other values."""
         for core, value in zip(self.tensors(), cores, strict=True):
             core.data, core.grad = value, None
-        self._replan()
+        for layer in (self, *self.tied):
+            layer.graph = graph
+            layer._replan()
 
     def _replan(self) -> None:
         self.candidates = self.planner(self)

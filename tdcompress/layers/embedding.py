@@ -19,11 +19,12 @@ class FactorisedEmbedding(Factorised):
     """``nn.Embedding`` with a factorised weight ``(num_embeddings, dim)``; integers ``(..)`` to rows ``(.., dim)``.
 
     The weight is oriented as ``nn.Linear``'s: the rows are outputs. The row at ``padding_idx`` is no product of cores,
-    because it stays as it was and has no gradient: it is a buffer.
+    because it stays as it was and has no gradient: it is a buffer. Where the weight is also that of other layers, they
+    may change this row as any other, and only this layer adds nothing to its gradient.
     """
 
     lookup = True
-    padding_row: Tensor
+    padding_row: Tensor | None
 
     def __init__(
         self,
@@ -39,6 +40,11 @@ class FactorisedEmbedding(Factorised):
         super().__init__(format, graph, weight_shape, cores, bias, planner, twin)
         padding = None if twin.padding_idx is None else twin.weight.detach()[twin.padding_idx].clone()
         self.register_buffer("padding_row", padding)
+
+    def tie(self, layers: Sequence[Factorised]) -> None:
+        """Know of other layers whose cores are the same parameters: all rows are products of these, then."""
+        super().tie(layers)
+        self.padding_row, self.of_cores = None, True
 
     def positions(self, input_shape: Sequence[int]) -> int:
         """None: a dense table is only read."""
@@ -62,10 +68,7 @@ class FactorisedEmbedding(Factorised):
     def to_dense(self) -> Tensor:
         """The reconstructed table, its row at ``padding_idx`` as it has always been."""
         table = super().to_dense()
-        if self.padding_idx is None:
-            return table
-        rows = torch.arange(len(table), device=table.device)
-        return self._padded(rows, table)
+        return table if self.of_cores else self._padded(torch.arange(len(table), device=table.device), table)
 
     def plain(self) -> nn.Embedding:
         """``nn.Embedding`` that holds ``to_dense()``."""
@@ -80,7 +83,8 @@ class FactorisedEmbedding(Factorised):
         return self._padded(indices, rows).reshape(*x.shape, self.weight_shape[1])
 
     def _padded(self, indices: Tensor, rows: Tensor) -> Tensor:
-        """``rows``, those of ``padding_idx`` replaced by the one that it has."""
+        """``rows``, those of ``padding_idx`` as the one that it has, or without a gradient."""
         if self.padding_idx is None:
             return rows
-        return torch.where((indices == self.padding_idx)[:, None], self.padding_row, rows)
+        row = rows.detach() if self.padding_row is None else self.padding_row
+        return torch.where((indices == self.padding_idx)[:, None], row, rows)

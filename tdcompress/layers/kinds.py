@@ -145,3 +145,12 @@ def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
 def factorised(model: nn.Module) -> dict[str, Factorised]:
     """The layers of a model that hold cores, by name."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+def weights_once(model: nn.Module) -> dict[str, Factorised]:
+    """``factorised`` without the layers that are tied to one before them."""
+    found: dict[str, Factorised] = {}
+    for name, layer in factorised(model).items():
+        if not any(other in layer.tied for other in found.values()):
+            found[name] = layer
+    return found

@@ -57,7 +57,8 @@ def fold(
     ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
-    Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    Layers that share a weight share it afterwards where both are dense. Kernels lie channels last. Raises
+    ``ConfigError`` for an unknown plan and an input that the model cannot take.
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
@@ -77,6 +78,9 @@ def fold(
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
             new = found[layer].train(layer.training)
+            for other in getattr(layer, "tied", ()):
+                if "weight" in new._parameters and "weight" in getattr(found.get(other), "_parameters", ()):
+                    new.weight = found[other].weight
             if not name:
                 return new
             model.set_submodule(name, new)
