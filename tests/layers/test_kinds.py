@@ -158,7 +158,7 @@ def test_hold_says_otherwise():
         assert isinstance(model[0], Factorised)
     finally:
         del KINDS[Quiet]
-    with pytest.raises(ConfigError, match="Embedding cannot be held as cores, known: Conv1d"):
-        hold(Quiet, nn.Embedding)
+    with pytest.raises(ConfigError, match="EmbeddingBag cannot be held as cores, known: Conv1d"):
+        hold(Quiet, nn.EmbeddingBag)
     with pytest.raises(ConfigError, match=r"hold takes a subclass of torch\.nn\.Module"):
         hold(3, nn.Conv2d)

@@ -167,11 +167,9 @@ def lookup_paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "mo
     All cores are merged into the weight itself for ``plan="dense"`` alone.
     """
     search = Search(graph, geometry, rates)
-    singles = [1 << k for k in range(len(graph.cores))]
+    named = search.named
     small = [subset for subset, (*_, indices) in search.trees.items() if search.size(indices) <= graph.parameters]
-    allowed = {"chain": singles, "dense": [search.everything]}.get(
-        plan, sorted({*singles, *small} - {search.everything})
-    )
+    allowed = named[plan] if plan in named else sorted({*named["chain"], *small} - {search.everything})
     states: dict[int, tuple[float, tuple[Term, ...], tuple[str, ...]]] = {0: (0.0, (), ())}
     for done in sorted(range(search.everything), key=int.bit_count):
         if done not in states:

@@ -27,6 +27,11 @@ class Search:
         self.space = dict(geometry.space)
         self._needed: dict[int, frozenset[str]] = {}
 
+    @property
+    def named(self) -> dict[str, list[int]]:
+        """The subsets of cores that are terms of the plans that say so."""
+        return {"chain": [1 << k for k in range(len(self.graph.cores))], "dense": [self.everything]}
+
     def needed(self, subset: int) -> frozenset[str]:
         """The bonds that reach beyond ``subset``."""
         if subset not in self._needed:
@@ -203,8 +208,7 @@ def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -
 @lru_cache(maxsize=4096)
 def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
     search = Search(graph, geometry, rates)
-    singles = [1 << k for k in range(len(graph.cores))]
-    named = {"chain": singles, "dense": [search.everything]}
+    named = search.named
     if plan in named:
         return search.run(named[plan])[:1]
     if plan == "contract":
