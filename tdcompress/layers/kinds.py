@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..tensor.errors import ConfigError
 from .base import Factorised
 from .conv import FactorisedConv, FactorisedConvTranspose
+from .embedding import FactorisedEmbedding
 from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLinear
 
 
@@ -34,21 +35,23 @@ class Weight:
 class Kind:
     """How the layers of a torch class are held as cores.
 
-    ``factorised``: what takes a layer's place, made as ``Factorised`` is. ``weights``: those held
-    as cores, one so far; ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged
-    once for all the inputs of a pass. ``may_end``: a network's last layer is of interest too, not only a classifier.
+    ``factorised``: what takes a layer's place, made as ``Factorised`` is. ``weights``: those held as cores, one so far;
+    ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged once for all the inputs
+    of a pass. ``refused``: why a layer with its settings cannot be held. ``may_end``: a network's last layer is of
+    interest too, not only a classifier.
     """
 
-    factorised: Callable[..., Factorised]
+    factorised: type[Factorised]
     weights: tuple[Weight, ...] = (Weight(),)
     bias: str = "bias"
     once: bool = False
     may_end: bool = False
+    refused: Callable[[Any], str | None] = lambda layer: None
 
     @property
     def name(self) -> str:
         """What reports and settings call it."""
-        return "convolution" if self.weights[0].axes else "linear"
+        return "convolution" if self.weights[0].axes else "embedding" if self.factorised.lookup else "linear"
 
     def weight(self, layer: nn.Module) -> Tensor:
         """The layer's weight, as the layer has it."""
@@ -67,6 +70,11 @@ def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
     return {"layout": "split", "in_modes": sides or [1], "out_modes": [layer.out_features]}
 
 
+def _embedding_refused(layer: nn.Embedding) -> str | None:
+    names = [name for name in ("max_norm", "sparse", "scale_grad_by_freq") if getattr(layer, name)]
+    return f"{' and '.join(names)} cannot be had of cores" if names else None
+
+
 KINDS: dict[type[nn.Module], Kind] = {
     nn.Conv1d: Kind(FactorisedConv, (Weight(axes=1),)),
     nn.Conv2d: Kind(FactorisedConv, (Weight(axes=2),)),
@@ -77,6 +85,7 @@ KINDS: dict[type[nn.Module], Kind] = {
     nn.Linear: Kind(FactorisedLinear),
     FeatureMapLinear: Kind(FactorisedLinear, (Weight(sites=_feature_map),), may_end=True),
     StepLinear: Kind(FactorisedLinear, once=True),
+    nn.Embedding: Kind(FactorisedEmbedding, refused=_embedding_refused),
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
 
@@ -116,7 +125,7 @@ def kind_of(layer: nn.Module) -> Kind | None:
 def kind_by_class(layer: nn.Module) -> Kind | None:
     """The kind of the first of the layer's classes that has one, whatever the layer computes."""
     found = _known(type(layer))
-    return None if found is None else _own(found)
+    return None if found is None else _kind(found)
 
 
 def why_not(layer: nn.Module) -> str | None:
@@ -138,24 +147,36 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
-    kind = _own(base)
-    weights = [weight.name for weight in kind.weights] if kind is not None else []
+    kind = _kind(base)
+    weights = [weight.name for weight in kind.weights]
     if not layer._parameters.keys() >= set(weights):
         return f"its {weights[0]} is computed from other parameters"
     if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return "hooks are registered on it"
-    return None
+    return kind.refused(layer)
 
 
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
-    return next((base for base in cls.__mro__ if _own(base) is not None), None)
+    return next((base for base in cls.__mro__ if base in KINDS or _full_name(base) in ELSEWHERE), None)
 
 
-def _own(cls: type[nn.Module]) -> Kind | None:
-    """The kind of the class itself."""
-    return KINDS.get(cls) or ELSEWHERE.get(f"{cls.__module__}.{cls.__qualname__}")
+def _kind(known: type[nn.Module]) -> Kind:
+    return KINDS[known] if known in KINDS else ELSEWHERE[_full_name(known)]
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def factorised(model: nn.Module) -> dict[str, Factorised]:
     """The layers of a model that hold cores, by name."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+def weights_once(model: nn.Module) -> dict[str, Factorised]:
+    """``factorised`` without the layers that are tied to one before them."""
+    found: dict[str, Factorised] = {}
+    for name, layer in factorised(model).items():
+        if not any(other in layer.tied for other in found.values()):
+            found[name] = layer
+    return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compression.switch import dense_weights
-from ..layers.kinds import factorised
+from ..layers.kinds import factorised, weights_once
 from ..tensor.norm import squared_norm
 
 
@@ -27,7 +27,8 @@ def parameter_groups(
     """
     if decay == "factors" or not weight_decay:
         return [{"params": list(model.parameters())}]
-    held, dense = factorised(model), dense_weights(model)
+    held, dense = weights_once(model), dense_weights(model)
+    tied = factorised(model).keys() - held.keys()
     apart: list[tuple[list[nn.Parameter], float]]
     if decay == "scaled":
         apart = [
@@ -35,6 +36,7 @@ def parameter_groups(
             if name in held
             else ([dense[name]], 1.0)
             for name in (held if names is None else names)
+            if name not in tied
         ]
     else:
         apart = [([core for layer in held.values() for core in layer.tensors()], 0.0)]
@@ -50,6 +52,6 @@ def frobenius_penalty(model: nn.Module, weight_decay: float) -> Tensor:
 
     Its gradient with respect to W is what weight decay adds to that of a dense layer (Khodak et al. 2021, section 3).
     """
-    layers = factorised(model).values()
+    layers = weights_once(model).values()
     norms = [squared_norm(layer.graph, layer.tensors()) for layer in layers]
     return torch.stack(norms).sum() * (weight_decay / 2)

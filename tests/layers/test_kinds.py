@@ -82,12 +82,12 @@ LEFT = {
     "hooked": (hooked, "hooks are registered on it"),
     "parametrised": (lambda: parametrizations.weight_norm(nn.Linear(8, 8)), "ParametrizedLinear redefines"),
     "spectral": (lambda: spectral_norm(nn.Linear(8, 8)), "its weight is computed from other parameters"),
-    "embedding": (lambda: nn.Embedding(8, 8), "Embedding cannot be held as cores"),
+    "embedding": (lambda: nn.EmbeddingBag(8, 8), "EmbeddingBag cannot be held as cores"),
 }
 
 
 def example(layer: nn.Module) -> torch.Tensor:
-    if isinstance(layer, nn.Embedding):
+    if isinstance(layer, nn.EmbeddingBag):
         return torch.arange(6)
     return torch.randn(2, 8, 6, 6) if isinstance(layer, nn.Conv2d) else torch.randn(2, 8)
 
@@ -158,7 +158,7 @@ def test_hold_says_otherwise():
         assert isinstance(model[0], Factorised)
     finally:
         del KINDS[Quiet]
-    with pytest.raises(ConfigError, match="Embedding cannot be held as cores, known: Conv1d"):
-        hold(Quiet, nn.Embedding)
+    with pytest.raises(ConfigError, match="EmbeddingBag cannot be held as cores, known: Conv1d"):
+        hold(Quiet, nn.EmbeddingBag)
     with pytest.raises(ConfigError, match=r"hold takes a subclass of torch\.nn\.Module"):
         hold(3, nn.Conv2d)

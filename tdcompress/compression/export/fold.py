@@ -55,12 +55,14 @@ def fold(
     ``input_shape``: one input without the batch dimension. ``plan``: ``model`` gives each layer what is fastest at
     ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
     that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
-    ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, and a layer that a
-    forward pass does not reach, become dense. With ``keep_cores`` a weight that is merged of several cores is computed
-    from these whenever it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
+    ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, an embedding, and a
+    layer that a forward pass does not reach, become dense. With ``keep_cores`` a weight that is merged of several cores
+    is computed from these whenever it is used (``torch.nn.utils.parametrize``): there are as few parameters as in
+    ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
-    Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    Layers that share a weight share it afterwards where both are dense. Kernels lie channels last. Raises
+    ``ConfigError`` for an unknown plan and an input that the model cannot take.
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
@@ -69,8 +71,8 @@ def fold(
     found: dict[nn.Module, nn.Module] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
-            found[layer] = _whole(layer) if keep_cores else layer.plain()
-            if name in inputs and plan != "dense" and not layer.reconstructs:
+            found[layer] = _whole(layer) if keep_cores and layer.of_cores else layer.plain()
+            if name in inputs and plan != "dense" and not (layer.reconstructs or layer.lookup):
                 weight, shape = layer.tensors()[0], next(iter(inputs[name]))
                 rates = rates or device_rates(weight.device, weight.dtype)
                 path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
@@ -80,6 +82,9 @@ def fold(
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
             new = found[layer].train(layer.training)
+            for other in getattr(layer, "tied", ()):
+                if "weight" in new._parameters and "weight" in getattr(found.get(other), "_parameters", ()):
+                    new.weight = found[other].weight
             if not name:
                 return new
             model.set_submodule(name, new)

@@ -53,7 +53,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
         products.used.setdefault(name)
 
     try:
-        with products, _unfused():
+        with products, _unfused(), _uncounted(products, [layer for layer in layers.values() if _looks_up(layer)]):
             watch(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
     except Exception as error:  # anyone's code, which may object to a shape in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -61,6 +61,26 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
     found.between, found.reached = products.between, list(products.used)
     return found
+
+
+def _looks_up(layer: nn.Module) -> bool:
+    return isinstance(layer, Factorised) and layer.lookup
+
+
+@contextmanager
+def _uncounted(products: Products, layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Nothing counted while one of ``layers`` is called: slices of cores that meet each other are no activations."""
+
+    def count(on: bool) -> Callable[..., None]:
+        return lambda *_: setattr(products, "counting", on)
+
+    hooks = [layer.register_forward_pre_hook(count(False), prepend=True) for layer in layers]
+    hooks += [layer.register_forward_hook(count(True)) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Tensor]:

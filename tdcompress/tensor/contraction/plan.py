@@ -82,17 +82,15 @@ class Plan:
             x = x + bias.to(x.dtype)
         return x.permute(0, lead, *range(1, lead)) if self.space else x
 
-    def moving(self, convolution: Convolution | None) -> Plan:
-        """The same plan with other settings of the convolution, where there are some."""
-        if convolution is None:
-            return self
+    def moving(self, convolution: Convolution) -> Plan:
+        """The same plan with other settings of the convolution."""
         steps = tuple(
             replace(step, moves=convolution.along(step.axes)) if isinstance(step, Conv) else step for step in self.steps
         )
         return replace(self, steps=steps)
 
 
-class _Compiler:
+class Compiler:
     """Emits ``merges`` of weight tensors, which it keeps in numbered slots: the cores first, then each product.
 
     ``slots``: the indices of each; ``members``: the cores it is made of; ``names``: what it is called in a plan's text.
@@ -198,7 +196,7 @@ class _Compiler:
 
 def compile_path(graph: Graph, path: Path, convolution: Convolution | None = None) -> Plan:
     """Compile ``path`` for ``graph``; ``convolution``: how kernel modes move over an activation that is an image."""
-    compiler = _Compiler(graph, convolution)
+    compiler = Compiler(graph, convolution)
     space = convolution.space if convolution else ()
     steps, texts = [], []
     meetings = list(walk(graph, path, space))
@@ -250,7 +248,7 @@ class Contraction:
 @lru_cache(maxsize=4096)
 def compile_tree(graph: Graph, tree: Tree) -> Contraction:
     """Compile the merging of all cores in the order that ``tree`` says."""
-    compiler = _Compiler(graph)
+    compiler = Compiler(graph)
     indices = compiler.slots[compiler.merge(tree)]
     return Contraction(tuple(compiler.merges), tuple(indices.index(mode) for mode in graph.modes))
 

@@ -18,7 +18,7 @@ _SLACK = 1.5  # how much slower than the best, by the model, a path may be that 
 _MEASURED = 6
 
 
-class _Search:
+class Search:
     """The dynamic programme for one graph, geometry and device."""
 
     def __init__(self, graph: Graph, geometry: Geometry, rates: Rates) -> None:
@@ -26,6 +26,11 @@ class _Search:
         self.everything = (1 << len(graph.cores)) - 1
         self.space = dict(geometry.space)
         self._needed: dict[int, frozenset[str]] = {}
+
+    @property
+    def named(self) -> dict[str, list[int]]:
+        """The subsets of cores that are terms of the plans that say so."""
+        return {"chain": [1 << k for k in range(len(self.graph.cores))], "dense": [self.everything]}
 
     def needed(self, subset: int) -> frozenset[str]:
         """The bonds that reach beyond ``subset``."""
@@ -154,12 +159,12 @@ def _positions(subset: int) -> frozenset[int]:
 
 def macs(graph: Graph, path: Path, geometry: Geometry) -> int:
     """MACs of the activation's calls along a path (merging cores is done once per batch, and not at inference)."""
-    return _Search(graph, geometry, Rates()).macs(path)
+    return Search(graph, geometry, Rates()).macs(path)
 
 
 @lru_cache(maxsize=4096)
 def _merge_tree(graph: Graph, sizes: tuple[tuple[str, int], ...]) -> Tree:
-    search = _Search(graph, Geometry(1), Rates())
+    search = Search(graph, Geometry(1), Rates())
     return search.trees[search.everything][1]
 
 
@@ -204,9 +209,8 @@ def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -
 
 @lru_cache(maxsize=4096)
 def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
-    search = _Search(graph, geometry, rates)
-    singles = [1 << k for k in range(len(graph.cores))]
-    named = {"chain": singles, "dense": [search.everything]}
+    search = Search(graph, geometry, rates)
+    named = search.named
     if plan in named:
         return search.run(named[plan])[:1]
     if plan == "contract":
