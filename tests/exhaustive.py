@@ -40,7 +40,8 @@ def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
         new = tuple(i for i in right if i not in (*left, *taps))
         kept = tuple(i for i in left if i not in right)
         k, g, s, n, t = (size(indices, after) for indices in (kept, group, summed, new, taps))
-        seconds = rates.contraction(k, g, s, n, t, (size(left, before), g * s * n * t, k * g * n))
+        met = size(kept, before) if geometry.transposed else k  # the pixels that every tap meets
+        seconds = rates.contraction(met, g, s, n, t, (size(left, before), g * s * n * t, k * g * n))
         return seconds, Parts(group, summed, kept, new)
 
     @cache
