@@ -108,6 +108,18 @@ def test_three_axes(name: str):
         torch.testing.assert_close(folded(x), layer(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("format", ["tt", "cp"])
+def test_cores_are_kept_in_plain_layers(format: str):
+    twin = nn.Sequential(nn.Conv3d(10, 13, 3, padding=1), nn.ConvTranspose3d(13, 10, (2, 3, 2), stride=2))
+    settings = {"layout": "paired", "factors": 2, "in_modes": None, "allow_larger": True, "init": "variance"}
+    model = tdcompress.compress(twin, format, 3, (10, *SIZE), keep=[], rates=Rates(), **settings).double().eval()
+    x = torch.randn(2, 10, *SIZE, dtype=torch.float64)
+    for plan in ("chain", "dense"):
+        folded = tdcompress.fold(model, x.shape[1:], plan=plan, rates=Rates(), keep_cores=True)
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-10)
+    assert sum(p.numel() for p in folded.parameters()) == sum(p.numel() for p in model.parameters())
+
+
 SIZES = {"i": 4, "o": 6, "kd": 3, "kh": 3, "kw": 3, "r1": 2, "r2": 3, "r3": 5, "r4": 2}
 CHAIN = Graph(
     (
