@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 import torch
 from torch import nn
 
+from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
 
 
@@ -36,8 +37,10 @@ def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | Non
     ]
     for name, layer in layers.items():
         kind = kind_of(layer)
-        if kind is None:
-            found[name] = why_not(layer) or "it holds cores already"
+        if isinstance(layer, Factorised):
+            found[name] = "it holds cores already"
+        elif kind is None:
+            found[name] = str(why_not(layer))
         elif name not in found:
             weight = kind.weight(layer)
             storage, (start, end) = weight.untyped_storage()._cdata, _extent(weight)

@@ -25,7 +25,7 @@ def switch(
     optimizer: Optimizer,
     method: str | MethodConfig,
     rank: RankLike,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     **settings: Any,
 ) -> M:
     """``compress`` a model in training: its weights are fitted, and the cores take their place in ``optimizer``.

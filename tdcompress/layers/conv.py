@@ -103,11 +103,11 @@ class FactorisedConv(Factorised):
         )  # fmt: skip
         return holding(module, self.to_dense(), self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         axes = len(self.stride)
-        if x.dim() == axes + 1:
-            return self(x[None])[0]
-        shape = x.shape
+        if input.dim() == axes + 1:
+            return self(input[None])[0]
+        x, shape = input, input.shape
         if self.pad_first is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pad_first, mode=mode)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..tensor.errors import ConfigError
 from .base import Factorised
@@ -68,6 +72,13 @@ KINDS: dict[type[nn.Module], Kind] = {
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
 
+_COMPUTING = (
+    (WeightNorm, "weight norm", "remove_weight_norm(layer)"),
+    (SpectralNorm, "spectral norm", "remove_spectral_norm(layer)"),
+    (BasePruningMethod, "pruning", "prune.remove(layer, 'weight')"),
+)
+"""Torch's hooks that compute a weight whenever a layer is called, and what removes them."""
+
 _FREE = {"__init__", "extra_repr", "reset_parameters"}
 _ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
     *("__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__annotate__"),
@@ -107,11 +118,14 @@ def why_not(layer: nn.Module) -> str | None:
 
     A class that is not in ``KINDS``; one that redefines an attribute of its class there but ``__init__``,
     ``extra_repr`` and ``reset_parameters``, as the layer itself may do, and may then compute something else; and a
-    weight that is computed from others, or watched, whenever the layer is called.
+    weight that is computed from others whenever the layer is called.
     """
     name, base = type(layer).__name__, _known(type(layer))
     if base is None:
         return f"{name} cannot be held as cores"
+    computed = [weight.name for weight in KINDS[base].weights if weight.name not in layer._parameters]
+    if computed:
+        return _computed(layer, computed[0])
     attributes = {name for cls in base.__mro__ for name in (*vars(cls), *vars(cls).get("__annotations__", ()))}
     others = [cls for cls in type(layer).__mro__ if cls not in base.__mro__]  # behind it, too: ``super`` gets there
     for cls in others:
@@ -121,12 +135,18 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
-    weights = [weight.name for weight in KINDS[base].weights]
-    if not layer._parameters.keys() >= set(weights):
-        return f"its {weights[0]} is computed from other parameters"
-    if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return "hooks are registered on it"
     return None
+
+
+def _computed(layer: nn.Module, weight: str) -> str:
+    """Why a weight is no parameter, and the call that makes it one again."""
+    if parametrize.is_parametrized(layer, weight):
+        return f"its {weight} is parametrised: torch.nn.utils.parametrize.remove_parametrizations(layer, '{weight}')"
+    for hook in layer._forward_pre_hooks.values():
+        for kind, said, call in _COMPUTING:
+            if isinstance(hook, kind):
+                return f"its {weight} is computed by {said}: torch.nn.utils.{call}"
+    return f"its {weight} is computed from other parameters"
 
 
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:

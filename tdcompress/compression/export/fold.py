@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -19,6 +20,7 @@ from ...tensor.contraction.roles import KERNEL
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
+from ..survey.inputs import Examples
 from ..survey.trace import trace
 from .merged import Merged, merging
 
@@ -36,8 +38,9 @@ _PADS: dict[str, dict[int, type[nn.Module]]] = {
 
 def fold(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    example_inputs: Any = None,
     plan: str = "model",
     batch_size: int = 1,
     rates: Rates | None = None,
@@ -45,12 +48,13 @@ def fold(
 ) -> nn.Module:
     """A copy of ``model`` in which plain torch modules stand for the factorised layers and compute the same.
 
-    ``input_shape``: one input without the batch dimension. ``plan``: ``model`` gives each layer what is fastest at
-    ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
-    that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
-    ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, and a layer that a
-    forward pass does not reach, become dense. With ``keep_cores`` a weight that is merged of several cores is computed
-    from these whenever it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
+    ``input_shape``: one input without the batch dimension; or ``example_inputs``, as ``compress`` has them. ``plan``:
+    ``model`` gives each layer what is fastest at ``batch_size`` by the cost model on a device of these ``rates`` (by
+    default the model's own): cores are merged where that helps, even all of them. ``chain`` gives it a module for each
+    core, the fewest parameters; ``dense`` one ``Conv2d`` or ``Linear``, named as in the network that was compressed. A
+    convolution in groups, and a layer that a forward pass does not reach, become dense. With ``keep_cores`` a weight
+    that is merged of several cores is computed from these whenever it is used (``torch.nn.utils.parametrize``): there
+    are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
     Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
@@ -58,7 +62,7 @@ def fold(
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     model = copy.deepcopy(model)
-    inputs = trace(model, input_shape).inputs
+    inputs = trace(model, Examples.of(model, input_shape, example_inputs)).inputs
     found: dict[nn.Module, nn.Module] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
