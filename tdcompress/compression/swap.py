@@ -15,7 +15,7 @@ from torch import nn
 from ..config.schema import DECAYS, MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.base import Factorised
-from ..layers.kinds import kind_of
+from ..layers.kinds import kind_of, put_back, take_apart
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
@@ -114,6 +114,26 @@ def _compressed(
     values: str | None = None,
 ) -> M:
     """``compress``; ``values``: the init that gives the cores in place of the method's."""
+    apart, wholes = take_apart(model)
+    try:
+        apart = _swapped(apart, method, rank, input_shape, keep, batch_size, rates, cores, values)
+    finally:  # as it was, also where an error says why nothing was done
+        apart = put_back(apart, wholes)
+    return cast(M, apart)
+
+
+def _swapped(
+    model: M,
+    method: MethodConfig,
+    rank: RankLike,
+    input_shape: Sequence[int],
+    keep: Sequence[str] | None,
+    batch_size: int,
+    rates: Rates | None,
+    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    values: str | None,
+) -> M:
+    """The same for a model whose layers have one weight each."""
     asked, own = parse(rank), layer_ranks(method)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     for name, layer in model.named_modules():

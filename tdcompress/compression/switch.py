@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from ..config.schema import MethodConfig
 from ..layers.base import Factorised
-from ..layers.kinds import factorised, kind_of
+from ..layers.kinds import dense_weights, factorised
 from ..tensor.errors import ConfigError
 from ..tensor.rank import RankLike
 from .swap import compress
@@ -49,13 +49,6 @@ def refuse(optimizer: Optimizer) -> None:
         raise ConfigError(
             f"{type(optimizer).__name__} keeps its parameters in one vector, of which none can be replaced"
         )
-
-
-def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that can be held as cores, by the name of their layer."""
-    kinds = {name: (layer, kind_of(layer)) for name, layer in model.named_modules()}
-    found = {name: kind.weight(layer) for name, (layer, kind) in kinds.items() if kind is not None}
-    return {name: weight for name, weight in found.items() if isinstance(weight, nn.Parameter)}
 
 
 def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: nn.Module) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,6 +12,10 @@ from ..tensor.errors import ConfigError
 from .base import Factorised
 from .conv import FactorisedConv
 from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
+from .parted import Parted
+from .sequences import PartedGRU, PartedLSTM, PartedRNN
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,13 @@ KINDS: dict[type[nn.Module], Kind] = {
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
 
+PARTED: dict[type[nn.Module], type[Parted]] = {
+    nn.LSTM: PartedLSTM,
+    nn.GRU: PartedGRU,
+    nn.RNN: PartedRNN,
+}
+"""What stands for a layer with several weights, each of them a layer in ``KINDS``, while some of them are cores."""
+
 _FREE = {"__init__", "extra_repr", "reset_parameters"}
 _ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
     *("__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__annotate__"),
@@ -99,7 +110,7 @@ def kind_of(layer: nn.Module) -> Kind | None:
 def kind_by_class(layer: nn.Module) -> Kind | None:
     """The kind of the first of the layer's classes that has one, whatever the layer computes."""
     found = _known(type(layer))
-    return None if found is None else KINDS[found]
+    return None if found is None else KINDS.get(found)
 
 
 def why_not(layer: nn.Module) -> str | None:
@@ -121,16 +132,67 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
-    weights = [weight.name for weight in KINDS[base].weights]
-    if not layer._parameters.keys() >= set(weights):
-        return f"its {weights[0]} is computed from other parameters"
+    weights = PARTED[base].weights(layer) if base in PARTED else [weight.name for weight in KINDS[base].weights]
+    if computed := [weight for weight in weights if layer._parameters.get(weight) is None]:
+        return f"its {computed[0]} is computed from other parameters"
     if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return "hooks are registered on it"
     return None
 
 
+def _parted(layer: nn.Module) -> type[Parted] | None:
+    """What would stand for a torch layer with several weights; None for what is none, or must stay as it is."""
+    base = None if isinstance(layer, Parted) or why_not(layer) else _known(type(layer))
+    return None if base is None else PARTED.get(base)
+
+
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
-    return next((base for base in cls.__mro__ if base in KINDS), None)
+    return next((base for base in cls.__mro__ if base in KINDS or base in PARTED), None)
+
+
+def take_apart(model: M) -> tuple[M | Parted, dict[Parted, nn.Module]]:
+    """Replace, in place, the layers with several weights by what stands for them.
+
+    Gives the model, or what takes its place if it is itself such a layer; and from what stands for a layer to it.
+    """
+    wholes: dict[Parted, nn.Module] = {}
+    found: dict[nn.Module, Parted] = {}
+    for name, layer in [*model.named_modules(remove_duplicate=False)]:
+        kind = None if layer in found else _parted(layer)
+        if kind is not None:
+            found[layer] = kind.of(layer)
+            wholes[found[layer]] = layer
+        if layer in found and name:
+            model.set_submodule(name, found[layer])
+    return found.get(model, model), wholes
+
+
+def put_back(model: nn.Module, wholes: Mapping[Parted, nn.Module]) -> nn.Module:
+    """Undo ``take_apart`` for each layer none of whose weights is held as cores; why stands on the torch layer."""
+    for name, parted in [*model.named_modules(remove_duplicate=False)]:
+        if isinstance(parted, Parted) and factorised(parted):
+            parted.settle()
+        elif isinstance(parted, Parted) and parted in wholes:
+            layer = wholes[parted]
+            reasons = dict.fromkeys(vars(part)["left_dense"] for part in parted.children() if "left_dense" in vars(part))
+            if reasons:
+                vars(layer)["left_dense"] = "; ".join(reasons)
+            if not name:
+                return layer
+            model.set_submodule(name, layer)
+    return model
+
+
+def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that can be held as cores, by the name that their layer has, or would have once it holds them."""
+    found: dict[str, Any] = {}
+    for name, layer in model.named_modules():
+        kind, parted = kind_of(layer), _parted(layer)
+        if kind is not None:
+            found[name] = kind.weight(layer)
+        for weight in parted.weights(layer) if parted is not None else ():
+            found[f"{name}.{weight}" if name else weight] = layer._parameters[weight]
+    return {name: weight for name, weight in found.items() if isinstance(weight, nn.Parameter)}
 
 
 def factorised(model: nn.Module) -> dict[str, Factorised]:
