@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from ..tensor.errors import ConfigError
+from .attention import PartedAttention
 from .base import Factorised
 from .conv import FactorisedConv
 from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
@@ -76,6 +77,7 @@ PARTED: dict[type[nn.Module], type[Parted]] = {
     nn.LSTM: PartedLSTM,
     nn.GRU: PartedGRU,
     nn.RNN: PartedRNN,
+    nn.MultiheadAttention: PartedAttention,
 }
 """What stands for a layer with several weights, each of them a layer in ``KINDS``, while some of them are cores."""
 
@@ -140,7 +142,7 @@ def why_not(layer: nn.Module) -> str | None:
     return None
 
 
-def _parted(layer: nn.Module) -> type[Parted] | None:
+def parted_by(layer: nn.Module) -> type[Parted] | None:
     """What would stand for a torch layer with several weights; None for what is none, or must stay as it is."""
     base = None if isinstance(layer, Parted) or why_not(layer) else _known(type(layer))
     return None if base is None else PARTED.get(base)
@@ -158,7 +160,7 @@ def take_apart(model: M) -> tuple[M | Parted, dict[Parted, nn.Module]]:
     wholes: dict[Parted, nn.Module] = {}
     found: dict[nn.Module, Parted] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
-        kind = None if layer in found else _parted(layer)
+        kind = None if layer in found else parted_by(layer)
         if kind is not None:
             found[layer] = kind.of(layer)
             wholes[found[layer]] = layer
@@ -174,7 +176,8 @@ def put_back(model: nn.Module, wholes: Mapping[Parted, nn.Module]) -> nn.Module:
             parted.settle()
         elif isinstance(parted, Parted) and parted in wholes:
             layer = wholes[parted]
-            reasons = dict.fromkeys(vars(part)["left_dense"] for part in parted.children() if "left_dense" in vars(part))
+            parts = [vars(part) for part in parted.children()]
+            reasons = dict.fromkeys(part["left_dense"] for part in parts if "left_dense" in part)
             if reasons:
                 vars(layer)["left_dense"] = "; ".join(reasons)
             if not name:
@@ -187,7 +190,7 @@ def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that can be held as cores, by the name that their layer has, or would have once it holds them."""
     found: dict[str, Any] = {}
     for name, layer in model.named_modules():
-        kind, parted = kind_of(layer), _parted(layer)
+        kind, parted = kind_of(layer), parted_by(layer)
         if kind is not None:
             found[name] = kind.weight(layer)
         for weight in parted.weights(layer) if parted is not None else ():

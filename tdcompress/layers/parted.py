@@ -39,7 +39,7 @@ class Parted(nn.Module):
         for name, kind in cls.weights(layer).items():
             weight = new._parameters.pop(name)
             assert weight is not None
-            new._modules[name] = _child(kind, weight).train(layer.training)
+            new._modules[name] = child(kind, weight).train(layer.training)
         new.parted()
         return new
 
@@ -59,8 +59,7 @@ class Parted(nn.Module):
         parts = {name: part for name, part in self._modules.items() if name in self._names()}
         for name, part in parts.items():
             del layer._modules[name]
-            assert part is not None
-            layer._parameters[name] = None if isinstance(part, Factorised) else part.weight
+            layer._parameters[name] = part._parameters["weight"] if isinstance(part, nn.Linear) else None
         self.joined(layer)
         for name, part in parts.items():
             if isinstance(part, Factorised):
@@ -97,10 +96,11 @@ def whole_weight(part: nn.Module, infers: bool) -> Tensor:
         return part.to_dense()
 
 
-def _child(kind: type[nn.Linear], weight: Tensor) -> nn.Linear:
-    child = kind(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    child._parameters["weight"] = weight  # type: ignore[assignment]
-    return child
+def child(kind: type[nn.Linear], weight: nn.Parameter) -> nn.Linear:
+    """What applies a weight ``(out, in)``, which stays the same parameter."""
+    layer = kind(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer._parameters["weight"] = weight
+    return layer
 
 
 def _copied(layer: nn.Module) -> Mapping[str, Any]:

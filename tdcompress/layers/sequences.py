@@ -63,7 +63,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
     # What torch's forward reads, and what it keeps to know whether its weights are still the same.
 
     @property
-    def _flat_weights(self) -> list[Tensor | None]:
+    def _flat_weights(self) -> list[Tensor | None]:  # type: ignore[override]
         weights, infer = self._names(), not self.training and not torch.is_grad_enabled()
         return [
             whole_weight(self.part(name), infer) if name in weights else self._parameters[name]

@@ -50,8 +50,9 @@ def fold(
     ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
     that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
     ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, a layer that a
-    forward pass does not reach, and those that torch has with several weights become dense. With ``keep_cores`` a weight that is merged of several cores is computed
-    from these whenever it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
+    forward pass does not reach, and one that torch has with several weights become dense. With ``keep_cores`` a weight
+    that is merged of several cores is computed from these whenever it is used (``torch.nn.utils.parametrize``): there
+    are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
     Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
