@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..config.schema import DECAYS, MethodConfig, layer_ranks
 from ..device.rates import device_rates
-from ..layers.attention import PartedAttention, call_layers
+from ..layers.attention import call_layers, separate
 from ..layers.base import Factorised
 from ..layers.kinds import kind_of, put_back, take_apart
 from ..tensor.contraction.cost import Rates
@@ -27,7 +26,7 @@ from ..tensor.weight import checked
 from .left import aliases, left_dense
 from .ranks.sizing import meet
 from .spec import Swap, swap_for
-from .survey.trace import Trace, trace
+from .survey.trace import trace
 
 M = TypeVar("M", bound=nn.Module)
 _NO_SMALLER = "its cores would hold no fewer entries"
@@ -146,7 +145,7 @@ def _swapped(
             with _naming(name):
                 checked(kind.weight(layer))
     seen = trace(model, input_shape)
-    if separate(model, seen):
+    if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items()}):
         seen = trace(model, input_shape)
     names = list(seen.inputs)
     known = aliases(model, names)
@@ -192,23 +191,6 @@ def _swapped(
                 return cast(M, swapped[module])
             model.set_submodule(name, swapped[module])
     return model
-
-
-def separate(model: nn.Module, seen: Trace) -> bool:
-    """Let three weights project the inputs of attention whose queries are not keys; whether there is any.
-
-    One weight would be applied to each of two inputs as a whole.
-    """
-    crossed = []
-    for name, layer in model.named_modules():
-        if isinstance(layer, PartedAttention) and layer.packed and isinstance(layer.part("in_proj_weight"), nn.Linear):
-            parts = [f"{name}.{part}".lstrip(".") for part in ("in_proj_weight", "out_proj")]
-            projected, put_out = (sum(seen.inputs.get(part, Counter()).values()) for part in parts)
-            if projected > put_out:
-                crossed.append(layer)
-    for layer in crossed:
-        layer.separate()
-    return bool(crossed)
 
 
 @contextmanager

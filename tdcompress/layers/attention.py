@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import _canonical_mask, _mha_shape_check, _none_or_dtype  # type: ignore[attr-defined]
 
 from .base import Factorised
-from .parted import Hold, Parted, child
+from .parted import Hold, Parted, child_name
 
 _APART = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _WEIGHTS = ("in_proj_weight", *_APART)
@@ -28,7 +29,8 @@ class PartedAttention(Parted, nn.MultiheadAttention):
 
     @classmethod
     def weights(cls, layer: nn.Module) -> dict[str, type[nn.Linear]]:
-        return {name: nn.Linear for name in _WEIGHTS if getattr(layer, name) is not None}
+        modules, parameters = layer._modules, layer._parameters
+        return {name: nn.Linear for name in _WEIGHTS if parameters.get(name) is not None or child_name(name) in modules}
 
     _qkv_same_embed_dim: bool
 
@@ -48,17 +50,16 @@ class PartedAttention(Parted, nn.MultiheadAttention):
     @property
     def packed(self) -> bool:
         """Whether one weight projects queries, keys and values."""
-        return "in_proj_weight" in self._modules
+        return "in_proj" in self._modules
 
     def separate(self) -> None:
         """Let three weights project queries, keys and values: the rows of the packed one, which is dense still."""
-        packed = self._modules.pop("in_proj_weight")
+        packed = self._modules.pop("in_proj")
         assert isinstance(packed, nn.Linear)
         self._parameters["in_proj_weight"] = None
         for name, rows in zip(_APART, packed.weight.detach().chunk(3), strict=True):
             del self._parameters[name]
-            weight = nn.Parameter(rows, packed.weight.requires_grad)
-            self._modules[name] = child(nn.Linear, weight).train(self.training)
+            self.add(name, nn.Linear, nn.Parameter(rows, packed.weight.requires_grad))
 
     def forward(
         self,
@@ -145,6 +146,22 @@ class PartedAttention(Parted, nn.MultiheadAttention):
             heads = 1 if attention.dim() == 2 else self.num_heads
             attention = attention.view(-1 if heads == 1 else batch, heads, *attention.shape[-2:])
         return padding if attention is None else attention if padding is None else attention + padding
+
+
+def separate(model: nn.Module, calls: Mapping[str, int]) -> bool:
+    """Let three weights project the inputs of attention whose queries are not keys; whether there is any.
+
+    One weight would be applied as a whole to each of two inputs. ``calls``: how often layers were called, by name.
+    """
+    crossed = [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, PartedAttention) and isinstance(layer._modules.get("in_proj"), nn.Linear)
+        if calls.get(f"{name}.in_proj".lstrip("."), 0) > calls.get(f"{name}.out_proj".lstrip("."), 0)
+    ]
+    for layer in crossed:
+        layer.separate()
+    return bool(crossed)
 
 
 def call_layers(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from .attention import PartedAttention
 from .base import Factorised
 from .conv import FactorisedConv
 from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
-from .parted import Parted
+from .parted import Parted, child_name
 from .sequences import PartedGRU, PartedLSTM, PartedRNN
 
 M = TypeVar("M", bound=nn.Module)
@@ -194,7 +194,7 @@ def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         if kind is not None:
             found[name] = kind.weight(layer)
         for weight in parted.weights(layer) if parted is not None else ():
-            found[f"{name}.{weight}" if name else weight] = layer._parameters[weight]
+            found[f"{name}.{child_name(weight)}".lstrip(".")] = layer._parameters[weight]
     return {name: weight for name, weight in found.items() if isinstance(weight, nn.Parameter)}
 
 

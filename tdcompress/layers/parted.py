@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .base import Factorised
 
@@ -18,17 +18,18 @@ Hold = Callable[[nn.Module, str, Factorised], nn.Module]
 class Parted(nn.Module):
     """What stands for a torch layer of class ``whole`` while weights of it are cores; a subclass of that class, too.
 
-    It has all the layer's attributes, and under the name of each of its weights a child without a bias that applies
-    it: ``rnn.weight_ih_l0`` is the layer whose weight (or whose cores) the parameter of this name was. All other
-    parameters keep their names. In a ``state_dict`` a weight that is dense has ``.weight`` behind its name, one that
-    is held as cores ``.cores.NAME``.
+    It has all the layer's attributes, and a child without a bias for each of its weights, which applies it, named as
+    the parameter is but for the word weight: the child ``rnn.ih_l0`` has the weight, or the cores, that the parameter
+    ``rnn.weight_ih_l0`` was. That name can be read still, and gives the weight put together. All other parameters stay
+    what they are. So in a ``state_dict`` a weight that is dense is ``rnn.ih_l0.weight``, one that is held as cores
+    ``rnn.ih_l0.cores.NAME``, and a bias ``rnn.bias_ih_l0``.
     """
 
     whole: ClassVar[type[nn.Module]]
 
     @classmethod
     def weights(cls, layer: nn.Module) -> dict[str, type[nn.Linear]]:
-        """The parameters of a layer of class ``whole`` that become children, and of which class: others stay."""
+        """The parameters of a layer of class ``whole``, or this, that become children, and of which class."""
         raise NotImplementedError
 
     @classmethod
@@ -37,11 +38,16 @@ class Parted(nn.Module):
         new = cls.__new__(cls)
         vars(new).update(_copied(layer))
         for name, kind in cls.weights(layer).items():
-            weight = new._parameters.pop(name)
-            assert weight is not None
-            new._modules[name] = child(kind, weight).train(layer.training)
+            new.add(name, kind, new._parameters.pop(name))
         new.parted()
         return new
+
+    def add(self, name: str, kind: type[nn.Linear], weight: nn.Parameter | None) -> None:
+        """A child for the weight ``(out, in)`` of this name, which stays the same parameter."""
+        assert weight is not None
+        child = kind(weight.shape[1], weight.shape[0], bias=False, device="meta").train(self.training)
+        child._parameters["weight"] = weight
+        self._modules[child_name(name)] = child
 
     def parted(self) -> None:
         """Adjust attributes of the torch layer to the children; ``joined`` undoes it."""
@@ -56,9 +62,9 @@ class Parted(nn.Module):
         """The torch layer with the same weights, copies where they are cores, which ``hold`` puts there."""
         layer = self.whole.__new__(self.whole)
         vars(layer).update(_copied(self))
-        parts = {name: part for name, part in self._modules.items() if name in self._names()}
+        parts = self.parts()
         for name, part in parts.items():
-            del layer._modules[name]
+            del layer._modules[child_name(name)]
             layer._parameters[name] = part._parameters["weight"] if isinstance(part, nn.Linear) else None
         self.joined(layer)
         for name, part in parts.items():
@@ -66,41 +72,36 @@ class Parted(nn.Module):
                 layer = hold(layer, name, part)
         return layer
 
-    def _names(self) -> set[str]:
-        """The names that the children for weights can have."""
-        return set(self.weights(self))
+    def parts(self) -> dict[str, nn.Module]:
+        """The children for weights, by the names of these."""
+        return {name: self.part(name) for name in self.weights(self)}
 
     def part(self, name: str) -> nn.Module:
         """The child that applies the weight of this name."""
-        found = self._modules[name]
+        found = self._modules[child_name(name)]
         assert found is not None
         return found
 
     def watched(self) -> bool:
         """Whether someone has to see the children called: hooks are registered on one."""
-        parts = [part for name in self._names() if (part := self._modules.get(name)) is not None]
-        return any(part._forward_pre_hooks or part._forward_hooks for part in parts)
+        return any(part._forward_pre_hooks or part._forward_hooks for part in self.parts().values())
+
+    def __getattr__(self, name: str) -> Any:
+        """The weight of this name, put together in the type that it is stored in; kept while the layer only infers."""
+        part = vars(self).get("_modules", {}).get(child_name(name)) if "weight" in name else None
+        if not isinstance(part, Factorised):
+            return super().__getattr__(name) if part is None else part.weight
+        cores = part.tensors()
+        with torch.autocast(cores[0].device.type, enabled=False):  # torch's kernels take weights as they are stored
+            if not self.training and not torch.is_grad_enabled():
+                return part.kept.get(cores, "whole", part.to_dense)
+            part.kept.forget()
+            return part.to_dense()
 
 
-def whole_weight(part: nn.Module, infers: bool) -> Tensor:
-    """The weight that a child applies, put together in the type that it is stored in; kept while it only ``infers``."""
-    if not isinstance(part, Factorised):
-        weight = part.weight
-        assert isinstance(weight, Tensor)
-        return weight
-    cores = part.tensors()
-    with torch.autocast(cores[0].device.type, enabled=False):  # torch's kernels take weights as they are stored
-        if infers and not part.training:
-            return part.kept.get(cores, "whole", part.to_dense)
-        part.kept.forget()
-        return part.to_dense()
-
-
-def child(kind: type[nn.Linear], weight: nn.Parameter) -> nn.Linear:
-    """What applies a weight ``(out, in)``, which stays the same parameter."""
-    layer = kind(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    layer._parameters["weight"] = weight
-    return layer
+def child_name(weight: str) -> str:
+    """What the child for a weight of this name is called."""
+    return weight.removeprefix("weight_").removesuffix("_weight")
 
 
 def _copied(layer: nn.Module) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from ..tensor.contraction.search import merge_tree, paths
 from .base import Factorised, Planner
 from .kept import infers
 from .linear import StepLinear, prepared
-from .parted import Hold, Parted, whole_weight
+from .parted import Hold, Parted
 from .recurrent import CELLS, States
 
 _FUSES = ("model", "measure", "dense")
@@ -64,11 +64,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:  # type: ignore[override]
-        weights, infer = self._names(), not self.training and not torch.is_grad_enabled()
-        return [
-            whole_weight(self.part(name), infer) if name in weights else self._parameters[name]
-            for name in self._flat_weights_names
-        ]
+        return [getattr(self, name) for name in self._flat_weights_names]
 
     def _init_flat_weights(self) -> None:
         pass
@@ -102,7 +98,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
             self._choose(held)
 
     def _held(self) -> list[Factorised]:
-        return [part for name in self._names() if isinstance(part := self.part(name), Factorised)]
+        return [part for part in self.parts().values() if isinstance(part, Factorised)]
 
     def _choose(self, held: Sequence[Factorised]) -> None:
         """Fuse where that takes less time by the cost model: then every plan puts its weight together."""
@@ -114,8 +110,8 @@ class PartedRecurrent(Parted, nn.RNNBase):
         fuses = []
         for merging in (1, 0):  # while training weights are put together in every pass
             apart, whole = calls, 0.0
-            for name in self._names():
-                part, times = self.part(name), 1 if name.startswith("weight_ih") else steps
+            for name, part in self.parts().items():
+                times = 1 if name.startswith("weight_ih") else steps
                 product = _product(part, batch * steps // times, rates)
                 whole += times * (product - (3 * rates.call if times > 1 else 0))
                 if isinstance(part, Factorised):
