@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.schema import MethodConfig
-from ..layers.base import Factorised
+from ..layers.attention import cut_into
 from ..layers.kinds import dense_weights, factorised
 from ..tensor.errors import ConfigError
 from ..tensor.rank import RankLike
@@ -53,18 +53,26 @@ def refuse(optimizer: Optimizer) -> None:
 
 def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: nn.Module) -> None:
     """Give ``optimizer`` the cores of ``model`` in place of the dense ``weights``, which its layers had before."""
-    layers = {weights[name]: (name, layer) for name, layer in factorised(model).items() if name in weights}
+    heirs = {weight: found for name, weight in weights.items() if (found := _heirs(name, model))}
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
-        group["params"] = [new for old, _ in named for new in (layers[old][1].tensors() if old in layers else [old])]
+        group["params"] = [new for old, _ in named for new in (heirs[old].values() if old in heirs else [old])]
         if "param_names" in group:
-            group["param_names"] = [new for old, said in named for new in _names(*layers.get(old, (said, None)))]
-    for weight, (_, layer) in layers.items():
+            group["param_names"] = [new for old, said in named for new in heirs.get(old, [said])]
+    for weight, found in heirs.items():
         state = optimizer.state.pop(weight, {})
         if isinstance(state.get(_MOMENTUM), Tensor):  # fused, SGD wants one for every parameter or for none
-            for core in layer.tensors():
-                optimizer.state[core][_MOMENTUM] = torch.zeros_like(core)
+            for parameter in found.values():
+                optimizer.state[parameter][_MOMENTUM] = torch.zeros_like(parameter)
 
 
-def _names(name: str, layer: Factorised | None) -> list[str]:
-    return [name] if layer is None else [f"{name}.cores.{core.name}" for core in layer.graph.cores]
+def _heirs(name: str, model: nn.Module) -> dict[str, nn.Parameter]:
+    """What took the place of the weight of the layer of this name, by name: nothing where it is dense still."""
+    layers = {part: layer for part in cut_into(model, name) if (layer := factorised(model).get(part)) is not None}
+    found: dict[str, nn.Parameter] = {}
+    for part in cut_into(model, name) if layers else ():
+        if part in layers:
+            found |= {f"{part}.cores.{core}": value for core, value in layers[part].cores.items()}
+        else:
+            found[f"{part}.weight"] = cast("nn.Parameter", model.get_submodule(part).weight)
+    return found

@@ -164,6 +164,15 @@ def separate(model: nn.Module, calls: Mapping[str, int]) -> bool:
     return bool(crossed)
 
 
+def cut_into(model: nn.Module, name: str) -> list[str]:
+    """The names of the layers that hold what the layer of this name held: its own, or what ``separate`` made of it."""
+    owner, _, own = name.rpartition(".")
+    above = dict(model.named_modules()).get(owner)
+    if own == "in_proj" and isinstance(above, PartedAttention) and not above.packed:
+        return [f"{owner}.{child_name(part)}".lstrip(".") for part in _APART]
+    return [name]
+
+
 def call_layers(model: nn.Module) -> None:
     """Let torch's transformer layers that contain cores call their layers: their fast path reads weights instead."""
     for module in model.modules():
