@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ..compression.survey.counts import count
 from ..device.machine import choose_device
 from ..results.identity import resolved
+from ..train.full_rank.start import length
 from ..train.network import initial
-from ..train.start import length
 from .jobs import asked, config
 from .tables import print_report
 

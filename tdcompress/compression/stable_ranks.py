@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,12 +43,17 @@ class StableRanks:
     sums: list[float]
 
     @staticmethod
-    def of(model: nn.Module, epochs: int, names: Iterable[str] | None = None) -> StableRanks:
-        """Of an untrained ``model``: of the layers of these ``names``, by default of those that ``compress`` takes."""
+    def of(
+        model: nn.Module, epochs: int, names: Iterable[str] | None = None, keep: Sequence[str] | None = None
+    ) -> StableRanks:
+        """Of an untrained ``model``: of the layers of these ``names``, by default of those that ``compress`` takes.
+
+        ``keep``: as ``compress`` has it.
+        """
         if names is None:
             apart, wholes = take_apart(model)
             layers = [name for name, layer in apart.named_modules() if kind_by_class(layer) is not None]
-            left = left_dense(layers, apart, None)
+            left = left_dense(layers, apart, keep)
             put_back(apart, wholes)
             names = [name for name in layers if name not in left]
         matrices = _matrices(model, names)
@@ -109,5 +114,8 @@ def _matrices(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     weights, names = dense_weights(model), list(names)
     missing = [name for name in names if name not in weights]
     if missing:
-        raise ConfigError(f"{', '.join(missing)} holds no dense weight: stable ranks are measured before a switch")
+        raise ConfigError(
+            f"{', '.join(missing)} has no dense weight of its own: stable ranks are measured before a switch, "
+            "and not of attention whose queries are not its keys"
+        )
     return {name: weights[name].detach().double().flatten(1) for name in names}

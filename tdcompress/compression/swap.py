@@ -23,7 +23,7 @@ from ..tensor.fitting.initial import INITS
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
-from .left import aliases, left_dense
+from .left import aliases, left_dense, of_parts
 from .ranks.sizing import meet
 from .spec import Swap, swap_for
 from .survey.trace import trace
@@ -137,7 +137,7 @@ def _swapped(
     values: str | None,
 ) -> M:
     """The same for a model whose layers have one weight each."""
-    asked, own = parse(rank), layer_ranks(method)
+    asked = parse(rank)
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     for name, layer in model.named_modules():
         kind = kind_of(layer)
@@ -149,6 +149,10 @@ def _swapped(
         seen = trace(model, input_shape)
     names = list(seen.inputs)
     known = aliases(model, names)
+    keep = None if keep is None else [new for pattern in keep for new in of_parts(model, known, pattern)]
+    layers = {new: value for pattern, value in method.layers.items() for new in of_parts(model, known, pattern)}
+    method = replace(method, layers=layers)
+    own = layer_ranks(method)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in known)]
         if lost:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..config.schema import MethodConfig
 from ..layers.attention import cut_into
+from ..layers.base import Factorised
 from ..layers.kinds import dense_weights, factorised
 from ..tensor.errors import ConfigError
 from ..tensor.rank import RankLike
@@ -53,7 +54,8 @@ def refuse(optimizer: Optimizer) -> None:
 
 def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: nn.Module) -> None:
     """Give ``optimizer`` the cores of ``model`` in place of the dense ``weights``, which its layers had before."""
-    heirs = {weight: found for name, weight in weights.items() if (found := _heirs(name, model))}
+    held = factorised(model)
+    heirs = {weight: found for name, weight in weights.items() if (found := _heirs(cut_into(model, name), model, held))}
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
         group["params"] = [new for old, _ in named for new in (heirs[old].values() if old in heirs else [old])]
@@ -66,13 +68,12 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
                 optimizer.state[parameter][_MOMENTUM] = torch.zeros_like(parameter)
 
 
-def _heirs(name: str, model: nn.Module) -> dict[str, nn.Parameter]:
-    """What took the place of the weight of the layer of this name, by name: nothing where it is dense still."""
-    layers = {part: layer for part in cut_into(model, name) if (layer := factorised(model).get(part)) is not None}
+def _heirs(names: Sequence[str], model: nn.Module, held: Mapping[str, Factorised]) -> dict[str, nn.Parameter]:
+    """The parameters, by name, of the layers of these ``names``: none where all of them are dense still."""
     found: dict[str, nn.Parameter] = {}
-    for part in cut_into(model, name) if layers else ():
-        if part in layers:
-            found |= {f"{part}.cores.{core}": value for core, value in layers[part].cores.items()}
+    for name in names if any(name in held for name in names) else ():
+        if name in held:
+            found |= {f"{name}.cores.{core}": value for core, value in held[name].cores.items()}
         else:
-            found[f"{part}.weight"] = cast("nn.Parameter", model.get_submodule(part).weight)
+            found[f"{name}.weight"] = cast("nn.Parameter", model.get_submodule(name).weight)
     return found

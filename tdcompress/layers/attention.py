@@ -167,8 +167,8 @@ def separate(model: nn.Module, calls: Mapping[str, int]) -> bool:
 def cut_into(model: nn.Module, name: str) -> list[str]:
     """The names of the layers that hold what the layer of this name held: its own, or what ``separate`` made of it."""
     owner, _, own = name.rpartition(".")
-    above = dict(model.named_modules()).get(owner)
-    if own == "in_proj" and isinstance(above, PartedAttention) and not above.packed:
+    above = model.get_submodule(owner) if own == "in_proj" else None
+    if isinstance(above, PartedAttention) and not above.packed:
         return [f"{owner}.{child_name(part)}".lstrip(".") for part in _APART]
     return [name]
 

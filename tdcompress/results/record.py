@@ -124,7 +124,7 @@ class Summary:
     train_seconds_per_epoch: float | None = None  # median of the epochs since the switch, if there was one
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.survey.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it
-    switch: dict[str, Any] = field(default_factory=dict)  # epoch, seconds, unbounded, as ``train.start.Switch`` has it
+    switch: dict[str, Any] = field(default_factory=dict)  # as ``train.full_rank.start.Switch`` has it
     exports: list[dict[str, Any]] = field(default_factory=list)  # the file of each format, the newest last
     other: dict[str, Any] = field(default_factory=dict)  # what a later version says besides
 

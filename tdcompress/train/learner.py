@@ -26,9 +26,9 @@ from ..layers.kinds import dense_weights, factorised
 from ..results.record import Epoch, best_epoch
 from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups
+from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
 from .optim import build_optimizer, build_scheduler, weight_decay
-from .start import Start, Switch
 from .watch import bar
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -195,13 +195,31 @@ class Learner:
         wanted = self.shrinkage.wanted(self.model, self.epoch)
         if wanted is None:
             return False
-        for core in shrink(self.model, wanted, self.shrinkage.fixed, self.shrinkage.multiple):
+        for core in self._shrunk(wanted, self.shrinkage):
             state = self.optimizer.state[core]
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
                     state[key] = torch.zeros_like(core)
         self._renew()
         return True
+
+    def _shrunk(self, parameters: int, shrinkage: Shrinkage) -> list[nn.Parameter]:
+        """The cores that changed as ranks were cut; the first process decides and tells the others."""
+        if self.world.first:
+            changed = shrink(self.model, parameters, shrinkage.fixed, shrinkage.multiple)
+        if self.world.size == 1:
+            return changed
+        layers = factorised(self.model)
+        held = {name: (layer.graph.ranks, [core.cpu() for core in layer.tensors()]) for name, layer in layers.items()}
+        held = self.world.told(held)
+        if not self.world.first:
+            others = {name: layer for name, layer in layers.items() if held[name][0] != layer.graph.ranks}
+            for name, layer in others.items():
+                ranks, cores = held[name]
+                layer.resize(layer.graph.with_ranks(ranks), [core.to(self.device) for core in cores])
+            changed = [core for layer in others.values() for core in layer.tensors()]
+        use_plans(self.model, self.world.told(plans(self.model)))
+        return changed
 
     @property
     def full_rank(self) -> bool:
@@ -218,15 +236,13 @@ class Learner:
         assert self.start is not None
         began = time.perf_counter()
         weights = dense_weights(self.model)
-        self.forward = self.parallel = self.model
-        gc.collect()  # what wraps the dense network stands in circles, and holds its memory and hooks on its parameters
+        self._unwrap()
         self.model, self.best = factorise(self.model), None
         hand_over(self.optimizer, weights, self.model)
         end = self.start.end(self.epoch, time.perf_counter() - began)
         for group, new in zip(self.optimizer.param_groups, self._groups(), strict=True):
             group |= new  # in the order in which one that goes on from a checkpoint has them
         self._begin_cutting()
-        self.parallel = self.world.parallel(self.model)
         self._renew()
         return end
 
@@ -241,12 +257,17 @@ class Learner:
         )
 
     def _renew(self) -> None:
-        """Forget what was recorded or compiled for other sizes."""
-        self.forward = self.parallel
-        gc.collect()  # a recording keeps nodes of the gradients, in cycles, which expect the sizes that cores had
+        """Forget what was recorded, compiled or wrapped for other sizes."""
+        self._unwrap()
         if self.config.compile:
             torch.compiler.reset()  # which counts towards the limit of recompilations
+        self.parallel = self.world.parallel(self.model)
         self.forward = self._passes()
+
+    def _unwrap(self) -> None:
+        """Free what stands in circles around the network: hooks on its parameters, gradients of the sizes they had."""
+        self.forward = self.parallel = self.model
+        gc.collect()
 
     def _passes(self) -> Passes:
         """The network as the loops call it; a user's own may hold what cannot be recorded, or compiled as a whole."""

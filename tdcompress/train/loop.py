@@ -41,8 +41,9 @@ class Loop:
     """Goes on with a run to its end.
 
     ``learner`` is at the step where it goes on, ``summary`` says what will not change; ``image`` is the shape of an
-    image; ``factorise`` puts cores in place of the dense weights of a network that began at full rank; ``tested`` are
-    the counts that the network of the last epoch had when it was tested, None where nobody wrote them down.
+    image; ``factorise`` puts cores in place of the dense weights of a network that began at full rank, None where the
+    run ends with its dense epochs; ``tested`` are the counts that the network of the last epoch had when it was
+    tested, None where nobody wrote them down.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Loop:
         learner: Learner,
         summary: Summary,
         image: Image,
-        factorise: Callable[[nn.Module], nn.Module],
+        factorise: Callable[[nn.Module], nn.Module] | None,
         tested: Counts | None,
         stop: StopSignals,
         log: Log,
@@ -72,8 +73,8 @@ class Loop:
             self.summary = replace(self.summary, initial_test_accuracy=self._initial_accuracy(data.test))
         self._write()
         while self.summary.status == "running":
-            if self.learner.due:
-                self._switch()
+            if self.factorise is not None and self.learner.due:
+                self._switch(self.factorise)
             elif (epoch := self._epoch(data)) is not None:
                 self._close(epoch)
             if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
@@ -99,11 +100,11 @@ class Loop:
         if self.scalars is not None:
             self.scalars.add(epoch)
 
-    def _switch(self) -> None:
+    def _switch(self, factorise: Callable[[nn.Module], nn.Module]) -> None:
         """Go on with cores. The checkpoint before this one, from which it can be done again, is the dense network's."""
         start = self.learner.start
         assert start is not None
-        self.learner.switch(self.factorise)
+        self.learner.switch(factorise)
         forget_peak(self.learner.device)
         self.counts = self._counted()
         self.log(f"{start.said()}: {self.counts['parameters']:,} parameters, {self.counts['macs']:,} MACs")
@@ -131,7 +132,7 @@ class Loop:
         rows = self.learner.rows
         if rows and not rows[-1].finite:
             return "diverged"
-        if self.learner.epoch == self.config.epochs:
+        if self.learner.epoch == self.config.epochs or (self.factorise is None and self.learner.due):
             return "finished"
         return "running" if self.stop.number is None else "interrupted"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,20 +24,23 @@ from ..results.identity import arch_name, dataset_name, identity, method_name, p
 from ..results.record import Summary
 from ..results.run import Run
 from ..results.version import version
-from ..tensor.errors import ConfigError
 from ..tensor.rank import Budget
 from . import checkpoint
+from .full_rank import shared
+from .full_rank.start import Start
 from .interrupt import StopSignals
 from .learner import Learner
 from .loop import Log, Loop, outcome
 from .network import cutting, fitting, initial, rates_of, restored, switched
-from .start import Start
 
 _APART = 1_000_003  # between the random numbers of one process and the next
 
 
-def train(config: TrainConfig, run: Run, log: Log = print) -> Summary:
+def train(config: TrainConfig, run: Run, log: Log = print, *, dense_only: bool = False) -> Summary:
     """Train the network of ``config`` in ``run``'s directory and return its summary; ``log`` takes lines.
+
+    ``dense_only``: of a run that begins at full rank the dense epochs alone, for it and others to go on from, where
+    ``run`` is in ``shared.directory_of(config)``.
 
     A run that has ended is not repeated; a broken one goes on from its checkpoint. Several processes that ``torchrun``
     started share each batch, and the first one writes. Raises ConfigError for values that cannot be used (before
@@ -44,12 +48,14 @@ def train(config: TrainConfig, run: Run, log: Log = print) -> Summary:
     SIGINT or SIGTERM, with everything so far on disk.
     """
     with joined() as world:
-        return _prepared(config, run, world, log)
+        return _prepared(config, run, world, log, dense_only)
 
 
-def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> Summary:
+def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only: bool) -> Summary:
     device = choose_device(validate(config).device)
+    begun = shared.directory_of(config) if world.size == 1 and not dense_only else None
     config = replace(resolved(config), precision=_precision(config.precision, run, device))
+    whole, config = config, shared.dense(config) if dense_only else config
     ended = world.told(run.ended(config))
     if ended is not None:
         log(f"{run.directory}: {outcome(ended)}; not run again")
@@ -58,7 +64,7 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log) -> Summary:
     if world.first:
         run.refuse_busy()
     try:
-        return _train(config, run, device, world, log)
+        return _train(config, run, device, world, log, whole, begun)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -83,14 +89,19 @@ def _precision(name: str, run: Run, device: torch.device) -> str:
     return effective_precision(name, device)
 
 
-def _train(config: TrainConfig, run: Run, device: torch.device, world: World, log: Log) -> Summary:
+def _train(
+    config: TrainConfig, run: Run, device: torch.device, world: World, log: Log, whole: TrainConfig, begun: Path | None
+) -> Summary:
+    """``whole``: ``config``, or the one whose dense epochs it is; ``begun``: where such epochs would lie."""
     data = datasets(config.dataset, device, log, config.seed)
     train_data, sizes = data.train, (data.train.in_channels, data.train.image_size, data.classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
     rates = rates_of(config, device)
     if state is None:
         model, image = initial(config, device, sizes=sizes, dense=True)
-        start = Start.of(config, model, image, rates, log)
+        start = Start.of(whole, model, image, rates, log)
+        if start is not None and begun is not None and (state := shared.state_in(begun, config, log)) is not None:
+            start.after(state, begun)
     else:
         run.refuse_other(config, state.get("config"))
         model, image = restored(config, device, run.directory, state, sizes)
@@ -99,11 +110,6 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
     set_up(device)
     forget_peak(device)
     shrinkage = _shrinkage(config, count(model, image)["dense_parameters"])
-    if shrinkage is not None and world.size > 1:
-        raise ConfigError(
-            f"rank={config.rank} changes the ranks while training, which one process alone can do; a budget that is no "
-            "adaptive one can be reached with cut=at_once"
-        )
     learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage, start)
     if not world.first:
         torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
@@ -126,11 +132,13 @@ def _train(config: TrainConfig, run: Run, device: torch.device, world: World, lo
         if state is not None:
             with fitting(run.directory):
                 learner.restore(state)
-            log(f"{run.directory}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
+            own = start is None or not start.lasts or start.shared is None
+            log(f"{run.directory if own else begun}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
         else:
             planned(model)
         tested = state.get("counts") if state is not None else None
-        loop = Loop(config, run, learner, _first_summary(config, device, world), image, factorise, tested, stop, log)
+        after = factorise if whole is config else None
+        loop = Loop(config, run, learner, _first_summary(config, device, world), image, after, tested, stop, log)
         return loop.until_ended(data)
 
 

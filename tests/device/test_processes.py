@@ -53,9 +53,10 @@ def test_losses_are_those_of_one_process_at_the_same_batch(tmp_path):
 
 @pytest.mark.parametrize("arch", ["lenet"])  # with dropout: each process has random numbers of its own
 def test_stopped_and_started_again_it_ends_the_same(tmp_path, arch):
-    # Switched after the second epoch: the first process fits the cores, and tells the others.
+    # Switched after the second epoch: the first process fits the cores, cuts their ranks after the third, and tells the
+    # others.
     words = [f"arch={arch}", "arch.width=0.5", "epochs=4", "dataset.limit=200", "batch_size=20", "rank=10x"]
-    words += ["full_rank_epochs=2", "cut=at_once"]
+    words += ["full_rank_epochs=2"]
     whole = torchrun(2, tmp_path / "whole", *words)
     assert whole.wait() == 0, whole.stdout.read()
     broken = torchrun(2, tmp_path / "broken", *words)
@@ -71,4 +72,5 @@ def test_stopped_and_started_again_it_ends_the_same(tmp_path, arch):
     said = again.communicate()[0]
     assert again.returncode == 0, said
     assert "going on from epoch" in said and said.count("switched to cores after epoch 2") == 1
+    assert said.count("cut to") == 1
     pandas.testing.assert_frame_equal(metrics(tmp_path / "whole"), metrics(tmp_path / "broken"))

@@ -14,12 +14,12 @@ from .job import Ended, Job, Log
 
 def carried_out(job: Job, log: Log) -> Summary:
     """Make the run of ``job`` in its directory; returns its summary, and raises what ``train`` raises."""
-    return train(job.config, Run(job.directory, job.files), log)
+    return train(job.config, Run(job.directory, job.files), log, dense_only=job.dense_only)
 
 
-def basic(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+def basic(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
     """One after the other in this process. Raises ``Interrupted`` as soon as a run was."""
-    for job in jobs:
+    for job in (*starts, *jobs):
         try:
             summary = carried_out(job, log)
         except (ConfigError, RuntimeError) as error:

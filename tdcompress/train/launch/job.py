@@ -23,13 +23,15 @@ class Job:
     """A run to be made, so that another process or machine can make it: it can be pickled.
 
     ``config``: the run's configuration; ``directory``: where its results go; ``files``: text by relative path, kept
-    beside the results; ``overrides``: what the sweep chose for this run, to tell it from the others.
+    beside the results; ``overrides``: what the sweep chose for this run, to tell it from the others; ``dense_only``:
+    as ``train`` has it.
     """
 
     config: TrainConfig
     directory: Path
     files: dict[str, str] = field(default_factory=dict)
     overrides: str = ""
+    dense_only: bool = False
 
     @property
     def name(self) -> str:

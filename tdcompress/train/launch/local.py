@@ -20,8 +20,10 @@ from ..interrupt import StopSignals
 from .job import SIGNALS, Ended, Job, Log
 
 
-def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
     """``settings.jobs`` runs at once, each a ``worker`` process with its share of this machine's cores.
+
+    The ``jobs`` begin when all ``starts`` have ended.
 
     A run's lines go to ``log`` behind its name. A signal is passed on to every process, no further run begins, and
     ``Interrupted`` is raised when all have ended after their step. A second signal more than a second later kills them.
@@ -29,6 +31,12 @@ def local(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
     """
     if sys.platform == "win32":
         raise ConfigError("launcher=local needs the signals of Unix, which Windows lacks; use launcher=basic")
+    for some in (starts, jobs):
+        if some:
+            _at_once(some, settings, log, ended)
+
+
+def _at_once(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
     at_once = min(settings.jobs, len(jobs))
     environment = os.environ | {
         "OMP_NUM_THREADS": str(max(1, _cores() // at_once)),

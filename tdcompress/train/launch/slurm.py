@@ -51,8 +51,10 @@ class Task:
         return DelayedSubmission(self)
 
 
-def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+def slurm(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
     """One job array of which ``settings.jobs`` run at once, on nodes as ``settings`` asks for; waits for all of them.
+
+    The ``starts`` are an array of their own, after which, however it ends, the other one begins.
 
     What a run writes to stdout and stderr is in ``<results_dir>/slurm``. A signal cancels the jobs, which end after
     their step, and raises ``Interrupted``; a second one leaves at once. Raises ``ConfigError`` where submitit or Slurm
@@ -71,11 +73,14 @@ def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
         raise ConfigError("launcher=slurm: there is no srun here; use a login node, or launcher=local") from None
     executor.update_parameters(**_resources(settings))
     try:
-        with executor.batch():
-            submitted = [executor.submit(Task(job)) for job in jobs]
+        submitted = _submitted(executor, starts) if starts else []
+        if submitted:
+            arrays = {handle.job_id.partition("_")[0]: None for handle in submitted}
+            executor.update_parameters(additional_parameters={"dependency": ":".join(["afterany", *arrays])})
+        submitted += _submitted(executor, jobs)
     except FailedSubmissionError as error:
         raise ConfigError(f"launcher=slurm: {' '.join(str(error).split())}") from None
-    waiting = dict(zip(submitted, jobs, strict=True))
+    waiting = dict(zip(submitted, (*starts, *jobs), strict=True))
     for handle, job in waiting.items():
         log(f"{job.name}  Slurm job {handle.job_id}, {handle.paths.stdout}")
     with StopSignals() as stop:
@@ -100,6 +105,11 @@ def slurm(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended)
             time.sleep(_POLL * bool(waiting))
     if stop.number is not None:
         raise stop.interrupted("sweep interrupted, its jobs are cancelled; the same command goes on")
+
+
+def _submitted(executor: Any, jobs: Sequence[Job]) -> list[Any]:
+    with executor.batch():
+        return [executor.submit(Task(job)) for job in jobs]
 
 
 def _resources(settings: LauncherConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -59,6 +60,18 @@ def test_runs_end_and_the_table_lists_them(tmp_path, monkeypatch):
     again = sweep("method=tt,dense", "rank=2", "epochs=2")
     out, _ = again.communicate(timeout=300)
     assert again.returncode == 0 and out.count("finished, test accuracy") == 2
+
+
+@needs_slurm
+def test_shared_dense_epochs_come_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = sweep("method=tt,tucker", "rank=5x", "epochs=3", "full_rank_epochs=1")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    (start,) = (tmp_path / "results/starts").glob("*/seed0")
+    for summary in (tmp_path / "results/runs").rglob("summary.json"):
+        assert json.loads(summary.read_text())["switch"]["shared"] == str(start.relative_to(tmp_path))
+    assert out.count("Slurm job") == 3
 
 
 @needs_slurm

@@ -4,44 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..compression.stable_ranks import StableRanks, latest_epoch
-from ..compression.survey.counts import count
-from ..config.schema import AUTO, TrainConfig
-from ..layers.kinds import factorised
-from ..results.identity import resolved
-from ..tensor.contraction.cost import Rates
-from ..tensor.errors import ConfigError
-from ..tensor.rank import Budget, Size
-from .network import Image, cutting, sketched
+from ...compression.stable_ranks import StableRanks, latest_epoch
+from ...compression.survey.counts import count
+from ...config.schema import AUTO, TrainConfig
+from ...layers.kinds import factorised
+from ...results.identity import resolved
+from ...tensor.contraction.cost import Rates
+from ...tensor.errors import ConfigError
+from ...tensor.rank import Budget, Size
+from ..network import Image, cutting, sketched
 
 
 @dataclass(frozen=True)
 class Switch:
     """How a full-rank start ended: after ``epoch``, in ``seconds``.
 
-    ``unbounded``: the epoch that the rule chose, None where it had not by then, or was not asked.
+    ``unbounded``: the epoch that the rule chose, None where it had not by then, or was not asked; ``shared``: the
+    directory in which the dense epochs were trained, None if the run trained them itself.
     """
 
     epoch: int
     seconds: float
     unbounded: int | None
+    shared: str | None = None
 
 
 @dataclass
 class Start:
     """Of a run that trains dense until the end of epoch ``last``, or until ``ranks`` have settled before that.
 
-    ``names``: the layers that are to be held as cores; ``switch``: how it ended, None as long as it lasts.
+    ``names``: the layers that are to be held as cores; ``switch``: how it ended, None as long as it lasts; ``shared``:
+    as ``Switch`` has it.
     """
 
     names: list[str]
     last: int
     ranks: StableRanks | None = None
     switch: Switch | None = None
+    shared: str | None = None
 
     @staticmethod
     def of(
@@ -62,14 +67,15 @@ class Start:
                 f"full_rank_epochs={asked}: no layer is smaller with method={config.method.format} at "
                 f"rank={config.rank}, so there is nothing to switch to; choose another method or a smaller rank"
             )
-        ranks = StableRanks.of(model, config.epochs, names) if asked == AUTO else None
+        # Of all layers that may become cores: when the ranks have settled depends on no method.
+        ranks = StableRanks.of(model, config.epochs, keep=config.arch.keep) if asked == AUTO else None
         cuts = _cuts(config)
         if cuts:
             sketched(config, model, image, cutting(config), rates)  # raises now what would be told after hours
         counts = count(then, image)
         size = "" if needs_weights else f" with {counts['parameters']:,} parameters, {counts['macs']:,} MACs"
         log(f"{length(config)}, then cores{size}{', reached by cuts while training' * cuts}")
-        return Start(names, _last(config), ranks)
+        return Start(names, last_epoch(config), ranks)
 
     @property
     def lasts(self) -> bool:
@@ -90,7 +96,7 @@ class Start:
 
     def end(self, epoch: int, seconds: float) -> Switch:
         """Note that the network was switched."""
-        self.switch = Switch(epoch, seconds, epoch if self._ready(epoch) else None)
+        self.switch = Switch(epoch, seconds, epoch if self._ready(epoch) else None, self.shared)
         return self.switch
 
     def said(self) -> str:
@@ -117,16 +123,22 @@ class Start:
             values["last"],
             None if ranks is None else StableRanks.from_plain(ranks),
             None if switch is None else Switch(**switch),
+            values.get("shared"),
         )
+
+    def after(self, state: Mapping[str, Any], directory: Path) -> None:
+        """Be where the dense epochs in ``directory`` ended with this checkpoint."""
+        self.ranks, self.shared = Start.from_plain(state["start"]).ranks, str(directory)
 
 
 def length(config: TrainConfig) -> str:
     """For how long a run of this ``resolved`` configuration is at full rank, in words."""
     most = "at most " if config.full_rank_epochs == AUTO else ""
-    return f"full_rank_epochs={config.full_rank_epochs}: dense for {most}{_last(config)} of {config.epochs} epochs"
+    return f"full_rank_epochs={config.full_rank_epochs}: dense for {most}{last_epoch(config)} of {config.epochs} epochs"
 
 
-def _last(config: TrainConfig) -> int:
+def last_epoch(config: TrainConfig) -> int:
+    """The epoch after which a run of this ``resolved`` configuration is switched at the latest."""
     if config.full_rank_epochs != AUTO:
         return int(config.full_rank_epochs)
     return min(latest_epoch(config.epochs), config.epochs - 1 - _cuts(config))

@@ -1,0 +1,58 @@
+"""Dense epochs that several runs have in common: trained once, as a run of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...config.schema import MethodConfig, TrainConfig
+from ...results.identity import identity, plain, resolved
+from ...results.record import read_summary
+from ...tensor.formats import BASELINE
+from ...tensor.rank import Size
+from .. import checkpoint
+from .start import last_epoch
+
+
+def directory_of(config: TrainConfig) -> Path | None:
+    """Where the dense epochs of a run of ``config`` lie if runs share them, ``<results_dir>/starts/<hash>/seed<k>``.
+
+    The hash is of all that those epochs depend on, among it when they end; not of what comes after them. None for a
+    run that begins with its cores or with trained weights, or whose optimizer decays the cores apart and so has groups
+    that are of the method.
+    """
+    asked = resolved(config)
+    if asked.full_rank_epochs == 0 or config.init_from is not None or config.method.decay != MethodConfig().decay:
+        return None
+    decides = identity(plain(dense(config))) | {"full_rank_epochs": asked.full_rank_epochs, "last": last_epoch(asked)}
+    del decides["seed"]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+    return Path(config.results_dir) / "starts" / digest / f"seed{config.seed}"
+
+
+def dense(config: TrainConfig) -> TrainConfig:
+    """The dense run of which the dense epochs of a run of ``config`` are the first."""
+    return replace(config, method=MethodConfig(BASELINE), rank=Size(1), full_rank_epochs=0)
+
+
+def is_there(directory: Path) -> bool:
+    """Whether the dense epochs of this directory are trained."""
+    summary = read_summary(directory)
+    return summary is not None and summary.status == "finished"
+
+
+def state_in(directory: Path | None, config: TrainConfig, log: Callable[[str], Any]) -> dict[str, Any] | None:
+    """The checkpoint at the end of shared dense epochs, for a run of ``config`` to go on from; None if there is none.
+
+    None, too, where they were computed in another precision.
+    """
+    if directory is None or not is_there(directory):
+        return None
+    state = checkpoint.load(directory, log)
+    if state is None or state["config"]["precision"] != config.precision:
+        return None
+    return state

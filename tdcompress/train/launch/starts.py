@@ -1,0 +1,38 @@
+"""The dense epochs that runs of a sweep have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ...config.schema import validate
+from ...results.run import Run
+from ...tensor.errors import ConfigError
+from .. import checkpoint
+from ..full_rank.shared import directory_of, is_there
+from .job import Job
+
+
+def starts_of(jobs: Sequence[Job]) -> list[Job]:
+    """A job for the dense epochs that at least two of these runs will go on from and that are not trained yet.
+
+    Those that have begun go on from their own.
+    """
+    sharing: dict[Path, list[Job]] = {}
+    for job in jobs:
+        with suppress(ConfigError):  # which whoever makes the run is told
+            directory = directory_of(validate(job.config))
+            if directory is not None and not _has_begun(job):
+                sharing.setdefault(directory, []).append(job)
+    return [
+        replace(first, directory=directory, files={}, dense_only=True)
+        for directory, (first, *others) in sharing.items()
+        if others and not is_there(directory)
+    ]
+
+
+def _has_begun(job: Job) -> bool:
+    summary = Run(job.directory).summary()
+    return (job.directory / checkpoint.NAME).exists() or (summary is not None and summary.ended)

@@ -1,0 +1,160 @@
+"""Dense epochs that the runs of a sweep have in common: trained once, with the same end as if each had its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from training import LEFT, config_in, metrics, run_of, stop_at, validating
+
+from tdcompress.config.schema import LauncherConfig, MethodConfig, validate
+from tdcompress.results.rows import read_runs
+from tdcompress.results.run import Run
+from tdcompress.train.full_rank.shared import directory_of
+from tdcompress.train.interrupt import Interrupted
+from tdcompress.train.launch.job import Job
+from tdcompress.train.launch.launchers import launch
+from tdcompress.train.launch.starts import starts_of
+from tdcompress.train.run import train
+
+pytestmark = pytest.mark.usefixtures("one_thread", "small_images")
+
+
+def config_of(results, method="tt", **changes):
+    config = config_in(
+        results, method=MethodConfig(method), **({"rank": "5x", "epochs": 4, "full_rank_epochs": 2} | changes)
+    )
+    return validate(config)
+
+
+def job_of(config):
+    return Job(config, run_of(config).directory)
+
+
+def swept(*configs):
+    """Make these runs as a sweep: the lines that were said, and what became of each run, by its directory."""
+    lines, outcomes = [], {}
+    launch(
+        [job_of(config) for config in configs],
+        LauncherConfig(),
+        lines.append,
+        lambda job, outcome: outcomes.update({job.directory: outcome}),
+    )
+    return lines, outcomes
+
+
+def weights(config):
+    return torch.load(run_of(config).directory / "checkpoint.pt", weights_only=True)["model"]
+
+
+def begun_alone(lines):
+    """How many networks began with the first epoch."""
+    return sum("epoch 1/4" in line for line in lines)
+
+
+@pytest.mark.parametrize("asked", [{"full_rank_epochs": 2}, {"full_rank_epochs": "auto"}])
+def test_as_if_each_had_trained_its_own(tmp_path, asked):
+    shared = [config_of(tmp_path / "shared", method, **asked) for method in ("tt", "cp")]
+    lines, outcomes = swept(*shared)
+    (start,) = (tmp_path / "shared" / "starts").glob("*/seed0")
+    assert begun_alone(lines) == 1 and set(outcomes) == {run_of(config).directory for config in shared}
+    assert {path.name for path in start.iterdir()} == LEFT
+    for config in shared:
+        alone = replace(config, results_dir=str(tmp_path / "alone"))
+        summary = train(alone, run_of(alone), print)
+        assert metrics(run_of(config)).equals(metrics(run_of(alone)))
+        here, there = weights(config), weights(alone)
+        assert here.keys() == there.keys() and all(here[key].equal(there[key]) for key in here)
+        found = outcomes[run_of(config).directory]
+        assert found.switch["shared"] == str(start) and summary.switch["shared"] is None
+        assert found.switch["epoch"] == summary.switch["epoch"]
+    assert len(read_runs(tmp_path / "shared")) == 2  # the start is none that is compared
+
+
+def test_its_epochs_cost_what_they_cost(tmp_path):
+    configs = [config_of(tmp_path, method) for method in ("tt", "cp")]
+    swept(*configs)
+    texts = [(run_of(config).directory / "metrics.csv").read_text().splitlines() for config in configs]
+    (start,) = (tmp_path / "starts").glob("*/seed0")
+    assert texts[0][:3] == texts[1][:3] == (start / "metrics.csv").read_text().splitlines()  # their seconds too
+
+
+def test_what_decides_where_they_lie(tmp_path):
+    config = config_of(tmp_path)
+    alike = [
+        *(config_of(tmp_path, method) for method in ("cp", "tucker")),
+        config_of(tmp_path, rank="10x"),
+        replace(config, cut="at_once"),
+        replace(config, device="cuda"),
+    ]
+    assert {directory_of(other) for other in alike} == {directory_of(config)}
+    other = [
+        replace(config, lr=0.3),
+        replace(config, epochs=5),
+        replace(config, full_rank_epochs=3),
+        replace(config, batch_size=25),
+        replace(config, seed=1),
+        replace(config, arch=replace(config.arch, width=0.5)),
+        replace(config, arch=replace(config.arch, keep=[])),
+        validating(config),
+    ]
+    assert len({directory_of(one) for one in (config, *other)}) == len(other) + 1
+    assert directory_of(config).parent != directory_of(replace(config, lr=0.3)).parent
+    assert directory_of(replace(config, seed=1)).parent == directory_of(config).parent
+    for none in (
+        replace(config, full_rank_epochs=0),
+        replace(config, method=MethodConfig("dense")),
+        replace(config, init_from="somewhere"),
+        replace(config, method=MethodConfig("tt", decay="scaled")),
+    ):
+        assert directory_of(none) is None
+
+
+def test_a_start_for_those_that_need_one(tmp_path):
+    one, two, other = config_of(tmp_path), config_of(tmp_path, "cp"), config_of(tmp_path, seed=1)
+    assert starts_of([job_of(one)]) == [] == starts_of([job_of(one), job_of(other)])
+    (start,) = starts_of([job_of(config) for config in (one, two, other)])
+    assert start.directory == directory_of(one) and start.dense_only
+    swept(one, two)
+    assert starts_of([job_of(one), job_of(two)]) == []
+    lines, outcomes = swept(one, two, config_of(tmp_path, "tucker"))
+    assert begun_alone(lines) == 0 and len(outcomes) == 3
+
+
+def test_interrupted_and_gone_on_with(tmp_path, monkeypatch):
+    configs = [config_of(tmp_path, method) for method in ("tt", "cp")]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)  # in the start's second epoch
+        with pytest.raises(Interrupted):
+            swept(*configs)
+    lines, outcomes = swept(*configs)
+    assert begun_alone(lines) == 0 and len(outcomes) == 2
+    for config in configs:
+        alone = replace(config, results_dir=str(tmp_path / "alone"))
+        train(alone, run_of(alone), print)
+        assert metrics(run_of(config)).equals(metrics(run_of(alone)))
+
+
+@pytest.mark.parametrize("harm", ["damaged", "of another precision"])
+def test_a_start_that_cannot_be_used(tmp_path, harm):
+    config = config_of(tmp_path)
+    start = directory_of(config)
+    train(config, Run(start), print, dense_only=True)
+    if harm == "damaged":
+        (start / "checkpoint.pt").write_bytes(b"no archive")
+    else:
+        state = torch.load(start / "checkpoint.pt", weights_only=True)
+        state["config"]["precision"] = "fp32" if state["config"]["precision"] == "bf16" else "bf16"
+        torch.save(state, start / "checkpoint.pt")
+    lines = []
+    summary = train(config, run_of(config), lines.append)
+    assert begun_alone(lines) == 1 and summary.switch["shared"] is None and summary.status == "finished"
+
+
+def test_a_start_that_fails_is_said(tmp_path, monkeypatch):
+    configs = [config_of(tmp_path, method) for method in ("tt", "cp")]
+    (tmp_path / "starts").write_text("a file where a folder should be")
+    lines, outcomes = swept(*configs)
+    assert sum("each run trains these epochs itself" in line for line in lines) == 1
+    assert [outcome.status for outcome in outcomes.values()] == ["finished", "finished"]
