@@ -115,7 +115,7 @@ def _matrices(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     missing = [name for name in names if name not in weights]
     if missing:
         raise ConfigError(
-            f"{', '.join(missing)} has no dense weight of its own: stable ranks are measured before a switch, "
+            f"{', '.join(missing)} holds no dense weight of its own: stable ranks are measured before a switch, "
             "and not of attention whose queries are not its keys"
         )
     return {name: weights[name].detach().double().flatten(1) for name in names}

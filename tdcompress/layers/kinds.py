@@ -69,7 +69,7 @@ KINDS: dict[type[nn.Module], Kind] = {
     nn.Conv2d: Kind(FactorisedConv, (Weight(axes=2),)),
     nn.Linear: Kind(FactorisedLinear),
     FeatureMapLinear: Kind(FactorisedLinear, (Weight(sites=_feature_map),), may_end=True),
-    StepLinear: Kind(FactorisedLinear, once=True),
+    StepLinear: Kind(FactorisedLinear, once=True, may_end=True),
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
 

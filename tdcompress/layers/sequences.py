@@ -19,15 +19,15 @@ from torch.nn.utils.rnn import PackedSequence
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.path import Path
 from ..tensor.contraction.plan import compile_tree
-from ..tensor.contraction.search import merge_tree, paths
+from ..tensor.contraction.search import merge_tree, whole_paths
 from .base import Factorised, Planner
 from .kept import infers
 from .linear import StepLinear, prepared
 from .parted import Hold, Parted
 from .recurrent import CELLS, States
 
-_FUSES = ("model", "measure", "dense")
-"""Plans that may put a weight together."""
+_NEVER_WHOLE = ("contract", "chain")
+"""Plans that put no weight together."""
 _STEP_CALLS = 12  # of a cell that is computed step by step, beside its products: those of an LSTM
 
 
@@ -119,11 +119,11 @@ class PartedRecurrent(Parted, nn.RNNBase):
                     whole += merging * compile_tree(part.graph, merge_tree(part.graph)).seconds(rates)
                 else:
                     apart += times * product
-            fuses.append(all(layer.planner.plan in _FUSES for layer in held) and whole < apart)
+            fuses.append(all(layer.planner.plan not in _NEVER_WHOLE for layer in held) and whole < apart)
         if fuses[0]:
             for layer in held:
                 geometry = layer.geometry(batch, layer.planner.input_shape)
-                layer.candidates = paths(layer.graph, geometry, rates, "dense")
+                layer.candidates = whole_paths(layer.graph, geometry, rates)
                 layer.use(layer.candidates[0])
         self._fuses_inferring, self._planned = fuses[1], [layer.candidates for layer in held]
 
