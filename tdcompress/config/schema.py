@@ -50,6 +50,7 @@ class ArchConfig:
     head: str = "fc"  # behind the convolutions: two linear layers, or "trl", one tensor regression of the feature map
     hidden: int = 256  # units of lstm and gru, times width
     frames: Optional[int] = None  # lstm and gru: a time step each, stacked as channels; None: a row of pixels is a step
+    model: str = ""  # of torchvision: the name of one of its classifiers, such as resnet50
     keep: Optional[list[str]] = None  # layer-name patterns that stay dense; None: first convolution, last linear
     # {_target_: package.Class, ...}: called with in_channels, classes, image_size
     target: dict[str, Any] = field(default_factory=dict)

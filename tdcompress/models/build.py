@@ -1,4 +1,4 @@
-"""The networks, built dense with torch's initial weights: LeNet, LeNet-5, VGG, LSTM, GRU, or a user's own.
+"""The networks, built dense with torch's initial weights: ours, torchvision's classifiers, or a user's own.
 
 Where a max-pooling and a ReLU follow each other, the pooling comes first: the two commute, and the ReLU then has a
 quarter of the entries to work on.
@@ -15,12 +15,18 @@ from ..config.targets import call_target
 from ..tensor.errors import ConfigError
 from .lenet import lenet, lenet5
 from .recurrent import RECURRENT, recurrent
+from .resnet import RESNET, resnet
+from .torchvisions import torchvisions
 from .vgg import VGG, vgg
+from .vit import vit
 
 ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {
     "lenet": lenet,
     "lenet5": lenet5,
     **dict.fromkeys(VGG, vgg),
+    **dict.fromkeys(RESNET, resnet),
+    "vit_small": vit,
+    "torchvision": torchvisions,
     **dict.fromkeys(RECURRENT, recurrent),
 }
 """By name: functions of the configuration, channels, classes and image size, as ``build`` takes them."""
@@ -29,15 +35,19 @@ ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {
 def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """The dense network, from images ``(b, in_channels, image_size, image_size)`` to ``(b, classes)``.
 
-    A user's own (``config.target``) is called with these three sizes, torchvision's models with ``num_classes``. Raises
-    ``ConfigError`` for an unknown name, a target that is no module, or when pooling leaves nothing of the input.
+    A user's own (``config.target``) is called with these three sizes, one of torchvision or timm with what those call
+    them. Raises ``ConfigError`` for an unknown name, a target that is no module, or when pooling leaves nothing of the
+    input.
     """
     if config.target:
+        target = str(config.target.get("_target_"))
         sizes = {"in_channels": in_channels, "classes": classes, "image_size": image_size}
-        if str(config.target.get("_target_")).startswith("torchvision.models."):
+        if target.startswith("torchvision.models."):
             if in_channels != 3:
                 raise ConfigError(f"arch.target: torchvision's models take images of 3 channels, not {in_channels}")
             sizes = {"num_classes": classes}
+        elif target.startswith("timm."):
+            sizes = {"in_chans": in_channels, "num_classes": classes}
         sizes = {name: size for name, size in sizes.items() if name not in config.target}
         model = call_target(config.target, "arch.target", **sizes)
         if not isinstance(model, nn.Module):

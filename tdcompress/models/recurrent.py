@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..config.schema import ArchConfig
 from ..layers.recurrent import GRU, LSTM, Recurrent
 from ..tensor.errors import ConfigError
-from .head import scaled
+from .head import scaled, without_feature_map
 
 RECURRENT: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
 
@@ -19,8 +19,7 @@ def recurrent(config: ArchConfig, in_channels: int, classes: int, image_size: in
 
     Raises ``ConfigError`` for a head that needs a feature map, and channels that ``config.frames`` does not divide.
     """
-    if config.head != "fc":
-        raise ConfigError(f"arch.head={config.head} needs a feature map, arch={config.name} has none: arch.head=fc")
+    without_feature_map(config)
     steps = config.frames or image_size
     if config.frames and in_channels % config.frames:
         raise ConfigError(

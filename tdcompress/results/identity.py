@@ -18,7 +18,7 @@ from ..tensor.formats import BASELINE
 from ..tensor.rank import Budget, Rank, parse
 
 # Said by the path itself, so the hash of "what else differs" leaves them out.
-_IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "method.format", "method.conv", "method.linear")
+_IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "arch.model", "method.format", "method.conv", "method.linear")
 
 _START = ("full_rank_epochs", "switch.")  # said with the method: a dense network has none of it
 
@@ -169,8 +169,8 @@ def dataset_name(config: TrainConfig) -> str:
 
 
 def arch_name(config: TrainConfig) -> str:
-    """The registry's name, or the dotted path of a user's own model."""
-    return _own_or(config.arch.target, config.arch.name)
+    """The registry's name, with that of the model where it has many, or the dotted path of a user's own."""
+    return _own_or(config.arch.target, "-".join(filter(None, (config.arch.name, config.arch.model))))
 
 
 def run_directory(config: TrainConfig, baseline: TrainConfig) -> Path:

@@ -12,6 +12,7 @@ from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.dropout import Dropout
 from tdcompress.models.build import ARCHS, build
 from tdcompress.models.recurrent import RECURRENT
+from tdcompress.models.resnet import RESNET
 from tdcompress.tensor.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,8 +36,8 @@ def names(model, *kinds):
     return [name for name, layer in model.named_modules() if isinstance(layer, kinds)]
 
 
-def test_every_arch_is_tested():  # the recurrent ones in test_recurrent.py
-    assert set(ARCHS) == {*SMALLEST, *RECURRENT}
+def test_every_arch_is_tested():  # the recurrent ones in test_recurrent.py, the others in test_deep.py
+    assert set(ARCHS) == {*SMALLEST, *RECURRENT, *RESNET, "vit_small", "torchvision"}
 
 
 def test_lenet_is_the_references():
@@ -111,7 +112,7 @@ def test_the_smallest_input_works_and_one_less_is_refused(name):
             build(config, 2, 5, image_size)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHS))
+@pytest.mark.parametrize("name", [*SMALLEST, *RECURRENT])
 def test_gradients_reach_every_parameter(name):
     torch.manual_seed(0)
     model = build(ArchConfig(name, width=0.1), 1, 3, 64).to(memory_format=torch.channels_last)
@@ -184,3 +185,11 @@ def test_own_model_is_called_with_the_sizes(own):
 def test_own_model_that_cannot_be_used(own, target, message):
     with pytest.raises(ConfigError, match=f"arch.target.*{message}"):
         build(ArchConfig(target=target), 3, 10, 4)
+
+
+def test_timms_are_called_with_what_it_calls_the_sizes(monkeypatch):
+    module = types.ModuleType("timm")
+    module.create_model = lambda model_name, in_chans, num_classes: nn.Conv2d(in_chans, num_classes, len(model_name))
+    monkeypatch.setitem(sys.modules, "timm", module)
+    model = build(ArchConfig(target={"_target_": "timm.create_model", "model_name": "abc"}), 2, 10, 4)
+    assert model.weight.shape == (10, 2, 3, 3)
