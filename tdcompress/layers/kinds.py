@@ -89,19 +89,22 @@ _ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
 
 
 def hold(cls: type[nn.Module], kind: type[nn.Module] | Kind) -> None:
-    """Hold layers of class ``cls`` as those of another class in ``KINDS`` are, or as a ``Kind`` of your own says.
+    """Hold layers of class ``cls`` as those of another class here are, or as a ``Kind`` of your own says.
 
     For a subclass whose own ``forward`` computes what its torch class computes. Raises ``ConfigError`` for a class that
     is none of torch's modules, or has no kind.
     """
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ConfigError(f"hold takes a subclass of torch.nn.Module, got {cls!r}")
-    if not isinstance(kind, Kind):
-        if kind not in KINDS:
-            known = ", ".join(known.__name__ for known in KINDS)
-            raise ConfigError(f"{getattr(kind, '__name__', kind)} cannot be held as cores, known: {known}")
-        kind = KINDS[kind]
-    KINDS[cls] = kind
+    if isinstance(kind, Kind):
+        KINDS[cls] = kind
+    elif kind in PARTED:
+        PARTED[cls] = PARTED[kind]
+    elif kind in KINDS:
+        KINDS[cls] = KINDS[kind]
+    else:
+        known = ", ".join(known.__name__ for known in (*KINDS, *PARTED))
+        raise ConfigError(f"{getattr(kind, '__name__', kind)} cannot be held as cores, known: {known}")
 
 
 def kind_of(layer: nn.Module) -> Kind | None:

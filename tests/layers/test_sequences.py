@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import tdcompress
 from tdcompress.layers.base import Factorised
-from tdcompress.layers.kinds import factorised
+from tdcompress.layers.kinds import PARTED, factorised
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
 
@@ -240,3 +240,9 @@ def test_what_computes_something_else_is_left():
     assert type(model[0]) is OwnForward
     (row,) = tdcompress.count(model, (STEPS, FEATURES))["layers"]
     assert row["reason"] == "OwnForward redefines forward of LSTM"
+    tdcompress.hold(OwnForward, nn.LSTM)  # not true, but nobody can know
+    try:
+        tdcompress.compress(model, "tt", 3, (STEPS, FEATURES), keep=[])
+        assert list(factorised(model)) == ["0.ih_l0", "0.hh_l0"]
+    finally:
+        del PARTED[OwnForward]
