@@ -93,10 +93,7 @@ class Parted(nn.Module):
             return super().__getattr__(name) if part is None else part.weight
         cores = part.tensors()
         with torch.autocast(cores[0].device.type, enabled=False):  # torch's kernels take weights as they are stored
-            if not self.training and not torch.is_grad_enabled():
-                return part.kept.get(cores, "whole", part.to_dense)
-            part.kept.forget()
-            return part.to_dense()
+            return part.kept.get(cores, "whole", part.to_dense) if part.infers(cores[0].detach()) else part.to_dense()
 
 
 def child_name(weight: str) -> str:
