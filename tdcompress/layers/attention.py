@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import _canonical_mask, _mha_shape_check, _none_or_dtype  # type: ignore[attr-defined]
 
 from .base import Factorised
-from .parted import Hold, Parted, child_name
+from .parted import Hold, Parted, child_name, plus
 
 _APART = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _WEIGHTS = ("in_proj_weight", *_APART)
@@ -59,7 +60,7 @@ class PartedAttention(Parted, nn.MultiheadAttention):
         self._parameters["in_proj_weight"] = None
         for name, rows in zip(_APART, packed.weight.detach().chunk(3), strict=True):
             del self._parameters[name]
-            self.add(name, nn.Linear, nn.Parameter(rows, packed.weight.requires_grad))
+            self.add(name, nn.Linear, nn.Parameter(rows.clone(), packed.weight.requires_grad))
 
     def forward(
         self,
@@ -111,20 +112,20 @@ class PartedAttention(Parted, nn.MultiheadAttention):
         if not self.packed:
             biases = (None,) * 3 if bias is None else bias.chunk(3)
             parts = [self.part(name)(x) for name, x in zip(_APART, (query, key, value), strict=True)]
-            q, k, v = (x if b is None else x + b.to(x.dtype) for x, b in zip(parts, biases, strict=True))
+            q, k, v = (plus(x, b) for x, b in zip(parts, biases, strict=True))
             return q, k, v
         project = self.part("in_proj_weight")
-        done: list[tuple[Tensor, Tensor]] = []  # each input once
-        found = []
-        for third, x in enumerate((query, key, value)):
-            all_three = next((out for given, out in done if given is x), None)
-            if all_three is None:
-                all_three = project(x)
-                if bias is not None:
-                    all_three = all_three + bias.to(all_three.dtype)
-                done.append((x, all_three))
-            found.append(all_three.chunk(3, -1)[third])
-        return found[0], found[1], found[2]
+        if isinstance(project, nn.Linear) and not (query is key and key is value):
+            weights = project.weight.chunk(3)
+            biases = (None,) * 3 if bias is None else bias.chunk(3)
+            q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
+            return q, k, v
+        whole: dict[int, Tensor] = {}  # all three projections of each input
+        for x in (query, key, value):
+            if id(x) not in whole:
+                whole[id(x)] = plus(project(x), bias)
+        q, k, v = (whole[id(x)].chunk(3, -1)[third] for third, x in enumerate((query, key, value)))
+        return q, k, v
 
     def _masks(
         self, query: Tensor, padding: Tensor | None, attention: Tensor | None, is_causal: bool, need_weights: bool
@@ -151,13 +152,17 @@ class PartedAttention(Parted, nn.MultiheadAttention):
 def separate(model: nn.Module, calls: Mapping[str, int]) -> bool:
     """Let three weights project the inputs of attention whose queries are not keys; whether there is any.
 
-    One weight would be applied as a whole to each of two inputs. ``calls``: how often layers were called, by name.
+    Cores of one weight would be applied as a whole to each of two inputs. One that other layers share is let be.
+    ``calls``: how often layers were called, by name: a packed projection that is dense is not, where its rows are used
+    apart.
     """
+    owners = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
     crossed = [
         layer
         for name, layer in model.named_modules()
-        if isinstance(layer, PartedAttention) and isinstance(layer._modules.get("in_proj"), nn.Linear)
-        if calls.get(f"{name}.in_proj".lstrip("."), 0) > calls.get(f"{name}.out_proj".lstrip("."), 0)
+        if isinstance(layer, PartedAttention) and isinstance(packed := layer._modules.get("in_proj"), nn.Linear)
+        if calls.get(f"{name}.in_proj".lstrip("."), 0) < calls.get(f"{name}.out_proj".lstrip("."), 0)
+        if owners[id(packed.weight)] == 1
     ]
     for layer in crossed:
         layer.separate()

@@ -101,6 +101,11 @@ def child_name(weight: str) -> str:
     return weight.removeprefix("weight_").removesuffix("_weight")
 
 
+def plus(x: Tensor, bias: Tensor | None) -> Tensor:
+    """What a child gave and the bias that the layer has beside it, in the type of ``x``, which autocast may have set."""
+    return x if bias is None else x + bias.to(x.dtype)
+
+
 def _copied(layer: nn.Module) -> Mapping[str, Any]:
     """A module's attributes; those that say what belongs to it are copies."""
     return {key: value.copy() if isinstance(value, dict) else value for key, value in vars(layer).items()}

@@ -23,7 +23,7 @@ from ..tensor.contraction.search import merge_tree, whole_paths
 from .base import Factorised, Planner
 from .kept import infers
 from .linear import StepLinear, prepared
-from .parted import Hold, Parted
+from .parted import Hold, Parted, plus
 from .recurrent import CELLS, States
 
 _NEVER_WHOLE = ("contract", "chain")
@@ -193,14 +193,14 @@ class PartedRecurrent(Parted, nn.RNNBase):
     ) -> tuple[Tensor, States]:
         """One layer in one direction; a sequence that has ended, or not begun, keeps its states."""
         step = CELLS[self.mode].step
-        given = _plus(self.part(f"weight_ih_{suffix}")(data), self._parameters.get(f"bias_ih_{suffix}"))
+        given = plus(self.part(f"weight_ih_{suffix}")(data), self._parameters.get(f"bias_ih_{suffix}"))
         hidden, bias = prepared(self.part(f"weight_hh_{suffix}")), self._parameters.get(f"bias_hh_{suffix}")
         project = prepared(self.part(f"weight_hr_{suffix}")) if self.proj_size else None
         outputs = []
         steps = list(zip(given.split(sizes), sizes, strict=True))
         for now, count in reversed(steps) if reverse else steps:
             there = tuple(state[:count] if count < len(state) else state for state in states)
-            new = step(now, _plus(hidden(there[0]), bias), there)
+            new = step(now, plus(hidden(there[0]), bias), there)
             if project is not None:
                 new = (project(new[0]), *new[1:])
             outputs.append(new[0])
@@ -227,10 +227,6 @@ class PartedRNN(PartedRecurrent, nn.RNN):
     """``nn.RNN`` with tanh or relu."""
 
     whole = nn.RNN
-
-
-def _plus(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x + bias.to(x.dtype)
 
 
 def _inferring(part: Factorised) -> Path:

@@ -239,6 +239,36 @@ def test_a_switch_in_training_hands_every_parameter_over(to: int):
     optimizer.step()
 
 
+def test_a_shared_projection_stays_shared():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = Attends(1), Attends(1)
+            self.two.attention.in_proj_weight = self.one.attention.in_proj_weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x)[0])[0]
+
+    twin = Twice()
+    model = compressed(twin)
+    assert list(factorised(model)) == ["one.attention.out_proj", "two.attention.out_proj"]
+    assert model.one.attention.in_proj.weight is model.two.attention.in_proj.weight
+    report = tdcompress.count(model, (STEPS, WIDTH))
+    rows = {row["name"]: row["reason"] for row in report["layers"]}
+    assert rows["one.attention.in_proj"] == "its weight is used without calling it"  # a third for each input
+    assert report["dense_macs"] == tdcompress.count(twin, (STEPS, WIDTH))["macs"]
+
+
+def test_cores_that_were_planned_for_one_input_take_two():
+    torch.manual_seed(0)
+    twin = Attends(0).double()
+    ours, theirs = (lambda held: (held, torchs(held, twin)))(compressed(twin))
+    x = torch.randn(STEPS, BATCH, WIDTH, dtype=torch.float64)
+    for to in (1, 2):
+        ours.to = theirs.to = to
+        assert_close(ours(x)[0], theirs(x)[0])
+
+
 def test_it_exports():
     ours, x = compressed(Attends(0)).eval(), torch.randn(STEPS, BATCH, WIDTH)
     torch.testing.assert_close(torch.export.export(ours, (x,)).module()(x)[0], ours(x)[0])
