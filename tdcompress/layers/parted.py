@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .base import Factorised
 
@@ -102,7 +102,7 @@ def child_name(weight: str) -> str:
 
 
 def plus(x: Tensor, bias: Tensor | None) -> Tensor:
-    """What a child gave and the bias that the layer has beside it, in the type of ``x``, which autocast may have set."""
+    """What a child gave, and the bias that the layer has beside it in the same type, which autocast may have set."""
     return x if bias is None else x + bias.to(x.dtype)
 
 
