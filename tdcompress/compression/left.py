@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
+from ..layers.parted import Parted
 
 
 def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | None) -> dict[str, str]:
@@ -61,3 +62,12 @@ def aliases(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
     """From every name of these layers, of which one that is used in several places has several, to the first."""
     first = {model.get_submodule(name): name for name in names}
     return {name: first[layer] for name, layer in model.named_modules(remove_duplicate=False) if layer in first}
+
+
+def of_parts(model: nn.Module, known: Collection[str], pattern: str) -> list[str]:
+    """A name pattern that is only that of layers with several weights as patterns of these; any other as it is."""
+    if any(fnmatch(name, pattern) for name in known):
+        return [pattern]
+    wholes = (name for name, layer in model.named_modules(remove_duplicate=False) if isinstance(layer, Parted))
+    found = [f"{name}.*" for name in wholes if fnmatch(name, pattern)]
+    return [new for new in found if any(fnmatch(name, new) for name in known)] or [pattern]

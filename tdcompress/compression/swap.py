@@ -14,17 +14,19 @@ from torch import nn
 
 from ..config.schema import DECAYS, MethodConfig, layer_ranks
 from ..device.rates import device_rates
+from ..layers.attention import call_layers, separate
 from ..layers.base import Factorised
-from ..layers.kinds import kind_of
+from ..layers.kinds import kind_of, put_back, take_apart, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
-from .left import aliases, left_dense
+from .left import aliases, left_dense, of_parts
 from .ranks.sizing import meet
 from .spec import Swap, swap_for
+from .survey.counts import NEVER_CALLED
 from .survey.inputs import Examples, refuse
 from .survey.trace import keep_trace, trace
 
@@ -128,8 +130,30 @@ def _compressed(
     values: str | None = None,
 ) -> M:
     """``compress``; ``values``: the init that gives the cores in place of the method's."""
-    asked, own = parse(rank), layer_ranks(method)
     refuse(model)
+    new: nn.Module
+    new, wholes = take_apart(model)
+    try:
+        new = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values)
+    finally:  # as it was, also where an error says why nothing was done
+        new = put_back(new, wholes)
+    call_layers(new)
+    return cast(M, new)
+
+
+def _swapped(
+    model: M,
+    method: MethodConfig,
+    rank: RankLike,
+    examples: Examples,
+    keep: Sequence[str] | None,
+    batch_size: int | None,
+    rates: Rates | None,
+    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    values: str | None,
+) -> M:
+    """The same for a model whose layers have one weight each."""
+    asked = parse(rank)
     if batch_size is None:
         batch_size = PLANNING_BATCH if examples.batch == 1 else 1
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
@@ -139,8 +163,14 @@ def _compressed(
             with _naming(name):
                 checked(kind.weight(layer))
     seen = trace(model, examples)
+    if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items()}):
+        seen = trace(model, examples)
     names = list(seen.inputs)
     known = aliases(model, names)
+    keep = None if keep is None else [new for pattern in keep for new in of_parts(model, known, pattern)]
+    layers = {new: value for pattern, value in method.layers.items() for new in of_parts(model, known, pattern)}
+    method = replace(method, layers=layers)
+    own = layer_ranks(method)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in known)]
         if lost:
@@ -176,8 +206,10 @@ def _compressed(
             else:
                 swapped[swap.layer] = _factorised(swap, batch_size, rates, values)
     if not swapped and cores is None and any(format.factorised for format in formats):
-        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in _by_reason(left).items())
-        raise ConfigError(f"no layer would be held as cores ({reasons or 'no layer that can be is reached'})")
+        others = {name: why_not(model.get_submodule(name)) or NEVER_CALLED for name in seen.reached}
+        reasons = _by_reason(others | left)
+        said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise ConfigError(f"no layer would be held as cores ({said or 'none with a weight of two axes is reached'})")
     for name, reason in left.items():
         vars(model.get_submodule(name))["left_dense"] = reason
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
@@ -216,5 +248,5 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | 
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
     new.checkpoint, new.layout = swap.method.checkpoint, swap.layout
-    vars(new).update({name: copy.copy(vars(swap.layer)[name]) for name in _HOOKS})
+    vars(new).update({name: vars(swap.layer)[name] for name in _HOOKS})  # the same, so that handles still remove them
     return new.train(swap.layer.training)

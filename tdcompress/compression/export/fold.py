@@ -14,6 +14,7 @@ from ...device.rates import device_rates
 from ...layers.base import Factorised, Planner, holding
 from ...layers.conv import TORCH, FactorisedConv
 from ...layers.dropout import Dropout
+from ...layers.parted import Parted
 from ...tensor.contraction.cost import Rates
 from ...tensor.contraction.path import Path
 from ...tensor.contraction.roles import KERNEL
@@ -22,7 +23,7 @@ from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
 from ..survey.inputs import Examples
 from ..survey.trace import trace
-from .merged import Merged, merging
+from .merged import Merged, merging, weighing
 
 PLANS = ("model", "chain", "dense")
 
@@ -52,9 +53,9 @@ def fold(
     ``model`` gives each layer what is fastest at ``batch_size`` by the cost model on a device of these ``rates`` (by
     default the model's own): cores are merged where that helps, even all of them. ``chain`` gives it a module for each
     core, the fewest parameters; ``dense`` one ``Conv2d`` or ``Linear``, named as in the network that was compressed. A
-    convolution in groups, and a layer that a forward pass does not reach, become dense. With ``keep_cores`` a weight
-    that is merged of several cores is computed from these whenever it is used (``torch.nn.utils.parametrize``): there
-    are as few parameters as in ``model``.
+    convolution in groups, a layer that a forward pass does not reach, and one that torch has with several weights
+    become dense. With ``keep_cores`` a weight that is merged of several cores is computed from these whenever it is
+    used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
     Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
@@ -64,6 +65,12 @@ def fold(
     model = copy.deepcopy(model)
     inputs = trace(model, Examples.of(model, input_shape, example_inputs)).inputs
     found: dict[nn.Module, nn.Module] = {}
+    for name, layer in [*model.named_modules(remove_duplicate=False)]:
+        if isinstance(layer, Parted):
+            found[layer] = found.get(layer) or layer.together(partial(_weight, keep_cores=keep_cores))
+            if not name:
+                return found[layer]
+            model.set_submodule(name, found[layer])
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
             found[layer] = _whole(layer) if keep_cores else layer.plain()
@@ -85,8 +92,16 @@ def fold(
 
 def _whole(layer: Factorised) -> nn.Module:
     """``layer.plain()`` with the cores as its parameters."""
-    merged = Merged(layer.graph, merge_tree(layer.graph), layer.graph.modes, layer.weight_shape)
-    return merging(layer.plain(), merged, layer.tensors(), layer.bias, keep=True)
+    return merging(layer.plain(), _merged(layer), layer.tensors(), layer.bias, keep=True)
+
+
+def _weight(module: nn.Module, name: str, layer: Factorised, keep_cores: bool) -> nn.Module:
+    """``module`` with the weight of ``layer`` as its own of this name, or with the cores as its parameters."""
+    return weighing(module, name, _merged(layer), layer.tensors(), keep_cores)
+
+
+def _merged(layer: Factorised) -> Merged:
+    return Merged(layer.graph, merge_tree(layer.graph), layer.graph.modes, layer.weight_shape)
 
 
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bool = False) -> nn.Module:

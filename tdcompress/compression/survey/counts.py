@@ -9,12 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...layers.base import Factorised
-from ...layers.kinds import kind_by_class, why_not
+from ...layers.kinds import kind_by_class, parted_by, why_not
+from ...layers.parted import Parted
 from .inputs import Examples
 from .plans import dense_macs, layer_macs
 from .trace import Trace, trace
 
-_NEVER_CALLED = "its weight is used without calling it"
+NEVER_CALLED = "its weight is used without calling it"
 
 
 def count(model: nn.Module, input_shape: Sequence[int] | None = None, *, example_inputs: Any = None) -> dict[str, Any]:
@@ -84,8 +85,17 @@ def _layer(name: str, layer: nn.Module, seen: Trace, counted: set[int]) -> dict[
         "macs": macs,
         "dense_macs": macs,
         "plan": "dense",
-        "reason": why_not(layer) or getattr(layer, "left_dense", None if name in seen.inputs else _NEVER_CALLED),
+        "reason": _reason(name, layer, seen),
     }
+
+
+def _reason(name: str, layer: nn.Module, seen: Trace) -> str | None:
+    """Why a layer is dense, None where nobody wanted anything else."""
+    if isinstance(layer, Parted):
+        return "its weights are layers of their own"  # what it has beside them
+    called = name in seen.inputs or parted_by(layer) is not None
+    reason: str | None = why_not(layer) or getattr(layer, "left_dense", None if called else NEVER_CALLED)
+    return reason
 
 
 def _factorised(name: str, layer: Factorised, seen: Trace) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def refuse(model: nn.Module) -> None:
             raise ConfigError(f"{name} has no shape yet: show the model an input before it is compressed")
         if tensor.is_meta:
             raise ConfigError(f"{name} is on the meta device, without values: load the model's weights first")
-        if tensor.is_inference():
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
             raise ConfigError(f"{name} was made in inference mode: build the model outside of torch.inference_mode()")
     if not any(True for _ in model.parameters()):
         raise ConfigError(f"{type(model).__name__} has no parameters, so there is nothing to compress")

@@ -174,7 +174,7 @@ BAD = {
     "no layer": (
         lambda: nn.Sequential(nn.LayerNorm(16)),
         {"input_shape": (16,)},
-        r"no layer would be held as cores \(no layer that can be is reached\)",
+        r"held as cores \(none with a weight of two axes is reached\)",
     ),
     "too many ranks": (linear, {"input_shape": (16,), "rank": [2, 2], "keep": []}, "layer 0: rank=2-2 has 2 sizes"),
     "too many ranks of a layer": (
