@@ -83,6 +83,14 @@ def einsum_dense(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
     return torch.einsum(",".join(terms) + "->" + "".join(letters[m] for m in graph.modes), *cores)
 
 
+def einsum_weight(layer: Factorised) -> Tensor:
+    """The dense weight of a layer by ``einsum_dense``: the first channels of what its modes hold, row by row."""
+    whole, shape = einsum_dense(layer.graph, layer.tensors()), layer.weight_shape
+    axes = [mode[0] for mode in layer.graph.modes]
+    outputs, inputs = whole.shape[: axes.count("o")], whole.shape[axes.count("o") :][: axes.count("i")]
+    return whole.reshape(outputs.numel(), inputs.numel(), *shape[2:])[: shape[0], : shape[1]]
+
+
 def random_cores(graph: Graph, seed: int = 0) -> list[Tensor]:
     """Double precision cores of a graph, ready for gradients."""
     generator = torch.Generator().manual_seed(seed)

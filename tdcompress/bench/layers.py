@@ -190,5 +190,5 @@ def bond_size(rank: str, weight_shape: Sequence[int], method: str) -> Rank:
         return parse(rank)
     format = find_format(method)
     graph = build_graph(weight_shape, format, MethodConfig(format=method))
-    full = max(with_rank(graph, format, Size(graph.dense_parameters), weight_shape).ranks.values(), default=1)
+    full = max(with_rank(graph, format, Size(graph.entries), weight_shape).ranks.values(), default=1)
     return Size(full if rank == "full" else max(1, full // 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatch
 
 import torch
@@ -13,14 +13,19 @@ from ..layers.kinds import kind_by_class, kind_of, why_not
 from ..layers.parted import Parted
 
 
-def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | None) -> dict[str, str]:
+def left_dense(
+    names: Sequence[str], model: nn.Module, keep: Sequence[str] | None, by_macs: bool = False
+) -> dict[str, str]:
     """Which of the layers stay dense, and why.
 
     Those whose names match a pattern of ``keep``; by default the first convolution, and the last linear layer unless
-    its kind says that it is there to be held as cores. Those that cannot be held, see ``kinds.why_not``. And those that
-    share their weight with another module, because cores would part them.
+    its kind says that it is there to be held as cores or its weight is also another's. Those that cannot be held, see
+    ``kinds.why_not``. And those that share their weight with another module, because cores would part them, unless it
+    is one parameter of several of the layers, none of which stays dense: see ``ties``. ``by_macs``: what is to be saved
+    are MACs, of which a lookup has none; layers that share a weight have different ones.
     """
     layers = {name: model.get_submodule(name) for name in names}
+    shares = _shares(layers, model)
     found: dict[str, str] = {}
     if keep is not None:
         named = [name for alias, name in aliases(model, names).items() if any(fnmatch(alias, key) for key in keep)]
@@ -28,26 +33,63 @@ def left_dense(names: Sequence[str], model: nn.Module, keep: Sequence[str] | Non
     else:
         kinds = {name: kind for name, layer in layers.items() if (kind := kind_by_class(layer)) is not None}
         convolutions = [name for name, kind in kinds.items() if kind.weights[0].axes]
-        linears = [name for name, kind in kinds.items() if not kind.weights[0].axes]
+        linears = [name for name, kind in kinds.items() if kind.name == "linear"]
         found |= dict.fromkeys(convolutions[:1], "kept: the first convolution")
-        found |= {name: "kept: the last linear layer" for name in linears[-1:] if not kinds[name].may_end}
-    owned = [
-        (name, tensor.untyped_storage()._cdata, *_extent(tensor))
-        for name, module in model.named_modules()
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    ]
+        found |= {
+            name: "kept: the last linear layer" for name in linears[-1:] if not (kinds[name].may_end or shares[name])
+        }
     for name, layer in layers.items():
         kind = kind_of(layer)
         if isinstance(layer, Factorised):
             found[name] = "it holds cores already"
         elif kind is None:
             found[name] = str(why_not(layer))
-        elif name not in found:
+        elif by_macs and kind.name == "embedding":
+            found.setdefault(name, "a lookup has no MACs that could be saved")
+    parted = {name for name, others in shares.items() if others and (by_macs or not _tied(name, others, layers))}
+    for name, others in shares.items():
+        if name in parted or others & found.keys():
+            said = ", ".join(sorted(other or "the model itself" for other in others))
+            found.setdefault(name, f"its weight is also that of {said}")
+    return found
+
+
+def ties(names: Sequence[str], model: nn.Module) -> dict[str, str]:
+    """From the names of layers that can be held to the first of them that has the same parameter as its weight."""
+    first: dict[int, str] = {}
+    found = {}
+    for name in names:
+        layer = model.get_submodule(name)
+        kind = kind_of(layer)
+        if kind is not None:
+            found[name] = first.setdefault(id(kind.weight(layer)), name)
+    return found
+
+
+def _tied(name: str, others: Collection[str], layers: Mapping[str, nn.Module]) -> bool:
+    """Whether all of ``others`` are layers with the same parameter as their weight, outputs first in all or in none."""
+    kinds = {one: kind_of(layers[one]) for one in (name, *others) if one in layers}
+    weights = {
+        (id(kind.weight(layers[one])), kind.weights[0].transposed) for one, kind in kinds.items() if kind is not None
+    }
+    return len(kinds) == 1 + len(others) and None not in kinds.values() and len(weights) == 1
+
+
+def _shares(layers: Mapping[str, nn.Module], model: nn.Module) -> dict[str, set[str]]:
+    """For each layer the other modules in whose parameters or buffers its weight lies, all or some of it."""
+    owned = [
+        (name, tensor.untyped_storage()._cdata, *_extent(tensor))
+        for name, module in model.named_modules()
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    ]
+    found = {}
+    for name, layer in layers.items():
+        found[name] = set[str]()
+        kind = kind_of(layer)
+        if kind is not None:
             weight = kind.weight(layer)
             storage, (start, end) = weight.untyped_storage()._cdata, _extent(weight)
-            others = {owner for owner, where, a, b in owned if where == storage and a < end and start < b} - {name}
-            if others:
-                found[name] = f"its weight is also that of {', '.join(sorted(others)) or 'the model itself'}"
+            found[name] = {owner for owner, where, a, b in owned if where == storage and a < end and start < b} - {name}
     return found
 
 

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from ..layers.base import Factorised
 from ..layers.conv import TORCH
 from ..tensor.contraction.cost import Rates
-from ..tensor.contraction.plan import merge_all
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.decompose import relative_error
 from ..tensor.formats import DEFAULT
 from ..tensor.graph import Graph
 from ..tensor.rank import RankLike
-from ..tensor.weight import checked
+from ..tensor.weight import checked, to_dense
 from .swap import compress
 
 
@@ -46,11 +45,11 @@ class Decomposition:
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the dense weight's shape."""
-        return merge_all(self.graph, list(self.cores.values())).reshape(self.weight_shape)
+        return to_dense(self.graph, list(self.cores.values()))
 
 
 def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **settings: Any) -> Decomposition:
-    """Fit the cores of ``format`` to a dense weight, ``(out, in[, [kh,] kw])``, in the Frobenius norm.
+    """Fit the cores of ``format`` to a dense weight, ``(out, in[, [[kd,] kh,] kw])``, in the Frobenius norm.
 
     In single precision; the cores have the weight's type and device.
     ``rank`` and ``settings`` are those of ``compress``; a budget such as ``"10x"`` is of this weight alone. CP and
@@ -68,7 +67,7 @@ def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **setti
     """
     axes = weight.dim() - 2
     if axes and axes not in TORCH:
-        raise ConfigError(f"a weight is (out, in), (out, in, kw) or (out, in, kh, kw), got {tuple(weight.shape)}")
+        raise ConfigError(f"a weight is (out, in) or (out, in, [[kd,] kh,] kw), got {tuple(weight.shape)}")
     values = checked(weight).detach().to("cpu", torch.float32)
     outputs, inputs, *kernel = values.shape
     twin = TORCH[axes](inputs, outputs, tuple(kernel), bias=False) if axes else nn.Linear(inputs, outputs, bias=False)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.kinds import dense_weights, kind_by_class, put_back, take_apart
+from ..layers.kinds import dense_weights, kind_by_class, kind_of, put_back, take_apart
 from ..tensor.errors import ConfigError
 from .left import left_dense
 
@@ -118,4 +118,7 @@ def _matrices(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
             f"{', '.join(missing)} holds no dense weight of its own: stable ranks are measured before a switch, "
             "and not of attention whose queries are not its keys"
         )
-    return {name: weights[name].detach().double().flatten(1) for name in names}
+    layers = dict(model.named_modules())
+    kinds = {name: kind for name in names if name in layers and (kind := kind_of(layers[name])) is not None}
+    matrices = {name: kinds[name].outputs_first(layers[name]) if name in kinds else weights[name] for name in names}
+    return {name: matrix.detach().double().flatten(1) for name, matrix in matrices.items()}

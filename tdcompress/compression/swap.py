@@ -23,12 +23,12 @@ from ..tensor.fitting.initial import INITS
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
-from .left import aliases, left_dense, of_parts
+from .left import aliases, left_dense, of_parts, ties
 from .ranks.sizing import meet
 from .spec import Swap, swap_for
 from .survey.counts import NEVER_CALLED
 from .survey.inputs import Examples, refuse
-from .survey.trace import keep_trace, trace
+from .survey.trace import Inputs, keep_trace, trace
 
 M = TypeVar("M", bound=nn.Module)
 _NO_SMALLER = "its cores would hold no fewer entries"
@@ -175,18 +175,22 @@ def _swapped(
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in known)]
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
-    left = left_dense(names, model, keep)
+    left = left_dense(names, model, keep, isinstance(asked, Budget) and asked.kind == "macs")
     if cores is not None:
         left = {name: reason for name, reason in left.items() if name not in cores}
+    tied = ties([name for name in names if name not in left and (cores is None or name in cores)], model)
     for pattern in method.layers if cores is None else ():
         named = [name for name in names if fnmatch(name, pattern)]
         if left.keys() >= set(named):
             raise ConfigError(f"method.layers: {', '.join(named)} stays dense ({left[named[0]]}); see arch.keep")
+        lost = [name for name in named if not fnmatch(tied.get(name, name), pattern)]
+        if lost:
+            raise ConfigError(f"method.layers: the weight of {lost[0]} is that of {tied[lost[0]]}, name that layer")
     swaps = []
     for name in names:
         layer = model.get_submodule(name)
         kind = kind_of(layer)
-        if name not in left and kind is not None:
+        if name not in left and kind is not None and tied.get(name, name) == name:
             with _naming(name):
                 given = cores.get(name) if cores is not None else None
                 swap = swap_for(name, layer, kind, seen.inputs[name], method, asked, own, given)
@@ -201,10 +205,15 @@ def _swapped(
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
+            uses = [name for name, first in tied.items() if first == swap.name]
             if swap.stays_dense(swap.graph):
-                left[swap.name] = _NO_SMALLER
-            else:
-                swapped[swap.layer] = _factorised(swap, batch_size, rates, values)
+                left |= dict.fromkeys(uses, _NO_SMALLER)
+                continue
+            new = _factorised(swap, batch_size, rates, values)
+            for name in uses:
+                layer = model.get_submodule(name)
+                swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
+            _tie([swapped[model.get_submodule(name)] for name in uses])
     if not swapped and cores is None and any(format.factorised for format in formats):
         others = {name: why_not(model.get_submodule(name)) or NEVER_CALLED for name in seen.reached}
         reasons = _by_reason(others | left)
@@ -248,5 +257,25 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | 
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
     new.checkpoint, new.layout = swap.method.checkpoint, swap.layout
-    vars(new).update({name: vars(swap.layer)[name] for name in _HOOKS})  # the same, so that handles still remove them
-    return new.train(swap.layer.training)
+    return _in_place_of(swap.layer, new)
+
+
+def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs) -> Factorised:
+    """What takes the place of a layer whose weight is that of ``swap``, held by ``first``: it holds the same cores."""
+    kind = kind_of(layer)
+    assert kind is not None
+    use = replace(swap, layer=layer, kind=kind, inputs=inputs)
+    new = use.module(first.tensors(), first.planner.batch_size, first.planner.rates)
+    new.checkpoint, new.layout = first.checkpoint, first.layout
+    return _in_place_of(layer, new)
+
+
+def _in_place_of(layer: nn.Module, new: Factorised) -> Factorised:
+    """``new`` with the mode and the hooks of ``layer``; the same dictionaries, so that handles still remove them."""
+    vars(new).update({name: vars(layer)[name] for name in _HOOKS})
+    return new.train(layer.training)
+
+
+def _tie(layers: Sequence[Factorised]) -> None:
+    for layer in layers if len(layers) > 1 else ():
+        layer.tie([other for other in layers if other is not layer])

@@ -55,7 +55,11 @@ def refuse(optimizer: Optimizer) -> None:
 def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: nn.Module) -> None:
     """Give ``optimizer`` the cores of ``model`` in place of the dense ``weights``, which its layers had before."""
     held = factorised(model)
-    heirs = {weight: found for name, weight in weights.items() if (found := _heirs(cut_into(model, name), model, held))}
+    heirs: dict[nn.Parameter, dict[str, nn.Parameter]] = {}
+    for name, weight in weights.items():
+        found = _heirs(cut_into(model, name), model, held)
+        if found:
+            heirs.setdefault(weight, found)  # that several layers have may have several names
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
         group["params"] = [new for old, _ in named for new in (heirs[old].values() if old in heirs else [old])]

@@ -14,10 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.cost import Rates
+from ..tensor.contraction.lookup import Lookup
 from ..tensor.contraction.path import Geometry, Path
-from ..tensor.contraction.plan import Plan, compile_path, merge_all
-from ..tensor.contraction.search import paths
+from ..tensor.contraction.plan import Plan, compile_path
+from ..tensor.contraction.search import macs, paths
 from ..tensor.graph import Graph
+from ..tensor.weight import to_dense
 from .kept import Kept, infers
 
 L = TypeVar("L", bound=nn.Module)
@@ -40,21 +42,23 @@ class Planner:
     def __call__(self, layer: Factorised) -> list[Path]:
         """Candidate paths for the layer at its present ranks, the best by the cost model first."""
         geometry = replace(layer.geometry(self.batch_size, self.input_shape), uses=self.uses)
-        return paths(layer.graph, geometry, self.rates, self.plan)
+        return layer.paths(geometry, self.rates, self.plan)
 
 
 class Factorised(nn.Module, ABC):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 
     ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape
-    as torch has it; ``cores``: initial values, one tensor per core of the graph; ``bias``: the dense layer's own
-    parameter, which others may share; ``twin``: the dense layer, for its settings; ``planner`` gives the paths to
-    contract along, whenever the ranks change: ``candidates``, of which the first is used unless a measurement chooses
-    another. With ``checkpoint`` only the input is kept for backward, which computes the rest again. ``layout`` is said
-    in reports.
+    as torch has it, inputs first where the weight is ``transposed``; ``cores``: initial values, one tensor per core of
+    the graph; ``bias``: the dense layer's own parameter, which others may share; ``twin``: the dense layer, whose
+    settings this one has under their names (``stride``, ``in_features``), for code that asks for them; ``planner``
+    gives the paths to contract along, whenever the ranks change: ``candidates``, of which the first is used unless a
+    measurement chooses another. With ``checkpoint`` only the input is kept for backward, which computes the rest again.
+    ``layout`` is said in reports. ``tied``: other layers whose cores are the same parameters.
 
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
-    convolve along their axes. ``reconstructs``: it contracts along no plan, but puts the weight together.
+    convolve along their axes. ``lookup``: they are indices of rows of the weight. ``of_cores``: its weight is a product
+    of the cores and nothing else. ``reconstructs``: it contracts along no plan, but puts the weight together.
 
     In evaluation mode and without gradients, what is merged of the cores is merged once and kept, and the plan is the
     one that is fastest then, for each shape of input.
@@ -62,9 +66,13 @@ class Factorised(nn.Module, ABC):
 
     bias: nn.Parameter | None
     spatial = False
+    lookup = False
+    of_cores = True
     reconstructs = False
+    transposed = False
     checkpoint = False
     layout = ""
+    tied: tuple[Factorised, ...] = ()
 
     def __init__(
         self,
@@ -80,6 +88,8 @@ class Factorised(nn.Module, ABC):
         self.graph = graph
         self.weight_shape = tuple(weight_shape)
         self.format = format
+        taken = vars(self).keys() | set(dir(type(self)))
+        vars(self).update({key: value for key, value in vars(twin).items() if key[0] != "_" and key not in taken})
         self.planner = planner
         self.kept = Kept()
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
@@ -98,24 +108,37 @@ class Factorised(nn.Module, ABC):
     def plain(self) -> nn.Module:
         """The torch layer that this one stands for, holding ``to_dense()``."""
 
+    def tie(self, layers: Sequence[Factorised]) -> None:
+        """Know of other layers whose cores are the same parameters."""
+        self.tied = tuple(layers)
+
     def convolution(self) -> Convolution | None:
         """How kernel modes move over the input."""
         return None
+
+    def paths(self, geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
+        """Candidate paths, the best by the cost model first, see ``search.paths``."""
+        return paths(self.graph, geometry, rates, plan)
+
+    def macs(self, input_shape: Sequence[int], graph: Graph | None = None) -> int:
+        """Multiply-accumulates along the plan for an input of this shape, with the ranks of ``graph`` if given."""
+        return macs(graph or self.graph, self.plan.path, self.geometry(1, input_shape))
 
     def use(self, path: Path) -> None:
         """Contract along ``path`` from now on."""
         self.plan = self._compiled(path)
         self._lay_out()
 
-    def _compiled(self, path: Path) -> Plan:
-        return compile_path(self.graph, path, self.spatial, self.convolution())
+    def _compiled(self, path: Path) -> Plan | Lookup:
+        return compile_path(self.graph, path, self.convolution())
 
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
-        """Give the layer other ranks: the same parameters, holding other values of another size."""
-        self.graph = graph
+        """Give the layer, and those tied to it, other ranks: the same parameters, holding other values."""
         for core, value in zip(self.tensors(), cores, strict=True):
             core.data, core.grad = value, None
-        self._replan()
+        for layer in (self, *self.tied):
+            layer.graph = graph
+            layer._replan()
 
     def _replan(self) -> None:
         self.candidates = self.planner(self)
@@ -149,16 +172,21 @@ class Factorised(nn.Module, ABC):
         return [self.cores[core.name] for core in self.graph.cores]
 
     def contract(
-        self, x: Tensor, weights: Sequence[Tensor] | None = None, shape: Sequence[int] | None = None
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor] | None = None,
+        shape: Sequence[int] | None = None,
+        convolution: Convolution | None = None,
     ) -> Tensor:
-        """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias.
+        """Images ``(b, in, [z,] y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias.
 
-        ``shape``: what the layer was given, where that is not ``x``.
+        ``shape``: what the layer was given, where that is not ``x``; ``convolution``: in place of the layer's own.
         """
         if weights is None and self.infers(x):
             plan, merged = self._inferring(tuple(shape or x.shape))
-            return plan.apply(x, merged, self.bias)
-        call, tensors = (self.plan, self.tensors()) if weights is None else (self.plan.apply, weights)
+            return _moving(plan, convolution).apply(x, merged, self.bias)
+        plan = _moving(self.plan, convolution)
+        call, tensors = (plan, self.tensors()) if weights is None else (plan.apply, weights)
         if self.checkpoint and torch.is_grad_enabled():
             # Nothing in a plan is random.
             return checkpoint(call, x, tensors, self.bias, use_reentrant=False, preserve_rng_state=False)
@@ -171,7 +199,7 @@ class Factorised(nn.Module, ABC):
         self.kept.forget()
         return False
 
-    def merged(self, plan: Plan) -> list[Tensor]:
+    def merged(self, plan: Plan | Lookup) -> list[Tensor]:
         """What the calls of a plan multiply with, in the type that autocast computes in, kept."""
         cores, dtype = self._stored(), self._dtype()
 
@@ -181,14 +209,14 @@ class Factorised(nn.Module, ABC):
 
         return self.kept.get(cores, (plan.path, dtype), make)
 
-    def _inferring(self, shape: tuple[int, ...]) -> tuple[Plan, list[Tensor]]:
+    def _inferring(self, shape: tuple[int, ...]) -> tuple[Plan | Lookup, list[Tensor]]:
         """The plan for inputs of this shape where merging costs nothing, and what its calls multiply with.
 
         Batches up to a power of two share them.
         """
         batch = 1 << max(shape[0] - 1, 0).bit_length()
 
-        def make() -> tuple[Plan, list[Tensor]]:
+        def make() -> tuple[Plan | Lookup, list[Tensor]]:
             usual = self.planner.plan if self.planner.plan == "contract" else "model"
             planner = replace(self.planner, input_shape=(1, *shape[1:]), batch_size=batch, plan=usual, uses=math.inf)
             plan = self._compiled(planner(self)[0])
@@ -209,7 +237,8 @@ class Factorised(nn.Module, ABC):
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
-        return merge_all(self.graph, self.tensors()).reshape(self.weight_shape)
+        weight = to_dense(self.graph, self.tensors())
+        return weight.transpose(0, 1) if self.transposed else weight
 
     @property
     def weight(self) -> Tensor:
@@ -226,6 +255,10 @@ class Factorised(nn.Module, ABC):
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
+
+
+def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Lookup:
+    return plan.moving(convolution) if convolution is not None and isinstance(plan, Plan) else plan
 
 
 def holding(module: L, weight: Tensor, bias: Tensor | None) -> L:

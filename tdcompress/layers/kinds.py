@@ -15,8 +15,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ..tensor.errors import ConfigError
 from .attention import PartedAttention
 from .base import Factorised
-from .conv import FactorisedConv
-from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
+from .conv import FactorisedConv, FactorisedConvTranspose
+from .embedding import FactorisedEmbedding
+from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLinear
 from .parted import Parted, child_name
 from .sequences import PartedGRU, PartedLSTM, PartedRNN
 
@@ -25,14 +26,17 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of a layer, ``(out, in, [kh,] kw)`` as torch has it.
+    """A weight of a layer, ``(out, in, [[kd,] kh,] kw)``.
 
     ``name``: the layer's attribute; ``axes``: how many of its axes are those of a kernel that moves over the input;
-    ``sites``: from the layer to the mode sizes that it has anyway (keys of ``tensor.build.build``), where it has some.
+    ``transposed``: the layer has it as ``(in, out, ..)``, and the cores are those of the weight with its first two axes
+    swapped; ``sites``: from the layer to the mode sizes that it has anyway (keys of ``tensor.build.build``), where it
+    has some.
     """
 
     name: str = "weight"
     axes: int = 0
+    transposed: bool = False
     sites: Callable[[Any], dict[str, Any]] | None = None
 
 
@@ -40,27 +44,34 @@ class Weight:
 class Kind:
     """How the layers of a torch class are held as cores.
 
-    ``factorised``: what takes a layer's place, made as ``Factorised`` is. ``weights``: those held
-    as cores, one so far; ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged
-    once for all the inputs of a pass. ``may_end``: a network's last layer is of interest too, not only a classifier.
+    ``factorised``: what takes a layer's place, made as ``Factorised`` is. ``weights``: those held as cores, one so far;
+    ``bias``: the attribute that stays as it is. ``once``: what is merged of the cores is merged once for all the inputs
+    of a pass. ``refused``: why a layer with its settings cannot be held. ``may_end``: a network's last layer is of
+    interest too, not only a classifier.
     """
 
-    factorised: Callable[..., Factorised]
+    factorised: type[Factorised]
     weights: tuple[Weight, ...] = (Weight(),)
     bias: str = "bias"
     once: bool = False
     may_end: bool = False
+    refused: Callable[[Any], str | None] = lambda layer: None
 
     @property
     def name(self) -> str:
         """What reports and settings call it."""
-        return "convolution" if self.weights[0].axes else "linear"
+        return "convolution" if self.weights[0].axes else "embedding" if self.factorised.lookup else "linear"
 
     def weight(self, layer: nn.Module) -> Tensor:
-        """The layer's weight."""
+        """The layer's weight, as the layer has it."""
         found = getattr(layer, self.weights[0].name)
         assert isinstance(found, Tensor)
         return found
+
+    def outputs_first(self, layer: nn.Module) -> Tensor:
+        """The layer's weight as cores are made of it, ``(out, in, ..)``."""
+        weight = self.weight(layer).detach()
+        return weight.transpose(0, 1) if self.weights[0].transposed else weight
 
 
 def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
@@ -68,21 +79,30 @@ def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
     return {"layout": "split", "in_modes": sides or [1], "out_modes": [layer.out_features]}
 
 
+def _embedding_refused(layer: nn.Embedding) -> str | None:
+    names = [name for name in ("max_norm", "sparse", "scale_grad_by_freq") if getattr(layer, name)]
+    return f"{' and '.join(names)} cannot be had of cores" if names else None
+
+
 KINDS: dict[type[nn.Module], Kind] = {
     nn.Conv1d: Kind(FactorisedConv, (Weight(axes=1),)),
     nn.Conv2d: Kind(FactorisedConv, (Weight(axes=2),)),
+    nn.Conv3d: Kind(FactorisedConv, (Weight(axes=3),)),
+    nn.ConvTranspose1d: Kind(FactorisedConvTranspose, (Weight(axes=1, transposed=True),)),
+    nn.ConvTranspose2d: Kind(FactorisedConvTranspose, (Weight(axes=2, transposed=True),)),
+    nn.ConvTranspose3d: Kind(FactorisedConvTranspose, (Weight(axes=3, transposed=True),)),
     nn.Linear: Kind(FactorisedLinear),
     FeatureMapLinear: Kind(FactorisedLinear, (Weight(sites=_feature_map),), may_end=True),
     StepLinear: Kind(FactorisedLinear, once=True, may_end=True),
+    nn.Embedding: Kind(FactorisedEmbedding, refused=_embedding_refused),
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
 
-_COMPUTING = (
-    (WeightNorm, "weight norm", "remove_weight_norm(layer)"),
-    (SpectralNorm, "spectral norm", "remove_spectral_norm(layer)"),
-    (BasePruningMethod, "pruning", "prune.remove(layer, 'weight')"),
-)
-"""Torch's hooks that compute a weight whenever a layer is called, and what removes them."""
+ELSEWHERE: dict[str, Kind] = {
+    "transformers.pytorch_utils.Conv1D": Kind(FactorisedConv1D, (Weight(transposed=True),)),
+}
+"""The same for classes of packages that need not be installed, by their full names."""
+
 PARTED: dict[type[nn.Module], type[Parted]] = {
     nn.LSTM: PartedLSTM,
     nn.GRU: PartedGRU,
@@ -90,6 +110,13 @@ PARTED: dict[type[nn.Module], type[Parted]] = {
     nn.MultiheadAttention: PartedAttention,
 }
 """What stands for a layer with several weights, each of them a layer in ``KINDS``, while some of them are cores."""
+
+_COMPUTING = (
+    (WeightNorm, "weight norm", "remove_weight_norm(layer)"),
+    (SpectralNorm, "spectral norm", "remove_spectral_norm(layer)"),
+    (BasePruningMethod, "pruning", "prune.remove(layer, 'weight')"),
+)
+"""Torch's hooks that compute a weight whenever a layer is called, and what removes them."""
 
 _FREE = {"__init__", "extra_repr", "reset_parameters"}
 _ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
@@ -125,7 +152,7 @@ def kind_of(layer: nn.Module) -> Kind | None:
 def kind_by_class(layer: nn.Module) -> Kind | None:
     """The kind of the first of the layer's classes that has one, whatever the layer computes."""
     found = _known(type(layer))
-    return None if found is None else KINDS.get(found)
+    return None if found is None or found in PARTED else _kind(found)
 
 
 def why_not(layer: nn.Module) -> str | None:
@@ -138,7 +165,7 @@ def why_not(layer: nn.Module) -> str | None:
     name, base = type(layer).__name__, _known(type(layer))
     if base is None:
         return f"{name} cannot be held as cores"
-    weights = PARTED[base].weights(layer) if base in PARTED else [weight.name for weight in KINDS[base].weights]
+    weights = PARTED[base].weights(layer) if base in PARTED else [weight.name for weight in _kind(base).weights]
     if computed := [weight for weight in weights if layer._parameters.get(weight) is None]:
         return _computed(layer, computed[0])
     attributes = {name for cls in base.__mro__ for name in (*vars(cls), *vars(cls).get("__annotations__", ()))}
@@ -150,7 +177,7 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
-    return None
+    return None if base in PARTED else _kind(base).refused(layer)
 
 
 def _computed(layer: nn.Module, weight: str) -> str:
@@ -171,7 +198,8 @@ def parted_by(layer: nn.Module) -> type[Parted] | None:
 
 
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
-    return next((base for base in cls.__mro__ if base in KINDS or base in PARTED), None)
+    known = PARTED.keys() | KINDS.keys()
+    return next((base for base in cls.__mro__ if base in known or _full_name(base) in ELSEWHERE), None)
 
 
 def take_apart(model: M) -> tuple[M | Parted, dict[Parted, nn.Module]]:
@@ -220,6 +248,23 @@ def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in found.items() if isinstance(weight, nn.Parameter)}
 
 
+def _kind(known: type[nn.Module]) -> Kind:
+    return KINDS[known] if known in KINDS else ELSEWHERE[_full_name(known)]
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def factorised(model: nn.Module) -> dict[str, Factorised]:
     """The layers of a model that hold cores, by name."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+def weights_once(model: nn.Module) -> dict[str, Factorised]:
+    """``factorised`` without the layers that are tied to one before them."""
+    found: dict[str, Factorised] = {}
+    for name, layer in factorised(model).items():
+        if not any(other in layer.tied for other in found.values()):
+            found[name] = layer
+    return found

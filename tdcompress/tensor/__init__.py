@@ -14,7 +14,7 @@ tensors in the graph's order. Everything else works for any graph.
 >>> cores = tensor.decompose(graph, weight)
 >>> tensor.relative_error(graph, cores, weight) < 1e-3
 True
->>> torch.allclose(tensor.to_dense(graph, cores).reshape(12, 8), weight, atol=1e-3)
+>>> torch.allclose(tensor.to_dense(graph, cores), weight, atol=1e-3)
 True
 >>> torch.allclose(tensor.squared_norm(graph, cores), weight.square().sum(), rtol=1e-3)
 True
@@ -43,7 +43,7 @@ _WHERE = {
     "register": ("formats", "register"),
     "relative_error": ("fitting.decompose", "relative_error"),
     "squared_norm": ("norm", "squared_norm"),
-    "to_dense": ("contraction.plan", "merge_all"),
+    "to_dense": ("weight", "to_dense"),
     "truncated": ("rounding", "truncated"),
     "variance_law": ("fitting.initial", "variance_law"),
     "with_rank": ("build", "with_rank"),
@@ -77,7 +77,6 @@ if TYPE_CHECKING:
     from .build import with_rank
     from .caps import capped
     from .caps import caps as caps_of
-    from .contraction.plan import merge_all as to_dense
     from .errors import ConfigError
     from .fitting.decompose import decompose, relative_error
     from .fitting.initial import orthogonal, variance_law
@@ -87,6 +86,7 @@ if TYPE_CHECKING:
     from .norm import squared_norm
     from .rounding import energies as component_energies
     from .rounding import truncated
+    from .weight import to_dense
 
 
 def __getattr__(name: str) -> Any:

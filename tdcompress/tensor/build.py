@@ -44,7 +44,7 @@ def build(
     validate(cores, arranged.modes)
     bonds = {index for core in cores for index in core.indices} - set(arranged.modes)
     sizes = {**arranged.sizes, **dict.fromkeys(bonds, 1)}
-    return Graph(cores, arranged.modes, sizes, arranged.input_modes, arranged.output_modes)
+    return Graph(cores, arranged.modes, sizes, arranged.input_modes, arranged.output_modes, tuple(weight_shape))
 
 
 def with_rank(

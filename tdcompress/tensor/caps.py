@@ -20,7 +20,7 @@ def grain(rank: int, multiple: int) -> int:
 
 
 def caps(graph: Graph) -> dict[str, int]:
-    """The largest size each bond can use, whatever the others are.
+    """The largest size each bond can use, whatever the others are, with a weight that fills all modes.
 
     A bond whose removal separates the network: the smallest product of the modes beyond one of its ends (for two
     ends the smaller side; for a hyperedge all modes but those of its largest branch, the bound of the CP rank).
@@ -46,7 +46,7 @@ def _caps(graph: Graph) -> dict[str, int]:
 
 def _cycle_cap(graph: Graph, bond: str) -> int:
     """The most that one of parallel bonds passes with all others cut, each core then being on one of its sides."""
-    sides, total = graph.carriers[bond], graph.dense_parameters
+    sides, total = graph.carriers[bond], graph.entries
     others = [k for k in range(len(graph.cores)) if k not in sides]
     largest = min(
         max(graph.mode_size([side, *(k for k, at in zip(others, places, strict=True) if at == side)]) for side in sides)

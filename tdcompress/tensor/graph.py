@@ -27,6 +27,9 @@ class Graph:
     holds them; every other index is a bond: shared by two cores, or by more (a hyperedge, as in CP). ``inputs`` and
     ``outputs`` are those modes over which the weight is applied to an activation, in the order in which its channels
     and those of the result are split; a graph that is only reconstructed or measured needs none.
+
+    ``weight_shape``: that of the dense weight, ``(out, in, [kh,] kw)``, where there is one. The modes of its channels
+    may hold more than these: the weight is then padded, at the end of its channels, and what lies beyond is never read.
     """
 
     cores: tuple[Core, ...]
@@ -34,6 +37,7 @@ class Graph:
     sizes: Mapping[str, int] = field(hash=False)
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    weight_shape: tuple[int, ...] = ()
 
     @cached_property
     def carriers(self) -> dict[str, tuple[int, ...]]:
@@ -78,9 +82,30 @@ class Graph:
         return sum(math.prod(self.shape(core)) for core in self.cores)
 
     @property
+    def entries(self) -> int:
+        """What the modes hold, padding included."""
+        return math.prod(self.sizes[mode] for mode in self.modes)
+
+    @property
     def dense_parameters(self) -> int:
         """Entries of the dense weight."""
-        return math.prod(self.sizes[mode] for mode in self.modes)
+        return math.prod(self.weight_shape) if self.weight_shape else self.entries
+
+    @property
+    def channels(self) -> tuple[tuple[tuple[str, ...], int], ...]:
+        """The modes of the outputs and how many channels these are, and those of the inputs, in the weight's order."""
+        return tuple(zip((self.outputs, self.inputs), self.weight_shape, strict=False))
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """How many channels the modes hold beyond those of the weight, outputs and inputs."""
+        beyond = [math.prod(self.sizes[mode] for mode in modes) - count for modes, count in self.channels]
+        return (beyond[0], beyond[1]) if beyond else (0, 0)
+
+    @property
+    def whole(self) -> Graph:
+        """The graph of all that the modes hold, to which padding is as good as anything else."""
+        return replace(self, weight_shape=())
 
     def with_ranks(self, ranks: Mapping[str, int]) -> Graph:
         """The same graph with other bond sizes."""

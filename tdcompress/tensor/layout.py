@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .errors import ConfigError
 from .graph import Site
 
 LAYOUTS = ("channels", "matrix", "split", "paired")
 KERNELS = ("merged", "separate", "open")
-KERNEL_MODES = ("kh", "kw")
+KERNEL_MODES = ("kd", "kh", "kw")
 """Modes of a kernel, the last of them those of a weight with fewer axes."""
 
 
@@ -47,14 +48,15 @@ def arrange(
     in_modes: Sequence[int] | None = None,
     out_modes: Sequence[int] | None = None,
 ) -> Layout:
-    """Group the modes of a torch weight, ``(out, in)``, ``(out, in, kw)`` or ``(out, in, kh, kw)``, into sites.
+    """Group the modes of a weight, ``(out, in)`` or ``(out, in, [[kd,] kh,] kw)``, into sites.
 
     ``channels``: ``i | kh kw | o``. ``matrix``: ``i kh kw | o``, the weight as a matrix. ``split``: ``i1 .. im | kh
     kw | o1 .. on`` (tensor ring nets, Wang et al. 2018, section 3). ``paired``: ``i1 o1 | .. | im om | kh kw``
     (Novikov et al. 2015, section 3; Garipov et al. 2016, section 4). ``kernel="separate"`` gives kh and kw a site
     each (Lebedev et al. 2015), ``"open"`` leaves them on the format's central core (Kim et al. 2016).
 
-    Raises ``ConfigError`` for an unknown layout or factors whose product is not the channel count.
+    The modes of the channels may hold more than these, see ``padded_factors`` and ``Graph.weight_shape``. Raises
+    ``ConfigError`` for an unknown layout and for modes that hold fewer channels than there are, or twice as many.
     """
     out_channels, in_channels, *spatial = weight_shape
     spatial_modes = KERNEL_MODES[len(KERNEL_MODES) - len(spatial) :]
@@ -102,17 +104,32 @@ def _split(name: str, channels: int, given: Sequence[int] | None, factors: int) 
     if given is None:
         if factors < 1:
             raise ConfigError(f"factors={factors} must be at least 1")
-        return balanced_factors(channels, factors)
-    example = f"for example {list(balanced_factors(channels, len(given) or 1))}"
+        return padded_factors(channels, factors)
+    example = f"for example {list(padded_factors(channels, len(given) or 1))}"
     if min(given, default=1) < 1:
         raise ConfigError(f"{name}={list(given)} must be whole numbers of at least 1 ({example})")
-    if math.prod(given) != channels:
+    if not channels <= math.prod(given) < max(2 * channels, channels + 1):
         raise ConfigError(
-            f"{name}={list(given)} has product {math.prod(given)}, the layer has {channels} channels ({example})"
+            f"{name}={list(given)} has product {math.prod(given)}, the layer has {channels} channels: it must be that "
+            f"or somewhat more, less than twice as many ({example})"
         )
     return tuple(given)
 
 
+def padded_factors(number: int, count: int) -> tuple[int, ...]:
+    """``balanced_factors`` of ``number``, or of a larger one where its own are too unequal to be of use.
+
+    A core has entries in proportion to the sizes of its modes. Where the factors of the number add up to more than
+    twice those of the next number whose largest factor is at most twice its smallest, that one is taken: 50,257 is
+    29 * 1,733 and gives 1, 29, 1733; 27 * 38 * 49 = 50,274 hold it, too.
+    """
+    own, larger = balanced_factors(number, count), number
+    while (found := balanced_factors(larger, count))[-1] > 2 * found[0]:
+        larger += 1
+    return found if sum(own) > 2 * sum(found) else own
+
+
+@lru_cache(maxsize=4096)
 def balanced_factors(number: int, count: int) -> tuple[int, ...]:
     """``count`` ascending factors of ``number``, as near to one another as can be (512, 3 -> 8, 8, 8)."""
     if count == 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from torch import Tensor
@@ -19,15 +22,59 @@ def squared_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
     """||W||^2 as a scalar tensor, differentiable.
 
     The network contracted with a copy of itself over all modes, which forms nothing of W's size at low rank; or the
-    squares of W summed, where the cost model finds that cheaper (close to full rank). Planned once for each graph.
+    squares of W summed, where the cost model finds that cheaper (close to full rank). Planned once for each graph. Of a
+    weight that is padded what is never read does not count.
     """
+    if not any(graph.padding):
+        return _whole_norm(graph, cores)
+    norms = [_whole_norm(part, values) for part, values in _read(graph, cores)]
+    return sum(norms[1:], norms[0])
+
+
+def _whole_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
+    """||W||^2 of all that the modes hold."""
     if _reconstructs(graph):
         return _cheapest(graph)(cores).square().sum()
     return _doubled(graph)([*cores, *cores])
 
 
+def _read(graph: Graph, cores: Sequence[Tensor]) -> Iterator[tuple[Graph, list[Tensor]]]:
+    """The channels of a padded weight that are read, in parts that are networks themselves: some entries of each mode.
+
+    Each part is disjoint with the others, and all together are the weight.
+    """
+    ranges = [
+        [dict(zip(modes, box, strict=True)) for box in _below(count, [graph.sizes[mode] for mode in modes])]
+        for modes, count in graph.channels
+    ]
+    for parts in itertools.product(*ranges):
+        box = {mode: span for part in parts for mode, span in part.items()}
+        values = list(cores)
+        for k, core in enumerate(graph.cores):
+            for axis, index in enumerate(core.indices):
+                if index in box:
+                    values[k] = values[k].narrow(axis, *box[index])
+        sizes = {**graph.sizes, **{mode: length for mode, (_, length) in box.items()}}
+        yield replace(graph.whole, sizes=sizes), values
+
+
+def _below(count: int, sizes: Sequence[int]) -> Iterator[tuple[tuple[int, int], ...]]:
+    """The numbers below ``count``, their digits of these ``sizes``: as products of a (start, length) for each digit."""
+    if not sizes:
+        yield ()
+        return
+    first, rest = sizes[0], sizes[1:]
+    full, left = divmod(count, math.prod(rest))
+    assert count <= first * math.prod(rest)
+    if full:
+        yield ((0, full), *((0, size) for size in rest))
+    if left:
+        for digits in _below(left, rest):
+            yield ((full, 1), *digits)
+
+
 def component_norms(graph: Graph, cores: Sequence[Tensor], bond: str) -> Tensor:
-    """||W_r||^2 of the components that W is the sum of along ``bond``, one for each of its values."""
+    """||W_r||^2 of the components along ``bond``, one for each of its values, that W with its padding is the sum of."""
     return _doubled(graph, (bond,))([*cores, *cores])
 
 

@@ -19,7 +19,8 @@ def energies(graph: Graph, cores: Sequence[Tensor], bond: str) -> Tensor:
     """The share of ||W||^2 that each component of ``bond`` holds, descending: what is lost with it.
 
     A bond that separates the network has the squared singular values of that unfolding. On a cycle the bond's other end
-    counts as a mode. Components of a hyperedge are not orthogonal: their shares may add up to more than one.
+    counts as a mode. Components of a hyperedge are not orthogonal: their shares may add up to more than one. W is all
+    that the modes hold, padding included.
     """
     return _gauge(graph, [core.double() for core in cores], bond)[0]
 
@@ -46,7 +47,7 @@ def truncated(graph: Graph, cores: Sequence[Tensor], ranks: Mapping[str, int]) -
 
 def _gauge(graph: Graph, cores: Sequence[Tensor], bond: str) -> tuple[Tensor, dict[int, Tensor]]:
     """The energies of the components, and for each core that carries ``bond`` the matrix (bond, component) to apply."""
-    carriers = graph.carriers[bond]
+    graph, carriers = graph.whole, graph.carriers[bond]
     if len(carriers) > 2:
         norms = component_norms(graph, cores, bond)
         order = norms.argsort(descending=True)

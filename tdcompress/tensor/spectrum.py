@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .caps import capped, cuts
 from .graph import Graph
+from .weight import over_modes
 
 Rule = Callable[[Tensor, int, int], int]
 """How many components of a matrix to keep, from its singular values, rows and columns."""
@@ -29,12 +30,12 @@ def energy(share: float) -> Rule:
 def unfolding_ranks(graph: Graph, weight: Tensor, rule: Rule) -> Graph:
     """The graph with the bond sizes that ``rule`` gives for the unfoldings of ``weight``, at least one, and capped.
 
-    ``weight``: the dense weight, its entries in the order of ``graph.modes``. A bond that separates the network into
+    ``weight``: the dense weight, as ``weight.over_modes`` takes it. A bond that separates the network into
     two: the rank of that unfolding. A hyperedge: the largest rank of those that set one of its branches against the
     rest, because none of them can exceed a CP rank. A bond on a cycle shares every cut with others: the largest of
     rank^(1/k) over the cuts with the fewest bonds, k of them.
     """
-    tensor = weight.detach().double().reshape([graph.sizes[mode] for mode in graph.modes])
+    tensor = over_modes(graph, weight.detach().double())
     known: dict[frozenset[str], int] = {}
 
     def rank(inside: Iterable[int]) -> int:

@@ -1,11 +1,17 @@
-"""A dense weight as it comes in from outside."""
+"""A dense weight as it comes in from outside, over the modes of a graph, and as it goes out again."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .contraction.plan import merge_all
 from .errors import ConfigError
+from .graph import Graph
 
 
 def checked(weight: Tensor) -> Tensor:
@@ -22,3 +28,26 @@ def checked(weight: Tensor) -> Tensor:
     if bad:
         raise ConfigError(f"its weight holds {bad} entries of {weight.numel():,} that are not finite")
     return weight
+
+
+def over_modes(graph: Graph, weight: Tensor) -> Tensor:
+    """``weight`` with one dimension for each mode of ``graph``, padded with zeros where the modes hold more.
+
+    ``weight``: the dense weight's entries, or those over the modes, in their order and in any shape.
+    """
+    if any(graph.padding) and weight.numel() == graph.dense_parameters:
+        outputs, inputs = graph.padding
+        weight = weight.reshape(*graph.weight_shape[:2], -1)
+        weight = F.pad(weight, (0, 0, 0, inputs, 0, outputs))
+    return weight.reshape([graph.sizes[mode] for mode in graph.modes])
+
+
+def to_dense(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
+    """The weight that the cores stand for, in the shape of the dense one, or of the modes where that is not known."""
+    merged = merge_all(graph, cores)
+    if any(graph.padding):
+        outputs, inputs = graph.weight_shape[:2]
+        over_outputs = math.prod(graph.sizes[mode] for mode in graph.outputs)
+        over_inputs = math.prod(graph.sizes[mode] for mode in graph.inputs)
+        merged = merged.reshape(over_outputs, over_inputs, -1)[:outputs, :inputs]
+    return merged.reshape(graph.weight_shape or merged.shape)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.kinds import dense_weights, factorised
+from ..layers.kinds import dense_weights, factorised, weights_once
 from ..tensor.norm import squared_norm
 
 
@@ -26,7 +26,8 @@ def parameter_groups(
     """
     if decay == "factors" or not weight_decay:
         return [{"params": list(model.parameters())}]
-    held, dense = factorised(model), dense_weights(model)
+    held, dense = weights_once(model), dense_weights(model)
+    tied = factorised(model).keys() - held.keys()
     apart: list[tuple[list[nn.Parameter], float]]
     if decay == "scaled":
         apart = [
@@ -34,6 +35,7 @@ def parameter_groups(
             if name in held
             else ([dense[name]], 1.0)
             for name in (held if names is None else names)
+            if name not in tied
         ]
     else:
         apart = [([core for layer in held.values() for core in layer.tensors()], 0.0)]
@@ -49,6 +51,6 @@ def frobenius_penalty(model: nn.Module, weight_decay: float) -> Tensor:
 
     Its gradient with respect to W is what weight decay adds to that of a dense layer (Khodak et al. 2021, section 3).
     """
-    layers = factorised(model).values()
+    layers = weights_once(model).values()
     norms = [squared_norm(layer.graph, layer.tensors()) for layer in layers]
     return torch.stack(norms).sum() * (weight_decay / 2)

@@ -19,7 +19,7 @@ REFUSED = [
     ("tt", 4, {"plan": "luck"}, "layer body.0.conv.*luck.*model, measure, contract, chain, dense"),
     ("tt", 4, {"init": "zeros"}, "layer body.0.conv.*zeros.*variance, orthogonal"),
     ("tt", 4, {"colour": "red"}, "colour.*layout"),
-    ("tt", 4, {"layout": "split", "in_modes": [4, 5]}, "layer body.0.conv.*product 20.*16"),
+    ("tt", 4, {"layout": "split", "in_modes": [3, 5]}, "layer body.0.conv.*product 15.*16"),
     ("tt", 4, {"layout": "split", "in_modes": [4, 4]}, "layer hidden.*product 16.*288"),  # after two that fit
     ("tt", 4, {"layout": "paired", "factors": 1, "kernel": "open"}, "layer body.0.conv"),
     ("tt", 4, {"layout": "split", "factors": 0}, "factors"),

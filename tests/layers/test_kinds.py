@@ -32,6 +32,13 @@ class Same(nn.Conv2d):
         return super()._conv_forward(F.pad(x, (0, 1, 0, 1)), weight, bias)
 
 
+class SamePadded(nn.Conv2d):
+    """The same in a ``forward`` of its own, as in timm."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
 class Named(nn.Conv2d):
     """Changes nothing that matters."""
 
@@ -75,6 +82,7 @@ def pruned() -> nn.Module:
 LEFT = {
     "standardised": (lambda: Standardised(8, 8, 3), "Standardised redefines forward of Conv2d"),
     "same": (lambda: Same(8, 8, 2), "Same redefines _conv_forward of Conv2d"),
+    "same padded": (lambda: SamePadded(8, 8, 2), "SamePadded redefines forward of Conv2d"),
     "scaled": (lambda: Scaled(8, 8), "Scaled redefines weight of Linear"),
     "patched": (patched, "this Linear has forward of its own"),
     "parametrised": (
@@ -86,12 +94,12 @@ LEFT = {
         "its weight is computed by spectral norm: torch.nn.utils.remove_spectral_norm(layer)",
     ),
     "pruned": (pruned, "its weight is computed by pruning: torch.nn.utils.prune.remove(layer, 'weight')"),
-    "embedding": (lambda: nn.Embedding(8, 8), "Embedding cannot be held as cores"),
+    "embedding": (lambda: nn.EmbeddingBag(8, 8), "EmbeddingBag cannot be held as cores"),
 }
 
 
 def example(layer: nn.Module) -> torch.Tensor:
-    if isinstance(layer, nn.Embedding):
+    if isinstance(layer, nn.EmbeddingBag):
         return torch.arange(6)
     return torch.randn(2, 8, 6, 6) if isinstance(layer, nn.Conv2d) else torch.randn(2, 8)
 
@@ -121,6 +129,31 @@ def test_a_layer_that_is_left_computes_what_it_did(name: str):
 @pytest.mark.parametrize("layer", [nn.Conv1d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 8), Named(8)], ids=repr)
 def test_torchs_own_and_what_adds_nothing_to_it(layer: nn.Module):
     assert why_not(layer) is None and kind_of(layer) is not None
+
+
+SETTINGS = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"),
+    *("output_padding", "transposed", "in_features", "out_features", "note", "bias"),
+)
+READ = (
+    nn.Conv1d(8, 12, 3, stride=2, padding=1),
+    nn.Conv2d(8, 12, 3, padding="same", dilation=2),
+    nn.Conv2d(8, 12, (3, 2), padding=1, padding_mode="circular"),
+    nn.Conv3d(8, 12, 3, groups=2),
+    nn.ConvTranspose2d(8, 12, 3, stride=2, output_padding=1, bias=False),
+    nn.Linear(8, 12),
+    Named(8),
+)
+
+
+@pytest.mark.parametrize("layer", READ, ids=repr)
+def test_a_layers_settings_are_read_of_what_takes_its_place(layer: nn.Module):
+    shape = (8,) if isinstance(layer, nn.Linear) else (8, 6, 6, 6)[: layer.weight.dim() - 1]
+    new = tdcompress.compress(layer, "tt", 2, shape, keep=[], allow_larger=True)
+    assert isinstance(new, Factorised)
+    known = {name: getattr(layer, name) for name in SETTINGS if hasattr(layer, name)}
+    assert {name: getattr(new, name) for name in known} == known and len(known) > 2
+    assert new.weight.shape == layer.weight.shape
 
 
 def test_a_lazy_layer_is_what_it_becomes():
@@ -163,7 +196,7 @@ def test_hold_says_otherwise():
         assert isinstance(model[0], Factorised)
     finally:
         del KINDS[Quiet]
-    with pytest.raises(ConfigError, match="Embedding cannot be held as cores, known: Conv1d"):
-        hold(Quiet, nn.Embedding)
+    with pytest.raises(ConfigError, match="EmbeddingBag cannot be held as cores, known: Conv1d"):
+        hold(Quiet, nn.EmbeddingBag)
     with pytest.raises(ConfigError, match=r"hold takes a subclass of torch\.nn\.Module"):
         hold(3, nn.Conv2d)

@@ -56,7 +56,7 @@ def test_layouts_written_out():
     ("settings", "said"),
     [
         ({"layout": "rows"}, "rows.*channels, matrix, split, paired"),
-        ({"layout": "split", "in_modes": [3, 3]}, r"product 9.*8 channels"),
+        ({"layout": "split", "in_modes": [2, 3]}, r"product 6.*8 channels"),
         ({"layout": "split", "out_modes": [-3, -4]}, "out_modes"),
         ({"layout": "paired", "in_modes": [2, 4], "out_modes": [2, 2, 3]}, "2 and 3"),
         ({"layout": "split", "factors": 0}, "factors"),

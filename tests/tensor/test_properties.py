@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FACTORISED, einsum_dense
+from cases import FACTORISED, einsum_weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ def test_any_convolution(format, method, rank, channels, taps, stride, dilation,
             x,
             F.conv2d(
                 x,
-                einsum_dense(layer.graph, layer.tensors()).reshape(layer.weight_shape),
+                einsum_weight(layer),
                 layer.bias,
                 stride,
                 padding,
@@ -121,9 +121,7 @@ def test_any_linear_layer(format, method, rank, inputs, outputs, leading, bias):
     layer = factorised(nn.Linear(inputs, outputs, bias), format, rank, {**method, "kernel": None}, (inputs,))
     if layer is not None:
         x = torch.randn(*leading, inputs, dtype=torch.double, requires_grad=True)
-        agrees(
-            layer, x, F.linear(x, einsum_dense(layer.graph, layer.tensors()).reshape(layer.weight_shape), layer.bias)
-        )
+        agrees(layer, x, F.linear(x, einsum_weight(layer), layer.bias))
 
 
 def graph_or_none(format: str, shape: tuple[int, ...], layout: str, factors: int) -> Graph | None:

@@ -12,12 +12,11 @@ from torch import nn
 
 from ...device.rates import device_rates
 from ...layers.base import Factorised, Planner, holding
-from ...layers.conv import TORCH, FactorisedConv
+from ...layers.conv import FactorisedConv, torch_conv
 from ...layers.dropout import Dropout
 from ...layers.parted import Parted
 from ...tensor.contraction.cost import Rates
 from ...tensor.contraction.path import Path
-from ...tensor.contraction.roles import KERNEL
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
@@ -29,12 +28,20 @@ PLANS = ("model", "chain", "dense")
 
 
 _PADS: dict[str, dict[int, type[nn.Module]]] = {
-    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d},
-    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d},
-    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d},
-    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d},
+    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d},
+    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
+    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
+    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
 }
 """By padding mode and number of axes."""
+
+_PAD_CHANNELS: dict[int, Callable[..., nn.Module]] = {
+    0: nn.ConstantPad1d,
+    1: nn.ConstantPad2d,
+    2: nn.ConstantPad3d,
+    3: nn.ConstantPad3d,
+}
+"""By the number of axes behind the channels; the last takes what ``torch.nn.functional.pad`` does."""
 
 
 def fold(
@@ -53,12 +60,13 @@ def fold(
     ``model`` gives each layer what is fastest at ``batch_size`` by the cost model on a device of these ``rates`` (by
     default the model's own): cores are merged where that helps, even all of them. ``chain`` gives it a module for each
     core, the fewest parameters; ``dense`` one ``Conv2d`` or ``Linear``, named as in the network that was compressed. A
-    convolution in groups, a layer that a forward pass does not reach, and one that torch has with several weights
-    become dense. With ``keep_cores`` a weight that is merged of several cores is computed from these whenever it is
-    used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
+    convolution in groups, an embedding, a layer that a forward pass does not reach, and one that torch has with several
+    weights become dense. With ``keep_cores`` a weight that is merged of several cores is computed from these whenever
+    it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
-    Kernels lie channels last. Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    Layers that share a weight share it afterwards where both are dense. Kernels lie channels last. Raises
+    ``ConfigError`` for an unknown plan and an input that the model cannot take.
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
@@ -73,8 +81,8 @@ def fold(
             model.set_submodule(name, found[layer])
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
-            found[layer] = _whole(layer) if keep_cores else layer.plain()
-            if name in inputs and plan != "dense" and not layer.reconstructs:
+            found[layer] = _whole(layer) if keep_cores and layer.of_cores else layer.plain()
+            if name in inputs and plan != "dense" and not (layer.reconstructs or layer.lookup):
                 weight, shape = layer.tensors()[0], next(iter(inputs[name]))
                 rates = rates or device_rates(weight.device, weight.dtype)
                 path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
@@ -84,6 +92,9 @@ def fold(
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
             new = found[layer].train(layer.training)
+            for other in getattr(layer, "tied", ()):
+                if "weight" in new._parameters and "weight" in getattr(found.get(other), "_parameters", ()):
+                    new.weight = found[other].weight
             if not name:
                 return new
             model.set_submodule(name, new)
@@ -101,7 +112,15 @@ def _weight(module: nn.Module, name: str, layer: Factorised, keep_cores: bool) -
 
 
 def _merged(layer: Factorised) -> Merged:
-    return Merged(layer.graph, merge_tree(layer.graph), layer.graph.modes, layer.weight_shape)
+    """The weight of the torch layer that this one stands for."""
+    graph = layer.graph
+    (outputs, inputs, *kernel), (more_outputs, more_inputs) = graph.weight_shape, graph.padding
+    rows, columns = (graph.outputs, outputs, more_outputs), (graph.inputs, inputs, more_inputs)
+    if layer.transposed and kernel:
+        rows, columns = columns, rows
+    order = (*rows[0], *columns[0], *graph.modes[len(rows[0]) + len(columns[0]) :])
+    shape, read = (rows[1] + rows[2], columns[1] + columns[2], *kernel), (rows[1], columns[1])
+    return Merged(graph, merge_tree(graph), order, shape, read)
 
 
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bool = False) -> nn.Module:
@@ -113,20 +132,21 @@ def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bo
     modules = chain.modules
     if isinstance(layer, FactorisedConv):
         if layer.pad_first is not None:
-            modules.insert(0, _PADS[layer.padding_mode][len(layer.stride)](layer.pad_first))
+            modules.insert(0, _PADS[layer.padding_mode][len(layer.kernel_size)](layer.pad_first))
     elif len(shape) > 2 and not all(isinstance(module, nn.Linear) for module in modules):
         modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *shape[1:-1]))]
     return nn.Sequential(*modules)
 
 
 class _Chain:
-    """Modules, and the indices of what they put out: ``(b, order [, y] [, x])``, the order flat in one dimension."""
+    """Modules, and the indices of what they put out: ``(b, order, space)``, the order flat in one dimension."""
 
     def __init__(self, layer: Factorised, keep_cores: bool) -> None:
         self.graph, self.cores, self.keep_cores = layer.graph, layer.tensors(), keep_cores
         self.sizes, self.bias = layer.graph.sizes, layer.bias
-        self.convolution, self.axes = layer.convolution(), len(layer.weight_shape) - 2
+        self.moves, self.axes = layer.moves if isinstance(layer, FactorisedConv) else None, len(layer.weight_shape) - 2
         self.order, self.outputs = layer.graph.inputs, layer.graph.outputs
+        self.beyond = 0  # channels that the last call puts out and nobody reads
         self.modules: list[nn.Module] = []
 
     def size(self, indices: Sequence[str]) -> int:
@@ -135,25 +155,38 @@ class _Chain:
     def apply(self, meeting: Meeting) -> None:
         """Contract with the merged cores of a meeting."""
         need, new, axes = meeting.need, meeting.term.new, meeting.axes
+        if not self.modules and not meeting.reads:
+            self.pad(self.graph.padding[1])
         self.arrange(meeting.wanted[1:])  # the batch is no index of this chain's
         self.order = meeting.after[1:]
         groups = self.size(need.group)
-        shape = (groups * self.size(new), self.size(need.summed), *self._taps(axes, groups))
-        merged = Merged(self.graph, meeting.term.tree, (*need.group, *new, *need.summed, *axes), shape)
+        rows, columns, read = new, need.summed, (meeting.new, meeting.summed)
+        if self.moves and self.moves.along(axes).transposed:
+            rows, columns, read = columns, rows, read[::-1]
+        taps = self._taps(axes, groups)
+        shape, read = (groups * self.size(rows), self.size(columns), *taps), (groups * read[0], read[1])
+        merged = Merged(self.graph, meeting.term.tree, (*need.group, *rows, *columns, *axes), shape, read)
         cores, bias = [self.cores[position] for position in merged.members], None
-        if new == self.order == self.outputs:
+        self.beyond = 0 if meeting.writes else self.graph.padding[0]
+        if meeting.writes:
             bias, self.bias = self.bias, None
         hold = partial(merging, merged=merged, cores=cores, bias=bias, keep=self.keep_cores)
-        self.modules += _apart(self.size(need.kept[1:]), self._call(shape, groups, axes, hold))
+        self.modules += _apart(self.size(need.kept[1:]), self._call((*read, *taps), groups, axes, hold))
 
     def finish(self) -> None:
         """Bring the outputs into their order, and add the bias where no call could."""
         self.arrange(self.outputs)
+        self.pad(-self.beyond)
         if self.bias is not None:  # a kernel of ones for each channel: torch has no module that only adds
             channels = len(self.bias)
             ones = self.bias.new_ones(channels, 1, *self._taps((), channels))
             hold = partial(holding, weight=ones, bias=self.bias)
             self.modules += self._call(tuple(ones.shape), channels, (), hold)
+
+    def pad(self, channels: int) -> None:
+        """Add so many channels of zeros behind the others, or take them away."""
+        if channels:
+            self.modules.append(_PAD_CHANNELS[self.axes]((0, 0) * self.axes + (0, channels), 0.0))
 
     def arrange(self, wanted: tuple[str, ...]) -> None:
         """Permute the indices of the activation: neighbouring runs of them change places, as channels are shuffled."""
@@ -172,18 +205,22 @@ class _Chain:
 
     def _taps(self, axes: tuple[str, ...], groups: int) -> tuple[int, ...]:
         """The last sizes of a call's weight; a product in groups is a convolution, too."""
-        if not self.axes:
+        if not self.moves:
             return (1,) * (groups > 1)
-        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL)[-self.axes :]
+        return tuple(self.sizes[mode] if mode in axes else 1 for mode in self.moves.modes)
 
     def _call(
         self, shape: tuple[int, ...], groups: int, axes: tuple[str, ...], hold: Callable[[nn.Module], nn.Module]
     ) -> list[nn.Module]:
-        """A convolution or a product whose weight, of ``shape`` ``(new, summed / groups [, taps])``, ``hold`` gives."""
+        """A convolution or a product whose weight, of ``shape`` ``(new, summed / groups [, taps])``, ``hold`` gives.
+
+        That of a transposed convolution is of ``(summed, new / groups, taps)``.
+        """
         new, summed, taps = shape[0], shape[1] * groups, shape[2:]
-        if self.convolution:
-            settings = (values[-self.axes :] for values in self.convolution.along(axes))
-            return [hold(TORCH[self.axes](summed, new, taps, *settings, groups=groups, device="meta"))]
+        if self.moves:
+            moves = self.moves.along(axes)
+            summed, new = (new, summed) if moves.transposed else (summed, new)
+            return [hold(torch_conv(moves, summed, new, taps, groups=groups))]
         if groups == 1:
             return [hold(nn.Linear(summed, new, device="meta"))]
         product = hold(nn.Conv1d(summed, new, 1, groups=groups, device="meta"))

@@ -23,12 +23,16 @@ M = TypeVar("M", bound=nn.Module)
 class Merged(nn.Module):
     """From the cores of ``tree`` to their product, indexed as ``order`` says, in ``shape``: an einsum for each merge.
 
+    ``read``: how many rows and columns of it there are, where the others are padding.
+
     A parametrisation of torch's (``torch.nn.utils.parametrize``), whose parameters are the cores as the graph has them.
     """
 
-    def __init__(self, graph: Graph, tree: Tree, order: Sequence[str], shape: Sequence[int]) -> None:
+    def __init__(
+        self, graph: Graph, tree: Tree, order: Sequence[str], shape: Sequence[int], read: Sequence[int]
+    ) -> None:
         super().__init__()
-        self.members, self.shape = sorted(positions(tree)), tuple(shape)
+        self.members, self.shape, self.read = sorted(positions(tree)), tuple(shape), tuple(read)
         self.shapes = [graph.shape(graph.cores[position]) for position in self.members]
         self._operands = [graph.cores[position].indices for position in self.members]
         self.equations: list[tuple[tuple[int, ...], str]] = []
@@ -38,7 +42,8 @@ class Merged(nn.Module):
         tensors = list(cores)
         for places, equation in self.equations:
             tensors.append(torch.einsum(equation, *(tensors[place] for place in places)))
-        return tensors[-1].reshape(self.shape)
+        whole = tensors[-1].reshape(self.shape)
+        return whole if self.read == self.shape[:2] else whole[: self.read[0], : self.read[1]]
 
     def right_inverse(self, entries: Tensor) -> list[Tensor]:
         """The cores of which ``entries`` are those of one after the other."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...layers.base import Factorised
-from ...layers.kinds import factorised
+from ...layers.kinds import weights_once
 from ...tensor.caps import capped, grain
 from ...tensor.rounding import energies, truncated
 from ..survey.counts import distinct
@@ -65,7 +65,7 @@ def shrink(
     """
     layers = [
         _Layer(module, multiple)
-        for name, module in factorised(model).items()
+        for name, module in weights_once(model).items()
         if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
     best = [layer.cheapest() for layer in layers]

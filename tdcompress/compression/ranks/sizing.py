@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ...layers.kinds import factorised
+from ...layers.kinds import weights_once
 from ...tensor.caps import absorbed
 from ...tensor.contraction.cost import Rates
 from ...tensor.errors import ConfigError
@@ -37,7 +37,7 @@ def meet(
         raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
     free = [swap for swap in swaps if isinstance(swap.rank, Budget)]
     own = [swap for swap in swaps if swap not in free]
-    held = {name: layer for name, layer in factorised(model).items() if name in seen.inputs}  # by an earlier call
+    held = {name: layer for name, layer in weights_once(model).items() if name in seen.inputs}  # by an earlier call
     if budget.kind == "macs":
         dense = {swap.name: seen.macs.get(swap.name, 0) for swap in swaps}
         kept = sum(_macs(swap, dense[swap.name], batch_size)(swap.graph) for swap in own)

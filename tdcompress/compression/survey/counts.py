@@ -66,7 +66,7 @@ def distinct(parameters: Iterable[Tensor], counted: set[int] | None = None) -> i
 
 def _layer(name: str, layer: nn.Module, seen: Trace, counted: set[int]) -> dict[str, Any]:
     if isinstance(layer, Factorised):
-        return _factorised(name, layer, seen)
+        return _factorised(name, layer, seen, counted)
     by_class = kind_by_class(layer)
     # A parametrised layer keeps its parameters below it.
     parameters = layer.named_parameters(recurse=by_class is not None)
@@ -98,19 +98,19 @@ def _reason(name: str, layer: nn.Module, seen: Trace) -> str | None:
     return reason
 
 
-def _factorised(name: str, layer: Factorised, seen: Trace) -> dict[str, Any]:
+def _factorised(name: str, layer: Factorised, seen: Trace, counted: set[int]) -> dict[str, Any]:
     graph, inputs = layer.graph, seen.inputs[name]
-    dense = dense_macs(layer, inputs)
+    dense, entries = dense_macs(layer, inputs), distinct(layer.tensors(), counted)
     return {
         "name": name,
-        "kind": "convolution" if layer.spatial else "linear",
+        "kind": "convolution" if layer.spatial else "embedding" if layer.lookup else "linear",
         "shape": list(layer.weight_shape),
         "format": layer.format,
         "layout": layer.layout,
         "cores": {core.name: list(graph.shape(core)) for core in graph.cores},
         "ranks": graph.ranks,
-        "parameters": graph.parameters,
-        "dense_parameters": math.prod(layer.weight_shape),
+        "parameters": entries,
+        "dense_parameters": math.prod(layer.weight_shape) if entries else 0,
         "macs": layer_macs(layer, inputs),
         "dense_macs": dense,
         "plan": "reconstruct" if layer.reconstructs else layer.plan.text,

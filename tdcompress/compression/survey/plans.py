@@ -15,7 +15,6 @@ from ...device.clock import seconds
 from ...layers.base import Factorised
 from ...layers.kinds import factorised
 from ...tensor.contraction.path import Path
-from ...tensor.contraction.search import macs
 from ...tensor.graph import Graph
 from .trace import Inputs, layer_inputs
 
@@ -30,8 +29,7 @@ def dense_macs(layer: Factorised, inputs: Inputs) -> int:
 
 def path_macs(layer: Factorised, inputs: Inputs, graph: Graph | None = None) -> int:
     """Multiply-accumulates per image of a layer along its plan, with the ranks of ``graph`` in place of its own."""
-    graph = graph or layer.graph
-    return sum(calls * macs(graph, layer.plan.path, layer.geometry(1, shape)) for shape, calls in inputs.items())
+    return sum(calls * layer.macs(shape, graph) for shape, calls in inputs.items())
 
 
 def layer_macs(layer: Factorised, inputs: Inputs) -> int:

@@ -20,13 +20,15 @@ class Products(TorchDispatchMode):
     ``macs``: by the name of the module whose parameters an activation is multiplied with, also where they come out of
     others first (a normalised weight, a view). ``between``: of activations with one another. Products of one module's
     parameters alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were
-    read, in the order of their first use. ``layers``: names of modules that own all that lies below them.
+    read, in the order of their first use. ``counting``: turned off, products are not counted. ``layers``: names of
+    modules that own all that lies below them.
     """
 
     def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
         super().__init__()
         self.macs: dict[str, int] = {}
         self.between = 0
+        self.counting = True
         self.used: dict[str, None] = {}
         self._owner: dict[int, str] = {}
         self._weighty = set(layers)
@@ -52,7 +54,7 @@ class Products(TorchDispatchMode):
             if owner in self._weighty:
                 self.used.setdefault(str(owner))
         product = _PRODUCTS.get(func.overloadpacket)
-        if product is not None:
+        if product is not None and self.counting:
             self._count(product(*args), *args)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if tensors and None not in owners:

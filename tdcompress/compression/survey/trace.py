@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers.base import Factorised
-from ...layers.kinds import KINDS
+from ...layers.kinds import kind_by_class
 from ...tensor.errors import ConfigError
 from .inputs import Examples
 from .products import Products
@@ -43,8 +43,9 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
 
     Raises ``ConfigError`` where it cannot take them.
     """
-    kinds: tuple[type[nn.Module], ...] = (Factorised, *KINDS)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    layers = {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised) or kind_by_class(layer)
+    }
     found, products = Trace(), Products(model, layers.keys())
 
     def note(name: str, x: Tensor) -> None:
@@ -52,7 +53,7 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
         products.used.setdefault(name)
 
     try:
-        with products, _unfused():
+        with products, _unfused(), _uncounted(products, [layer for layer in layers.values() if _looks_up(layer)]):
             watch(model, layers, examples, note)
     except Exception as error:  # anyone's code, which may object to an input in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -60,6 +61,26 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
     found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
     found.between, found.reached = products.between, list(products.used)
     return found
+
+
+def _looks_up(layer: nn.Module) -> bool:
+    return isinstance(layer, Factorised) and layer.lookup
+
+
+@contextmanager
+def _uncounted(products: Products, layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Nothing counted while one of ``layers`` is called: slices of cores that meet each other are no activations."""
+
+    def count(on: bool) -> Callable[..., None]:
+        return lambda *_: setattr(products, "counting", on)
+
+    hooks = [layer.register_forward_pre_hook(count(False), prepend=True) for layer in layers]
+    hooks += [layer.register_forward_hook(count(True)) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ _SLACK = 1.5  # how much slower than the best, by the model, a path may be that 
 _MEASURED = 6
 
 
-class _Search:
+class Search:
     """The dynamic programme for one graph, geometry and device."""
 
     def __init__(self, graph: Graph, geometry: Geometry, rates: Rates) -> None:
@@ -26,6 +26,11 @@ class _Search:
         self.everything = (1 << len(graph.cores)) - 1
         self.space = dict(geometry.space)
         self._needed: dict[int, frozenset[str]] = {}
+
+    @property
+    def named(self) -> dict[str, list[int]]:
+        """The subsets of cores that are terms of the plans that say so."""
+        return {"chain": [1 << k for k in range(len(self.graph.cores))], "dense": [self.everything]}
 
     def needed(self, subset: int) -> frozenset[str]:
         """The bonds that reach beyond ``subset``."""
@@ -96,10 +101,11 @@ class _Search:
                             if after not in target or seconds + more < target[after][0]:
                                 target[after] = (seconds + more, (*terms, term))
         final = ("b", *self.space, *self.graph.outputs)
-        ends = [
-            Path(terms, seconds + (0.0 if order == final else self.rates.copy(self.size(final, self.everything))))
-            for order, (seconds, terms) in states.get(self.everything, {}).items()
-        ]
+        last = self.rates.copy(self.size(final, self.everything))
+        ends = []
+        for order, (seconds, terms) in states.get(self.everything, {}).items():
+            whole = not self.graph.padding[0] or terms[-1].new == self.graph.outputs
+            ends.append(Path(terms, seconds + (0.0 if order == final and whole else last)))
         return sorted(ends, key=lambda path: path.seconds)
 
     def _apply(self, order: tuple[str, ...], done: int, subset: int) -> Iterator[tuple[tuple[str, ...], float, Term]]:
@@ -114,8 +120,10 @@ class _Search:
         modes = tuple(index for index in self.graph.outputs if index in need.new)
         bonds = tuple(index for index in need.new if index not in modes)
         for spread in (False, True) if axes and others(need) else (False,):
-            wanted = arranged(order, need, bool(axes), bool(self.space), spread)
+            wanted = arranged(order, need, bool(axes), tuple(self.space), spread)
             copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
+            if not done and self.graph.padding[1] and need.summed != self.graph.inputs:
+                copy += self.rates.copy(self.size(order))
             seconds = merge + copy + self._apply_seconds(order, wanted, done, subset, need, axes, spread)
             for last in bonds or (None,):
                 arrangement = (*modes, *(b for b in bonds if b != last), *((last,) if last else ()))
@@ -125,20 +133,22 @@ class _Search:
         self, order: tuple[str, ...], wanted: tuple[str, ...], done: int, subset: int, need: Parts,
         axes: tuple[str, ...], spread: bool,
     ) -> float:  # fmt: skip
-        rows, group, summed, new, taps = (
-            self.size(part, done | subset) for part in (need.kept, need.group, need.summed, need.new, axes)
-        )
+        after = done | subset
+        rows = self.size(need.kept, done if self.geometry.transposed else after)
+        group, summed, new, taps = (self.size(part) for part in (need.group, need.summed, need.new, axes))
         copies = self.size(others(need)) if spread else 1
-        sizes = (self.size(order, done), copies * group * summed * new * taps, rows * group * new)
-        image = convolves(wanted, need, bool(axes), bool(self.space))
+        out = self.size(need.kept, after) * group * new
+        sizes = (self.size(order, done), copies * group * summed * new * taps, out)
+        image = convolves(wanted, need, bool(axes), tuple(self.space))
         return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, image)
 
     def macs(self, path: Path) -> int:
         """Multiply-accumulates of the calls on the activation, for the whole batch."""
         total = 0
         for meeting in walk(self.graph, path, tuple(self.space)):
-            need, done = meeting.need, sum(1 << position for position in meeting.done)
-            total += self.size((*need.kept, *need.group, *need.summed, *need.new, *meeting.axes), done)
+            met = meeting.done - meeting.members if self.geometry.transposed else meeting.done
+            need, done = meeting.need, sum(1 << position for position in met)
+            total += self.size((*need.kept, *need.group, *meeting.axes), done) * meeting.summed * meeting.new
         return total
 
 
@@ -149,12 +159,12 @@ def _positions(subset: int) -> frozenset[int]:
 
 def macs(graph: Graph, path: Path, geometry: Geometry) -> int:
     """MACs of the activation's calls along a path (merging cores is done once per batch, and not at inference)."""
-    return _Search(graph, geometry, Rates()).macs(path)
+    return Search(graph, geometry, Rates()).macs(path)
 
 
 @lru_cache(maxsize=4096)
 def _merge_tree(graph: Graph, sizes: tuple[tuple[str, int], ...]) -> Tree:
-    search = _Search(graph, Geometry(1), Rates())
+    search = Search(graph, Geometry(1), Rates())
     return search.trees[search.everything][1]
 
 
@@ -204,9 +214,8 @@ def whole_paths(graph: Graph, geometry: Geometry, rates: Rates) -> list[Path]:
 
 @lru_cache(maxsize=4096)
 def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
-    search = _Search(graph, geometry, rates)
-    singles = [1 << k for k in range(len(graph.cores))]
-    named = {"chain": singles, "dense": [search.everything]}
+    search = Search(graph, geometry, rates)
+    named = search.named
     if plan in named:
         return search.run(named[plan])[:1]
     if plan == "contract":

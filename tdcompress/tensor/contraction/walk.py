@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,9 @@ class Meeting:
     ``members``: the positions of those cores; ``done``: of all cores applied, these included. ``indices``: what the
     merged cores carry, in order of appearance, of which ``axes`` are kernel modes. ``need``: the part of each other
     index. The activation comes with its indices in the order ``before``, must lie as ``wanted``, and leaves as
-    ``after``.
+    ``after``. ``reads``: it sums over all input channels at once, as they come; ``writes``: it puts out all output
+    channels at once, as they leave. So no padding of theirs is needed: ``new`` and ``summed`` say how many entries the
+    indices have that come and go.
     """
 
     term: Term
@@ -33,6 +36,10 @@ class Meeting:
     before: tuple[str, ...]
     wanted: tuple[str, ...]
     after: tuple[str, ...]
+    reads: bool
+    writes: bool
+    new: int
+    summed: int
 
 
 def walk(graph: Graph, path: Path, space: Sequence[str] = (), arrange: Arrange | None = None) -> Iterator[Meeting]:
@@ -41,7 +48,7 @@ def walk(graph: Graph, path: Path, space: Sequence[str] = (), arrange: Arrange |
     ``space``: the spatial indices of an activation of images, none for rows: it comes as ``(b, space, inputs)``.
     ``arrange``: how it must lie for each contraction; by default as ``roles.arranged`` says, for the calls of a plan.
     """
-    lies = arrange or (lambda order, need, kernel, spread: arranged(order, need, kernel, bool(space), spread))
+    lies = arrange or (lambda order, need, kernel, spread: arranged(order, need, kernel, space, spread))
     order, done = ("b", *space, *graph.inputs), frozenset[int]()
     for term in path.terms:
         members = positions(term.tree)
@@ -51,7 +58,12 @@ def walk(graph: Graph, path: Path, space: Sequence[str] = (), arrange: Arrange |
         need = parts(order, tuple(index for index in indices if index not in KERNEL), graph.bonds_beyond(done))
         wanted = tuple(lies(order, need, bool(axes), term.spread))
         after = result(wanted, need, term.new)
-        yield Meeting(term, members, done, indices, axes, need, order, wanted, after)
+        reads = need.summed == graph.inputs
+        writes = term.new == graph.outputs and after == ("b", *space, *graph.outputs)
+        new, summed = (math.prod(graph.sizes[index] for index in part) for part in (term.new, need.summed))
+        if graph.weight_shape:
+            new, summed = graph.weight_shape[0] if writes else new, graph.weight_shape[1] if reads else summed
+        yield Meeting(term, members, done, indices, axes, need, order, wanted, after, reads, writes, new, summed)
         order = after
 
 

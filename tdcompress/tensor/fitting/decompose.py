@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..caps import capped
-from ..contraction.plan import merge_all
 from ..graph import Graph
 from ..norm import squared_norm
+from ..weight import over_modes, to_dense
 from .als import alternate, balanced, work
 from .expansion import expansions
 from .opening import openings
@@ -34,18 +34,18 @@ Fit = tuple[float, list[Tensor]]
 def decompose(graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0) -> list[Tensor]:
     """Cores, in the graph's order and shapes and the weight's dtype, that fit ``weight`` in the Frobenius norm.
 
-    ``weight``: float32 or float64, the entries over ``graph.modes`` in their order, in any shape. Graphs without cycles
-    and hyperedges are truncated from the leaves to the root and refined by two-site updates. The others grow from rank
-    one (a random start, ``seed``) through the powers of two, each bond to its own rank. At every step the smaller fit
-    is padded, improved by alternating least squares, and kept if it is still the best once it is rounded to the
-    weight's dtype; small networks are also fitted from other starts. At the ranks asked for there are the fits that can
-    be constructed as well (``openings``, ``expansions``). So the error does not grow with the rank. At most ``sweeps``
-    sweeps at each step, fewer once they stop helping. Nothing larger than a few times the weight is formed. The scale
-    is shared evenly over the cores.
+    ``weight``: float32 or float64, as ``over_modes`` takes it; what it is padded with is fitted as zeros. Graphs
+    without cycles and hyperedges are truncated from the leaves to the root and refined by two-site updates. The others
+    grow from rank one (a random start, ``seed``) through the powers of two, each bond to its own rank. At every step
+    the smaller fit is padded, improved by alternating least squares, and kept if it is still the best once it is
+    rounded to the weight's dtype; small networks are also fitted from other starts. At the ranks asked for there are
+    the fits that can be constructed as well (``openings``, ``expansions``). So the error does not grow with the rank.
+    At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger than a few times the weight is
+    formed. The scale is shared evenly over the cores.
 
     Raises ``ValueError`` where the weight is not finite.
     """
-    weight = weight.detach().reshape([graph.sizes[mode] for mode in graph.modes])
+    weight, graph = over_modes(graph, weight.detach()), graph.whole
     norm = weight.double().norm()
     if not norm.isfinite():
         raise ValueError("the weight holds numbers that are not finite")
@@ -101,5 +101,5 @@ def _steps(graph: Graph) -> list[Graph]:
 def relative_error(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> float:
     """||W - What|| / ||W||, in double precision; zero where both are zero, infinite where only the weight is."""
     weight = weight.detach().double().flatten()
-    error = (merge_all(graph, [core.detach().double() for core in cores]).flatten() - weight).norm()
+    error = (to_dense(graph, [core.detach().double() for core in cores]).flatten() - weight).norm()
     return float(error / weight.norm()) if error > 0 else 0.0

@@ -42,7 +42,7 @@ AS = {
 
 @pytest.mark.parametrize("kind", AS)
 def test_several_inputs(kind: str):
-    model = tdcompress.compress(Two(), "tt", 3, example_inputs=AS[kind](*shown()), keep=["out"], init="fit")
+    model = tdcompress.compress(Two(), "tt", 3, example_inputs=AS[kind](*shown()), keep=["out", "tokens"], init="fit")
     assert list(factorised(model)) == ["image", "mix"]
     assert model.eval()(*shown(3)).shape == (3, 4)
     counts = tdcompress.count(model, example_inputs=AS[kind](*shown()))
@@ -94,7 +94,7 @@ def test_hooks_flags_and_frozen_weights_are_kept():
     model.mix.register_full_backward_hook(lambda layer, grad_in, grad_out: calls.append("gradient"))
     model.mix.weight.requires_grad_(False)
     model.image.eval()
-    tdcompress.compress(model, "tt", 3, example_inputs=shown(), keep=["out"])
+    tdcompress.compress(model, "tt", 3, example_inputs=shown(), keep=["out", "tokens"])
     assert set(factorised(model)) == {"image", "mix"}
     assert not any(core.requires_grad for core in model.mix.tensors()) and model.mix.bias.requires_grad
     assert not model.image.training and model.mix.training
@@ -104,7 +104,7 @@ def test_hooks_flags_and_frozen_weights_are_kept():
 
 
 def test_a_weight_that_is_cores_is_read_and_not_written():
-    model = tdcompress.compress(Two(), "tt", 3, example_inputs=shown(), keep=["out"])
+    model = tdcompress.compress(Two(), "tt", 3, example_inputs=shown(), keep=["out", "tokens"])
     torch.testing.assert_close(model.mix.weight, model.mix.to_dense())
     for value in (nn.Parameter(torch.zeros(16, 16)), torch.zeros(16, 16)):
         with pytest.raises(AttributeError, match="a weight held as cores cannot be set: write to the cores"):
@@ -114,7 +114,7 @@ def test_a_weight_that_is_cores_is_read_and_not_written():
 def test_the_report_says_what_became_of_each_layer():
     model = Two()
     model.image = nn.utils.parametrizations.weight_norm(model.image)
-    tdcompress.compress(model, "tt", 3, example_inputs=shown(), keep=["out"])
+    tdcompress.compress(model, "tt", 3, example_inputs=shown(), keep=["out", "tokens"])
     found = tdcompress.report(model)
     rows = {layer["name"]: layer for layer in found.counts["layers"]}
     assert rows["mix"]["format"] == "tt" and rows["mix"]["parameters"] < rows["mix"]["dense_parameters"] == 256
