@@ -52,7 +52,8 @@ def run(words: Sequence[str]) -> None:
 
 def _decompose(job: Job, options: CompressOptions) -> None:
     config, device = job.config, choose_device(job.config.device)
-    weights = read_weights(str(config.init_from))
+    twin, _ = dense(config)
+    weights = read_weights(str(config.init_from), twin)
     weights.refuse_factorised()
     model, image = initial(config, device)
     report, errors = count(model, image), layer_errors(model, weights)
@@ -61,7 +62,6 @@ def _decompose(job: Job, options: CompressOptions) -> None:
     print_report(report | {"error": errors[""]}, config.rank)
     path = Path(options.out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
     write_compressed(path, model, config)
-    twin, _ = dense(config)
     weights.load_into(twin)
     twin, model = (network.to(device).to(memory_format=torch.channels_last).eval() for network in (twin, model))
     before, after = Side.of("dense", twin, image), Side.of(path.name, model, image, path.stat().st_size)

@@ -8,7 +8,9 @@ from fnmatch import fnmatch
 import torch
 from torch import nn
 
+from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
+from ..layers.parted import Parted
 
 
 def left_dense(
@@ -38,14 +40,17 @@ def left_dense(
         }
     for name, layer in layers.items():
         kind = kind_of(layer)
-        if kind is None:
-            found[name] = why_not(layer) or "it holds cores already"
+        if isinstance(layer, Factorised):
+            found[name] = "it holds cores already"
+        elif kind is None:
+            found[name] = str(why_not(layer))
         elif by_macs and kind.name == "embedding":
             found.setdefault(name, "a lookup has no MACs that could be saved")
     parted = {name for name, others in shares.items() if others and (by_macs or not _tied(name, others, layers))}
     for name, others in shares.items():
         if name in parted or others & found.keys():
-            found.setdefault(name, f"its weight is also that of {', '.join(sorted(others)) or 'the model itself'}")
+            said = ", ".join(sorted(other or "the model itself" for other in others))
+            found.setdefault(name, f"its weight is also that of {said}")
     return found
 
 
@@ -99,3 +104,12 @@ def aliases(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
     """From every name of these layers, of which one that is used in several places has several, to the first."""
     first = {model.get_submodule(name): name for name in names}
     return {name: first[layer] for name, layer in model.named_modules(remove_duplicate=False) if layer in first}
+
+
+def of_parts(model: nn.Module, known: Collection[str], pattern: str) -> list[str]:
+    """A name pattern that is only that of layers with several weights as patterns of these; any other as it is."""
+    if any(fnmatch(name, pattern) for name in known):
+        return [pattern]
+    wholes = (name for name, layer in model.named_modules(remove_duplicate=False) if isinstance(layer, Parted))
+    found = [f"{name}.*" for name in wholes if fnmatch(name, pattern)]
+    return [new for new in found if any(fnmatch(name, new) for name in known)] or [pattern]

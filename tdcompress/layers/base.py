@@ -245,6 +245,13 @@ class Factorised(nn.Module, ABC):
         """``to_dense()``, for code that reads the weight of torch's own layers (``nn.TransformerEncoderLayer``)."""
         return self.to_dense()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight":
+            raise AttributeError(
+                "a weight held as cores cannot be set: write to the cores, or set the dense layer's before compress"
+            )
+        super().__setattr__(name, value)
+
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"

@@ -64,11 +64,11 @@ class FactorisedLinear(Factorised):
             weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
         return weights
 
-    def forward(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        if x.dim() == 2:
-            return self.contract(x, weights)
-        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return self.contract(rows, weights).reshape(*x.shape[:-1], self.graph.weight_shape[0])
+    def forward(self, input: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        if input.dim() == 2:
+            return self.contract(input, weights)
+        rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
+        return self.contract(rows, weights).reshape(*input.shape[:-1], self.graph.weight_shape[0])
 
 
 class FactorisedConv1D(FactorisedLinear):

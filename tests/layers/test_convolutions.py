@@ -181,5 +181,7 @@ def test_a_weight_of_five_axes_is_decomposed():
 def test_a_weight_that_a_transposed_convolution_shares_stays_with_both():
     down, up = nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 3)
     up.weight = down.weight
-    model = tdcompress.compress(nn.Sequential(down, up), "tt", 2, (8, 6, 6), keep=[])
+    model = nn.Sequential(down, up, nn.Conv2d(8, 12, 3))
+    tdcompress.compress(model, "tt", 2, (8, 6, 6), keep=[])
     assert model[0] is down and model[1] is up and up.left_dense == "its weight is also that of 0"
+    assert isinstance(model[2], Factorised)

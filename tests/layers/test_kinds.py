@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils import parametrizations, prune, spectral_norm
 
 import tdcompress
 from tdcompress.layers.base import Factorised
@@ -75,10 +75,8 @@ def patched() -> nn.Module:
     return layer
 
 
-def hooked() -> nn.Module:
-    layer = nn.Linear(8, 8)
-    layer.register_forward_hook(lambda layer, args, out: out * 2)
-    return layer
+def pruned() -> nn.Module:
+    return prune.l1_unstructured(nn.Linear(8, 8), "weight", 0.5)
 
 
 LEFT = {
@@ -87,9 +85,15 @@ LEFT = {
     "same padded": (lambda: SamePadded(8, 8, 2), "SamePadded redefines forward of Conv2d"),
     "scaled": (lambda: Scaled(8, 8), "Scaled redefines weight of Linear"),
     "patched": (patched, "this Linear has forward of its own"),
-    "hooked": (hooked, "hooks are registered on it"),
-    "parametrised": (lambda: parametrizations.weight_norm(nn.Linear(8, 8)), "ParametrizedLinear redefines"),
-    "spectral": (lambda: spectral_norm(nn.Linear(8, 8)), "its weight is computed from other parameters"),
+    "parametrised": (
+        lambda: parametrizations.weight_norm(nn.Linear(8, 8)),
+        "its weight is parametrised: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+    ),
+    "spectral": (
+        lambda: spectral_norm(nn.Linear(8, 8)),
+        "its weight is computed by spectral norm: torch.nn.utils.remove_spectral_norm(layer)",
+    ),
+    "pruned": (pruned, "its weight is computed by pruning: torch.nn.utils.prune.remove(layer, 'weight')"),
     "embedding": (lambda: nn.EmbeddingBag(8, 8), "EmbeddingBag cannot be held as cores"),
 }
 
@@ -110,14 +114,15 @@ def test_what_computes_something_else_is_left_and_named(name: str):
 @pytest.mark.parametrize("name", sorted(LEFT.keys() - {"embedding"}))
 def test_a_layer_that_is_left_computes_what_it_did(name: str):
     layer = LEFT[name][0]()
-    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(8)).eval()
+    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(8), nn.Linear(8, 8)).eval()
     x = example(layer)
     with torch.no_grad():
-        before = model(x)
-    tdcompress.compress(model, "tt", 2, tuple(x.shape[1:]), keep=["2"], allow_larger=True)
+        model(x)
+        before = layer(x)
+    tdcompress.compress(model, "tt", 2, tuple(x.shape[1:]), keep=["2"], allow_larger=True, init="fit")
     assert model[0] is layer
-    torch.testing.assert_close(model(x), before)
-    (row, _) = tdcompress.count(model, x.shape[1:])["layers"]
+    torch.testing.assert_close(layer(x), before)
+    (row, *_) = tdcompress.count(model, x.shape[1:])["layers"]
     assert row["plan"] == "dense" and row["reason"].startswith(LEFT[name][1])
 
 

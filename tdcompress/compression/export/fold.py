@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -13,13 +14,15 @@ from ...device.rates import device_rates
 from ...layers.base import Factorised, Planner, holding
 from ...layers.conv import FactorisedConv, torch_conv
 from ...layers.dropout import Dropout
+from ...layers.parted import Parted
 from ...tensor.contraction.cost import Rates
 from ...tensor.contraction.path import Path
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
+from ..survey.inputs import Examples
 from ..survey.trace import trace
-from .merged import Merged, merging
+from .merged import Merged, merging, weighing
 
 PLANS = ("model", "chain", "dense")
 
@@ -43,8 +46,9 @@ _PAD_CHANNELS: dict[int, Callable[..., nn.Module]] = {
 
 def fold(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    example_inputs: Any = None,
     plan: str = "model",
     batch_size: int = 1,
     rates: Rates | None = None,
@@ -52,13 +56,13 @@ def fold(
 ) -> nn.Module:
     """A copy of ``model`` in which plain torch modules stand for the factorised layers and compute the same.
 
-    ``input_shape``: one input without the batch dimension. ``plan``: ``model`` gives each layer what is fastest at
-    ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
-    that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
-    ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, an embedding, and a
-    layer that a forward pass does not reach, become dense. With ``keep_cores`` a weight that is merged of several cores
-    is computed from these whenever it is used (``torch.nn.utils.parametrize``): there are as few parameters as in
-    ``model``.
+    ``input_shape``: one input without the batch dimension; or ``example_inputs``, as ``compress`` has them. ``plan``:
+    ``model`` gives each layer what is fastest at ``batch_size`` by the cost model on a device of these ``rates`` (by
+    default the model's own): cores are merged where that helps, even all of them. ``chain`` gives it a module for each
+    core, the fewest parameters; ``dense`` one ``Conv2d`` or ``Linear``, named as in the network that was compressed. A
+    convolution in groups, an embedding, a layer that a forward pass does not reach, and one that torch has with several
+    weights become dense. With ``keep_cores`` a weight that is merged of several cores is computed from these whenever
+    it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
     Layers that share a weight share it afterwards where both are dense. Kernels lie channels last. Raises
@@ -67,8 +71,14 @@ def fold(
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     model = copy.deepcopy(model)
-    inputs = trace(model, input_shape).inputs
+    inputs = trace(model, Examples.of(model, input_shape, example_inputs)).inputs
     found: dict[nn.Module, nn.Module] = {}
+    for name, layer in [*model.named_modules(remove_duplicate=False)]:
+        if isinstance(layer, Parted):
+            found[layer] = found.get(layer) or layer.together(partial(_weight, keep_cores=keep_cores))
+            if not name:
+                return found[layer]
+            model.set_submodule(name, found[layer])
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
             found[layer] = _whole(layer) if keep_cores and layer.of_cores else layer.plain()
@@ -93,14 +103,24 @@ def fold(
 
 def _whole(layer: Factorised) -> nn.Module:
     """``layer.plain()`` with the cores as its parameters."""
-    graph, module = layer.graph, layer.plain()
+    return merging(layer.plain(), _merged(layer), layer.tensors(), layer.bias, keep=True)
+
+
+def _weight(module: nn.Module, name: str, layer: Factorised, keep_cores: bool) -> nn.Module:
+    """``module`` with the weight of ``layer`` as its own of this name, or with the cores as its parameters."""
+    return weighing(module, name, _merged(layer), layer.tensors(), keep_cores)
+
+
+def _merged(layer: Factorised) -> Merged:
+    """The weight of the torch layer that this one stands for."""
+    graph = layer.graph
     (outputs, inputs, *kernel), (more_outputs, more_inputs) = graph.weight_shape, graph.padding
     rows, columns = (graph.outputs, outputs, more_outputs), (graph.inputs, inputs, more_inputs)
-    if layer.transposed and not isinstance(module, nn.Linear):
+    if layer.transposed and kernel:
         rows, columns = columns, rows
     order = (*rows[0], *columns[0], *graph.modes[len(rows[0]) + len(columns[0]) :])
     shape, read = (rows[1] + rows[2], columns[1] + columns[2], *kernel), (rows[1], columns[1])
-    return merging(module, Merged(graph, merge_tree(graph), order, shape, read), layer.tensors(), layer.bias, keep=True)
+    return Merged(graph, merge_tree(graph), order, shape, read)
 
 
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bool = False) -> nn.Module:

@@ -207,6 +207,11 @@ def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -
     return list(_paths(graph, tuple(sorted(graph.sizes.items())), geometry, rates, plan))
 
 
+def whole_paths(graph: Graph, geometry: Geometry, rates: Rates) -> list[Path]:
+    """The one path that puts the weight together first, as candidates are listed."""
+    return paths(graph, geometry, rates, "dense")
+
+
 @lru_cache(maxsize=4096)
 def _paths(graph: Graph, sizes: tuple[tuple[str, int], ...], geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
     search = Search(graph, geometry, rates)
