@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from fnmatch import fnmatch
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,11 +20,13 @@ from ..layers.base import Factorised
 from ..layers.kinds import kind_of, put_back, take_apart, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.initial import INITS
+from ..tensor.fitting.initial import INITS, OF_TRAINED
+from ..tensor.fitting.metric import Moment, fit_in_metric
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
 from .left import aliases, left_dense, of_parts, ties
+from .metric import batches, estimate_again, moments
 from .ranks.sizing import meet
 from .spec import Swap, swap_for
 from .survey.counts import NEVER_CALLED
@@ -51,6 +54,7 @@ def compress(
     batch_size: int | None = None,
     rates: Rates | None = None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    data: Iterable[Any] | None = None,
     **settings: Any,
 ) -> M:
     """Swap, in place, every layer of ``model`` whose class is in ``KINDS`` for one whose weight is held as cores.
@@ -80,8 +84,17 @@ def compress(
     no ranks meet, with the smallest and the largest that can be reached, and where no layer is swapped, with the
     reasons. The model is then what it was.
     """
+    method, shown = _chosen(method, settings), None
     examples = Examples.of(model, input_shape, example_inputs)
-    return _compressed(model, _chosen(method, settings), rank, examples, keep, batch_size, rates, cores)
+    if data is not None:
+        if cores is not None or method.init not in (None, *OF_TRAINED):
+            other = f"init={method.init}" if cores is None else "cores="
+            raise ConfigError(f"data= says what weights are fitted by, {other} fits none: leave one of them out")
+        method, shown = replace(method, init=method.init or "fit"), batches(model, data)
+    new = _compressed(model, method, rank, examples, keep, batch_size, rates, cores, data=shown)
+    if shown is not None:
+        estimate_again(new, shown)
+    return new
 
 
 def sketch(
@@ -128,13 +141,14 @@ def _compressed(
     rates: Rates | None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
     values: str | None = None,
+    data: Sequence[Examples] | None = None,
 ) -> M:
-    """``compress``; ``values``: the init that gives the cores in place of the method's."""
+    """``compress``; ``values``: the init that gives the cores in place of the method's; ``data``: what fits go by."""
     refuse(model)
     new: nn.Module
     new, wholes = take_apart(model)
     try:
-        new = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values)
+        new = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values, data)
     finally:  # as it was, also where an error says why nothing was done
         new = put_back(new, wholes)
     call_layers(new)
@@ -151,6 +165,7 @@ def _swapped(
     rates: Rates | None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
     values: str | None,
+    data: Sequence[Examples] | None,
 ) -> M:
     """The same for a model whose layers have one weight each."""
     asked = parse(rank)
@@ -202,6 +217,8 @@ def _swapped(
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         meet(asked, model, swaps, seen, batch_size, method.rank_multiple)
+    smaller = [swap.name for swap in swaps if not swap.stays_dense(swap.graph)]
+    known_inputs = moments(model, smaller, data) if data is not None else {}
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
@@ -209,7 +226,7 @@ def _swapped(
             if swap.stays_dense(swap.graph):
                 left |= dict.fromkeys(uses, _NO_SMALLER)
                 continue
-            new = _factorised(swap, batch_size, rates, values)
+            new = _factorised(swap, batch_size, rates, values, known_inputs.get(swap.name))
             for name in uses:
                 layer = model.get_submodule(name)
                 swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
@@ -255,13 +272,16 @@ def _naming(layer: str) -> Iterator[None]:
         raise ConfigError(f"layer {layer}: {error}") from error
 
 
-def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | None) -> Factorised:
-    weight = swap.weight
+def _factorised(
+    swap: Swap, batch_size: int, rates: Rates | None, values: str | None, moment: Moment | None
+) -> Factorised:
+    weight, init = swap.weight, INITS[values or swap.method.init or swap.format.init]
     if swap.cores is not None:
         cores = [swap.cores[core.name].detach().clone() for core in swap.graph.cores]  # whose tensors are not ours
     else:
         # On the CPU, as everywhere: a fit is many small solves, which a GPU takes longer for.
-        cores = INITS[values or swap.method.init or swap.format.init](swap.graph, weight.cpu())
+        fit = init if moment is None else partial(fit_in_metric, moment=moment, fit=init)
+        cores = fit(swap.graph, weight.cpu())
     rates = rates or device_rates(weight.device, weight.dtype)
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)

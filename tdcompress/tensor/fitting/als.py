@@ -105,7 +105,7 @@ class _Alternation:
         core, target, parts = self.solved
         image = core
         for axes, matrix in parts:
-            image = _times(image, axes, matrix)
+            image = times(image, axes, matrix)
         # ||W - What||^2 = ||W||^2 - 2 <V, X> + <X G, X>
         self.error = self.norm - float((core * (2 * target - image)).sum())
         return self.error
@@ -149,10 +149,10 @@ class _Alternation:
             bonds = term.indices[: len(term.indices) // 2]
             size = math.prod(term.value.shape[: len(bonds)])
             parts.append(([indices.index(bond) for bond in bonds], term.value.double().reshape(size, size)))
-            image = _times(image, *parts[-1])
+            image = times(image, *parts[-1])
         step = target - image - self.penalty * core
         for axes, matrix in parts:
-            step = _times(step, axes, self._factor(matrix, self.penalty ** (1 / len(parts))), solve=True)
+            step = times(step, axes, self._factor(matrix, self.penalty ** (1 / len(parts))), solve=True)
         self.cores[k] = core + step
         self.solved = self.cores[k], target, parts
 
@@ -178,7 +178,7 @@ def _aligned(term: Term, indices: tuple[str, ...]) -> Tensor:
     return value.reshape([term.value.shape[term.indices.index(i)] if i in term.indices else 1 for i in indices])
 
 
-def _times(core: Tensor, axes: list[int], matrix: Tensor, solve: bool = False) -> Tensor:
+def times(core: Tensor, axes: list[int], matrix: Tensor, solve: bool = False) -> Tensor:
     """``core`` times a symmetric ``matrix`` over the joint ``axes``, or its solution with that Cholesky factor."""
     lead = list(range(len(axes)))
     moved = core.movedim(axes, lead)
