@@ -53,7 +53,7 @@ def fit_in_metric(graph: Graph, weight: Tensor, moment: Moment, fit: Fit) -> lis
     metric = _Metric(graph, moment)
     weight = over_modes(graph, weight.double())
     for axes, root, _ in metric.parts:
-        weight = _applied(weight, axes, root)
+        weight = times(weight, axes, root)
     cores = fit(graph, weight.float())
     if len(metric.parts) > 1 and len(metric.whole) <= LARGEST:
         cores = _descended(graph, weight.float(), metric.seen_through_parts().float(), metric.axes, cores)
@@ -61,7 +61,7 @@ def fit_in_metric(graph: Graph, weight: Tensor, moment: Moment, fit: Fit) -> lis
     for axes, _, inverse in metric.parts:
         names = [graph.modes[axis] for axis in axes]
         k = graph.carriers[names[0]][0]
-        found[k] = _applied(found[k], [graph.cores[k].indices.index(name) for name in names], inverse)
+        found[k] = times(found[k], [graph.cores[k].indices.index(name) for name in names], inverse)
     return [core.float() for core in balanced(graph, found)]
 
 
@@ -112,9 +112,9 @@ class _Metric:
         for side in range(self.whole.dim()):
             for axes, _, inverse in self.parts:
                 places = [side * len(self.sizes) + self.axes.index(axis) for axis in axes]
-                value = _applied(value, places, inverse)
+                value = times(value, places, inverse)
                 if self.whole.dim() == 1:
-                    value = _applied(value, places, inverse)
+                    value = times(value, places, inverse)
         return value.reshape(self.whole.shape)
 
 
@@ -125,15 +125,6 @@ def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(moment)
     roots = values.clamp(min=RIDGE / 2).sqrt()
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
-
-
-def _applied(value: Tensor, axes: list[int], factor: Tensor) -> Tensor:
-    """``value`` times a symmetric matrix, or a diagonal, over the joint ``axes``."""
-    if factor.dim() == 2:
-        return times(value, axes, factor)
-    lead = list(range(len(axes)))
-    moved = value.movedim(axes, lead)
-    return (moved.reshape(len(factor), -1) * factor[:, None]).reshape(moved.shape).movedim(lead, axes)
 
 
 def _descended(graph: Graph, weight: Tensor, moment: Tensor, axes: list[int], cores: Sequence[Tensor]) -> list[Tensor]:
