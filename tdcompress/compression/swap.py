@@ -24,7 +24,7 @@ from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
 from .left import aliases, left_dense, of_parts, ties
-from .ranks.sizing import meet
+from .ranks.sizing import heavy, meet
 from .spec import Swap, swap_for
 from .survey.counts import NEVER_CALLED
 from .survey.inputs import Examples, refuse
@@ -59,7 +59,7 @@ def compress(
     ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; or
     ``example_inputs``: a tensor, a tuple of arguments, or a dictionary of keywords. The layers that a forward pass of
     it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first
-    convolution and the last linear layer. A layer whose cores would hold no fewer entries than its weight stays dense
+    convolution and the last linear layer, which of a budget take under a tenth. A layer whose cores would hold no fewer entries than its weight stays dense
     too, unless ``allow_larger``. The cores start with the variance that the layer's present weight has, or, with
     ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for
     ``batch_size`` such inputs at once (by default 100, or one where the examples are a batch already) and a device of
@@ -175,7 +175,8 @@ def _swapped(
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in known)]
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
-    left = left_dense(names, model, keep, isinstance(asked, Budget) and asked.kind == "macs")
+    by_macs = isinstance(asked, Budget) and asked.kind == "macs"
+    left = left_dense(names, model, keep, by_macs, heavy(asked, model, seen) if isinstance(asked, Budget) else ())
     if cores is not None:
         left = {name: reason for name, reason in left.items() if name not in cores}
     tied = ties([name for name in names if name not in left and (cores is None or name in cores)], model)

@@ -24,6 +24,17 @@ from .budget import Count, Unreachable, fit
 _SHUNNED = 10
 
 
+def heavy(budget: Budget, model: nn.Module, seen: Trace) -> list[str]:
+    """The layers whose dense weights take a tenth of the budget or more."""
+    if budget.kind == "macs":
+        costs = {name: seen.macs.get(name, 0) for name in seen.inputs}
+        limit = budget.value * sum(seen.macs.values())
+    else:
+        costs = {name: distinct(model.get_submodule(name).parameters(recurse=False)) for name in seen.inputs}
+        limit = budget.parameters(distinct(model.parameters()))
+    return [name for name, cost in costs.items() if cost >= limit / 10]
+
+
 def meet(
     budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, batch_size: int, multiple: int = 1
 ) -> None:
