@@ -169,6 +169,15 @@ def test_the_planner_finds_the_best_order_along_three_axes(transposed: bool):
         assert best.seconds == pytest.approx(cheapest(graph, geometry, rates), rel=1e-9)
 
 
+def test_a_file_of_transposed_weights_is_read(tmp_path):
+    network = nn.Sequential(nn.ConvTranspose2d(8, 12, 3, stride=2), nn.ConvTranspose2d(12, 12, 2, groups=2))
+    model = tdcompress.compress(copy.deepcopy(network), "tt", 3, (8, 5, 4), keep=[], allow_larger=True).eval()
+    tdcompress.save(model, tmp_path / "model.safetensors")
+    found, x = tdcompress.load(tmp_path / "model.safetensors", network).eval(), torch.randn(2, 8, 5, 4)
+    with torch.no_grad():
+        assert torch.equal(found(x), model(x)) and found[0].weight.shape == (8, 12, 3, 3)
+
+
 def test_a_weight_of_five_axes_is_decomposed():
     weight = torch.einsum("or,ir,dr,hr,wr->oidhw", *(torch.randn(size, 2) for size in (12, 8, 3, 2, 4)))
     for format, settings in (("cp", {}), ("tt", {"kernel": "separate"}), ("tucker", {"kernel": "separate"})):

@@ -164,8 +164,7 @@ def _layer(
         cores = [nn.Parameter(tensor.to(weight), weight.requires_grad) for tensor in tensors]
     planned = said["planner"] | {"input_shape": tuple(said["planner"]["input_shape"])}
     planner = Planner(rates=device_rates(weight.device, weight.dtype), **planned)
-    bias = getattr(twin, kind.bias, None)
-    layer = kind.factorised(said["format"], graph, weight.shape, cores, bias, planner, twin)
+    layer = kind.held(twin, said["format"], graph, cores, planner)
     layer.use(Contraction.from_plain(said["path"]))
     layer.layout, layer.checkpoint = said["layout"], said["checkpoint"]
     return layer
