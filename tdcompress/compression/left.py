@@ -23,10 +23,11 @@ def left_dense(
     """Which of the layers stay dense, and why.
 
     Those whose names match a pattern of ``keep``; by default the first convolution and the last linear layer, but for
-    ``heavy`` ones, and unless its kind says that it is there to be held as cores or its weight is also another's. Those that cannot be held, see
-    ``kinds.why_not``. And those that share their weight with another module, because cores would part them, unless it
-    is one parameter of several of the layers, none of which stays dense: see ``ties``. ``by_macs``: what is to be saved
-    are MACs, of which a lookup has none; layers that share a weight have different ones.
+    ``heavy`` ones, and unless its kind says that it is there to be held as cores or its weight is also another's. Those
+    that cannot be held, see ``kinds.why_not``. And those that share their weight with another module, because cores
+    would part them, unless it is one parameter of several of the layers, none of which stays dense: see ``ties``.
+    ``by_macs``: what is to be saved are MACs, of which a lookup has none; layers that share a weight have different
+    ones.
     """
     layers = {name: model.get_submodule(name) for name in names}
     shares = _shares(layers, model)

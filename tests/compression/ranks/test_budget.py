@@ -170,9 +170,33 @@ def test_what_cannot_be_reached_is_told_with_both_ends(rank: str, said: str):
     with pytest.raises(
         ConfigError, match=f"rank={rank} cannot be met within 2 %: the smallest ranks give {said}"
     ) as error:
-        compress(model, "tt", rank, (100,), layout="matrix", plan="chain")
+        compress(model, "tt", rank, (100,), layout="matrix", plan="chain", keep=["4"])
     assert "\n" not in str(error.value)
     assert ranks(model) == {}
+
+
+def test_what_stands_in_the_way_of_a_budget_is_named():
+    model = nn.Sequential(nn.Linear(100, 100), nn.Bilinear(100, 100, 4), nn.Linear(4, 100), nn.Linear(100, 4))
+    model.unused = nn.Linear(90, 90)
+    pair = nn.Module()
+    pair.net, pair.forward = model, lambda x: model[3](model[2](model[1](model[0](x), x)))
+    with pytest.raises(ConfigError) as error:
+        compress(pair, "tt", "10x", (100,), keep=["net.2"])
+    assert str(error.value).endswith(
+        "; dense stay net.1 (40,004: Bilinear cannot be held as cores), net.unused (8,190: no input reaches it), "
+        "net.2 (500: kept)"
+    )
+
+
+def test_a_first_or_last_layer_stays_dense_where_it_takes_under_a_tenth_of_the_budget():
+    def net() -> nn.Module:
+        convolution = nn.Sequential(nn.Conv2d(3, 64, 3), nn.AdaptiveAvgPool2d(8), nn.Flatten())  # 1,792
+        return nn.Sequential(*convolution, nn.Linear(4096, 64), nn.Linear(64, 20))  # 262,208; 1,300
+
+    for rank, held in (("10x", {"3"}), ("16x", {"0", "3"}), ("params:17000", {"0", "3"}), ("25x", {"0", "3", "4"})):
+        assert set(ranks(compress(net(), "tt", rank, (3, 16, 16)))) == held, rank
+    assert set(ranks(compress(net(), "tt", "25x", (3, 16, 16), keep=["4"]))) == {"0", "3"}
+    assert set(ranks(compress(net(), "tt", 2, (3, 16, 16)))) == {"3"}  # no budget that it could take much of
 
 
 def test_larger_than_dense_where_it_is_allowed():
@@ -200,8 +224,8 @@ def test_steps_too_coarse_for_the_target():
     # 200 R + 100, and 1010 of the last
     model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 10))
     with pytest.raises(ConfigError, match=r"params:1400 cannot.*smallest ranks give 1,310 .*nearest found 1,310"):
-        compress(model, "tt", "params:1400", (100,), layout="matrix")
-    assert ranks(compress(model, "tt", "params:1500", (100,), layout="matrix")) == {"0": {"r1": 2}}
+        compress(model, "tt", "params:1400", (100,), layout="matrix", keep=["1"])
+    assert ranks(compress(model, "tt", "params:1500", (100,), layout="matrix", keep=["1"])) == {"0": {"r1": 2}}
 
 
 def test_a_layer_of_its_own_has_no_budget():
