@@ -15,6 +15,7 @@ from torch import nn
 from tdcompress.cli.tables import print_report
 from tdcompress.compression.ranks.budget import Unreachable, fit
 from tdcompress.compression.survey.counts import count
+from tdcompress.compression.survey.report import report as reported
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.base import Factorised
@@ -253,7 +254,7 @@ def test_what_is_found_is_near_and_within_the_caps(sizes: list[list[int]], targe
 
 def test_the_report_tells_what_was_asked_for_and_reached(capsys: pytest.CaptureFixture[str]):
     for rank, reached in (("params:3330", "3,310 parameters"), (f"{8910 / 3330!r}x", "2.692x")):
-        print_report(count(compress(two_layers(), "tt", rank, (100,), layout="matrix"), (100,)), parse(rank))
+        print_report(reported(compress(two_layers(), "tt", rank, (100,), layout="matrix")), parse(rank))
         assert f"rank={rank}: reached {reached}" in capsys.readouterr().out
 
 
