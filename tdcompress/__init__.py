@@ -13,6 +13,8 @@ _WHERE = {
     "decompose": "compression.single",
     "count": "compression.survey.counts",
     "report": "compression.survey.report",
+    "save": "compression.files.cores",
+    "load": "compression.files.cores",
     "fold": "compression.export.fold",
     "hold": "layers.kinds",
     "register": "tensor.formats",
@@ -20,10 +22,11 @@ _WHERE = {
     "StableRanks": "compression.stable_ranks",
 }
 __all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompose", "fold", "hold", "linear"]
-__all__ += ["register", "report", "switch"]
+__all__ += ["load", "register", "report", "save", "switch"]
 
 if TYPE_CHECKING:
     from .compression.export.fold import fold
+    from .compression.files.cores import load, save
     from .compression.single import conv2d, decompose, linear
     from .compression.stable_ranks import StableRanks
     from .compression.survey.counts import count

@@ -60,11 +60,7 @@ class Swap:
         """The layer that holds these cores, planned for the first of its inputs."""
         shape, calls = next(iter(self.inputs.items()))
         planner = Planner(shape, batch_size, rates, self.method.plan, calls if self.kind.once else 1)
-        bias = getattr(self.layer, self.kind.bias, None)
-        weight_shape = self.kind.weight(self.layer).shape
-        new = self.kind.factorised(self.format.name, self.graph, weight_shape, cores, bias, planner, self.layer)
-        new.transposed = self.kind.weights[0].transposed
-        return new
+        return self.kind.held(self.layer, self.format.name, self.graph, cores, planner)
 
 
 def swap_for(

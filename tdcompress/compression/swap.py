@@ -222,13 +222,21 @@ def _swapped(
         raise ConfigError(f"no layer would be held as cores ({said or 'none with a weight of two axes is reached'})")
     for name, reason in left.items():
         vars(model.get_submodule(name))["left_dense"] = reason
+    return put_cores(model, swapped), seen
+
+
+def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:
+    """``model`` with these layers in place of its own, with the mode and the hooks of those."""
+    for layer, new in swapped.items():
+        # The same dictionaries, so that handles of hooks still remove them.
+        vars(new).update({name: vars(layer)[name] for name in HOOKS})
+        new.train(layer.training)
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
         if module in swapped:
             if not name:
-                model = cast(M, swapped[module])
-            else:
-                model.set_submodule(name, swapped[module])
-    return model, seen
+                return cast(M, swapped[module])
+            model.set_submodule(name, swapped[module])
+    return model
 
 
 def _by_reason(left: Mapping[str, str]) -> dict[str, list[str]]:
@@ -257,7 +265,7 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | 
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
     new.checkpoint, new.layout = swap.method.checkpoint, swap.layout
-    return _in_place_of(swap.layer, new)
+    return new
 
 
 def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs) -> Factorised:
@@ -267,13 +275,7 @@ def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs)
     use = replace(swap, layer=layer, kind=kind, inputs=inputs)
     new = use.module(first.tensors(), first.planner.batch_size, first.planner.rates)
     new.checkpoint, new.layout = first.checkpoint, first.layout
-    return _in_place_of(layer, new)
-
-
-def _in_place_of(layer: nn.Module, new: Factorised) -> Factorised:
-    """``new`` with the mode and the hooks of ``layer``; the same dictionaries, so that handles still remove them."""
-    vars(new).update({name: vars(layer)[name] for name in HOOKS})
-    return new.train(layer.training)
+    return new
 
 
 def _tie(layers: Sequence[Factorised]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -167,6 +167,14 @@ def separate(model: nn.Module, calls: Mapping[str, int]) -> bool:
     for layer in crossed:
         layer.separate()
     return bool(crossed)
+
+
+def separate_as(model: nn.Module, names: Collection[str]) -> None:
+    """Let three weights project the inputs of attention of which ``names`` has one of three."""
+    for name, layer in [*model.named_modules()]:
+        apart = {f"{name}.{child_name(part)}".lstrip(".") for part in _APART}
+        if isinstance(layer, PartedAttention) and layer.packed and apart & set(names):
+            layer.separate()
 
 
 def cut_into(model: nn.Module, name: str) -> list[str]:

@@ -162,13 +162,13 @@ class FactorisedConvTranspose(FactorisedConv):
         module = torch_conv(self.moves, inputs, outputs * self.groups, self.kernel_size, groups=self.groups)
         return holding(module, self.to_dense(), self.bias)
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         if output_size is None:
-            return self._convolved(x)
+            return self._convolved(input)
         axes, moves = len(self.kernel_size), self.moves
         settings = (list(moves.stride), list(moves.padding), list(self.kernel_size), axes, list(moves.dilation))
-        padding = _TRANSPOSED[axes]._output_padding(self, x, list(output_size), *settings)
-        return self._convolved(x, replace(moves, output_padding=tuple(padding)))
+        padding = _TRANSPOSED[axes]._output_padding(self, input, list(output_size), *settings)
+        return self._convolved(input, replace(moves, output_padding=tuple(padding)))
 
 
 def torch_conv(moves: Convolution, inputs: int, outputs: int, taps: Sequence[int], **settings: Any) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,8 +13,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..tensor.errors import ConfigError
+from ..tensor.graph import Graph
 from .attention import PartedAttention
-from .base import Factorised
+from .base import Factorised, Planner
 from .conv import FactorisedConv, FactorisedConvTranspose
 from .embedding import FactorisedEmbedding
 from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLinear
@@ -72,6 +73,15 @@ class Kind:
         """The layer's weight as cores are made of it, ``(out, in, ..)``."""
         weight = self.weight(layer).detach()
         return weight.transpose(0, 1) if self.weights[0].transposed else weight
+
+    def held(
+        self, layer: nn.Module, format: str, graph: Graph, cores: Sequence[Tensor], planner: Planner
+    ) -> Factorised:
+        """What takes the layer's place, its weight held as these cores of ``graph``."""
+        bias, weight_shape = getattr(layer, self.bias, None), self.weight(layer).shape
+        new = self.factorised(format, graph, weight_shape, cores, bias, planner, layer)
+        new.transposed = self.weights[0].transposed
+        return new
 
 
 def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:

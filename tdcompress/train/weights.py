@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compression.files.cores import described, save
 from ..compression.files.state_dicts import PARTS, StateDict, read_state_dict, state_dict_in
 from ..config.schema import TrainConfig
 from ..device.archive import read
@@ -42,20 +43,7 @@ class Weights:
 
     def load_into(self, model: nn.Module) -> None:
         """Give ``model`` these values. Raises ``ConfigError`` naming the first that is missing or does not fit."""
-        wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-        found = {key: tuple(value.shape) for key, value in self.state.items()}
-        for key in (*wanted, *found):
-            if wanted.get(key) != found.get(key):
-                there, here = (f"is {shapes[key]}" if key in shapes else "is missing" for shapes in (found, wanted))
-                raise ConfigError(
-                    f"{self.source} does not fit: {key} {there} in it and {here} in the network; "
-                    "choose the arch and dataset that it was trained with"
-                )
-        for key, value in model.state_dict().items():
-            if value.is_floating_point() and not self.state[key].is_floating_point():
-                kind = str(self.state[key].dtype).removeprefix("torch.")
-                raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
-        model.load_state_dict(self.state)
+        StateDict(self.source, self.state).load_into(model)
 
     def refuse_factorised(self) -> None:
         """Raise ``ConfigError`` unless these are a dense network's."""
@@ -94,7 +82,9 @@ def read_weights(source: str, model: nn.Module | None = None) -> Weights:
         raise RunError(f"init_from={source}: there is no {path}; name a run's directory or a file of weights")
     try:
         if not path.is_file() or path.name.endswith((".safetensors", ".index.json")):
-            return _of(read_state_dict(path), model)
+            found = read_state_dict(path)
+            said = described(found)
+            return replace(_of(found, model), config=said["config"] if said is not None else None)
         held = read(path)
         if isinstance(held, dict) and isinstance(held.get("config"), dict) and isinstance(held.get("model"), dict):
             config, held = held["config"], checkpoint.chosen(checkpoint.upgraded(held, path))["model"]
@@ -121,6 +111,9 @@ def write_compressed(path: Path, model: nn.Module, config: TrainConfig) -> None:
             f"no layer is smaller with method={config.method.format} at rank={config.rank}, so none was decomposed; "
             "choose another method, a smaller rank, or method.allow_larger=true"
         )
+    if path.suffix == ".safetensors":
+        save(model, path, plain(config))
+        return
     state = {"config": plain(config), "model": model.state_dict()}
     write_whole(path, lambda file: torch.save(state, file))
 

@@ -154,6 +154,8 @@ def test_folded(case: tuple[type[nn.Module], str, str]):
         folded = tdcompress.fold(layer, x.shape[1:], plan=plan, rates=Rates())
         assert all(type(module).__module__.startswith(("torch.nn.", cls.__module__)) for module in folded.modules())
         torch.testing.assert_close(folded(x), layer(x), rtol=1e-10, atol=1e-9)
+    of_cores = tdcompress.fold(layer, x.shape[1:], plan="dense", rates=Rates(), keep_cores=True)
+    torch.testing.assert_close(of_cores(x), layer(x), rtol=1e-10, atol=1e-9)
     twin.load_state_dict(folded.state_dict())
     torch.testing.assert_close(twin(x), layer(x), rtol=1e-10, atol=1e-9)
 

@@ -108,6 +108,18 @@ def test_three_axes(name: str):
         torch.testing.assert_close(folded(x), layer(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("format", ["tt", "cp"])
+def test_cores_are_kept_in_plain_layers(format: str):
+    twin = nn.Sequential(nn.Conv3d(10, 13, 3, padding=1), nn.ConvTranspose3d(13, 10, (2, 3, 2), stride=2))
+    settings = {"layout": "paired", "factors": 2, "in_modes": None, "allow_larger": True, "init": "variance"}
+    model = tdcompress.compress(twin, format, 3, (10, *SIZE), keep=[], rates=Rates(), **settings).double().eval()
+    x = torch.randn(2, 10, *SIZE, dtype=torch.float64)
+    for plan in ("chain", "dense"):
+        folded = tdcompress.fold(model, x.shape[1:], plan=plan, rates=Rates(), keep_cores=True)
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-10)
+    assert sum(p.numel() for p in folded.parameters()) == sum(p.numel() for p in model.parameters())
+
+
 SIZES = {"i": 4, "o": 6, "kd": 3, "kh": 3, "kw": 3, "r1": 2, "r2": 3, "r3": 5, "r4": 2}
 CHAIN = Graph(
     (
@@ -157,6 +169,15 @@ def test_the_planner_finds_the_best_order_along_three_axes(transposed: bool):
         assert best.seconds == pytest.approx(cheapest(graph, geometry, rates), rel=1e-9)
 
 
+def test_a_file_of_transposed_weights_is_read(tmp_path):
+    network = nn.Sequential(nn.ConvTranspose2d(8, 12, 3, stride=2), nn.ConvTranspose2d(12, 12, 2, groups=2))
+    model = tdcompress.compress(copy.deepcopy(network), "tt", 3, (8, 5, 4), keep=[], allow_larger=True).eval()
+    tdcompress.save(model, tmp_path / "model.safetensors")
+    found, x = tdcompress.load(tmp_path / "model.safetensors", network).eval(), torch.randn(2, 8, 5, 4)
+    with torch.no_grad():
+        assert torch.equal(found(x), model(x)) and found[0].weight.shape == (8, 12, 3, 3)
+
+
 def test_a_weight_of_five_axes_is_decomposed():
     weight = torch.einsum("or,ir,dr,hr,wr->oidhw", *(torch.randn(size, 2) for size in (12, 8, 3, 2, 4)))
     for format, settings in (("cp", {}), ("tt", {"kernel": "separate"}), ("tucker", {"kernel": "separate"})):
@@ -169,5 +190,7 @@ def test_a_weight_of_five_axes_is_decomposed():
 def test_a_weight_that_a_transposed_convolution_shares_stays_with_both():
     down, up = nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 3)
     up.weight = down.weight
-    model = tdcompress.compress(nn.Sequential(down, up), "tt", 2, (8, 6, 6), keep=[])
+    model = nn.Sequential(down, up, nn.Conv2d(8, 12, 3))
+    tdcompress.compress(model, "tt", 2, (8, 6, 6), keep=[])
     assert model[0] is down and model[1] is up and up.left_dense == "its weight is also that of 0"
+    assert isinstance(model[2], Factorised)

@@ -104,12 +104,14 @@ def fold(
 
 def _whole(layer: Factorised) -> nn.Module:
     """``layer.plain()`` with the cores as its parameters."""
-    return merging(layer.plain(), _merged(layer), layer.tensors(), layer.bias, keep=True)
+    module = layer.plain()
+    merged = _merged(layer, layer.transposed and not isinstance(module, nn.Linear))
+    return merging(module, merged, layer.tensors(), layer.bias, keep=True)
 
 
 def _weight(module: nn.Module, name: str, layer: Factorised, keep_cores: bool) -> nn.Module:
     """``module`` with the weight of ``layer`` as its own of this name, or with the cores as its parameters."""
-    module = weighing(module, name, _merged(layer), layer.tensors(), keep_cores)
+    module = weighing(module, name, _merged(layer, layer.transposed), layer.tensors(), keep_cores)
     _train_as(layer, module, name)
     return module
 
@@ -124,12 +126,12 @@ def _train_as(layer: Factorised, module: nn.Module, weight: str | None = None) -
             parameter.requires_grad_(cores)
 
 
-def _merged(layer: Factorised) -> Merged:
-    """The weight of the torch layer that this one stands for."""
+def _merged(layer: Factorised, transposed: bool) -> Merged:
+    """The weight of a layer, outputs first unless it is ``transposed``."""
     graph = layer.graph
     (outputs, inputs, *kernel), (more_outputs, more_inputs) = graph.weight_shape, graph.padding
     rows, columns = (graph.outputs, outputs, more_outputs), (graph.inputs, inputs, more_inputs)
-    if layer.transposed and kernel:
+    if transposed:
         rows, columns = columns, rows
     order = (*rows[0], *columns[0], *graph.modes[len(rows[0]) + len(columns[0]) :])
     shape, read = (rows[1] + rows[2], columns[1] + columns[2], *kernel), (rows[1], columns[1])

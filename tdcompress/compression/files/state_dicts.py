@@ -62,6 +62,31 @@ class StateDict:
             said.append(f"{told[0]} as {told[1]}")
         return StateDict(self.source, tensors, self.metadata, (*self.said, *said))
 
+    def load_into(self, model: nn.Module) -> None:
+        """Give ``model`` these values. Raises ``ConfigError`` naming the first that is missing or does not fit."""
+        own = model.state_dict()
+        tensors = dict(self.tensors)
+        places: dict[tuple[Any, ...], list[str]] = {}
+        for key, value in own.items():
+            place = (value.untyped_storage()._cdata, value.storage_offset(), value.shape, value.stride())
+            places.setdefault(place, []).append(key)
+        for keys in places.values():  # a tensor with several names may be there once
+            here = next((tensors[key] for key in keys if key in tensors), None)
+            tensors |= {key: here for key in keys if here is not None and key not in tensors}
+        wanted, found = ({key: tuple(value.shape) for key, value in held.items()} for held in (own, tensors))
+        for key in (*wanted, *found):
+            if wanted.get(key) != found.get(key):
+                there, at = (f"is {shapes[key]}" if key in shapes else "is missing" for shapes in (found, wanted))
+                raise ConfigError(
+                    f"{self.source} does not fit: {key} {there} in it and {at} in the network; "
+                    "choose the arch and dataset that it was trained with"
+                )
+        for key, value in own.items():
+            if value.is_floating_point() and not tensors[key].is_floating_point():
+                kind = str(tensors[key].dtype).removeprefix("torch.")
+                raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
+        model.load_state_dict(tensors)
+
     def log(self) -> None:
         """Say what was taken of the file, in a line, where that is not all of it as it is."""
         if self.said:
