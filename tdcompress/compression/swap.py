@@ -15,7 +15,7 @@ from torch import nn
 from ..config.schema import DECAYS, MethodConfig, layer_ranks
 from ..device.rates import device_rates
 from ..layers.attention import call_layers, separate
-from ..layers.base import Factorised
+from ..layers.base import HOOKS, Factorised
 from ..layers.kinds import kind_of, put_back, take_apart, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
@@ -26,18 +26,13 @@ from ..tensor.weight import checked
 from .left import aliases, left_dense, of_parts, ties
 from .ranks.sizing import heavy, meet
 from .spec import Swap, swap_for
-from .survey.counts import NEVER_CALLED
+from .survey.counts import why_dense
 from .survey.inputs import Examples, refuse
-from .survey.trace import Inputs, keep_trace, trace
+from .survey.trace import Inputs, Trace, keep_trace, trace
 
 M = TypeVar("M", bound=nn.Module)
 _NO_SMALLER = "its cores would hold no fewer entries"
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
-_HOOKS = (
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_backward_hooks"),
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_is_full_backward_hook"),
-)
-"""What a module keeps of the hooks that were registered on it."""
 
 
 def compress(
@@ -80,6 +75,7 @@ def compress(
     no ranks meet, with the smallest and the largest that can be reached, and where no layer is swapped, with the
     reasons. The model is then what it was.
     """
+    refuse(model)
     examples = Examples.of(model, input_shape, example_inputs)
     return _compressed(model, _chosen(method, settings), rank, examples, keep, batch_size, rates, cores)
 
@@ -100,6 +96,7 @@ def sketch(
 
     It says what there would be, and what it would cost, without the time of the fits; the random state stays as it is.
     """
+    refuse(model)
     method = replace(_chosen(method, settings), init="fit")
     with torch.random.fork_rng(devices=[]):
         model = copy.deepcopy(model)
@@ -130,13 +127,13 @@ def _compressed(
     values: str | None = None,
 ) -> M:
     """``compress``; ``values``: the init that gives the cores in place of the method's."""
-    refuse(model)
     new: nn.Module
     new, wholes = take_apart(model)
     try:
-        new = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values)
+        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values)
     finally:  # as it was, also where an error says why nothing was done
         new = put_back(new, wholes)
+    keep_trace(new, seen.of(new))
     call_layers(new)
     return cast(M, new)
 
@@ -151,8 +148,8 @@ def _swapped(
     rates: Rates | None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
     values: str | None,
-) -> M:
-    """The same for a model whose layers have one weight each."""
+) -> tuple[M, Trace]:
+    """The same for a model whose layers have one weight each, and what it was seen to do before."""
     asked = parse(rank)
     if batch_size is None:
         batch_size = PLANNING_BATCH if examples.batch == 1 else 1
@@ -177,8 +174,11 @@ def _swapped(
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
     by_macs = isinstance(asked, Budget) and asked.kind == "macs"
     left = left_dense(names, model, keep, by_macs, heavy(asked, model, seen) if isinstance(asked, Budget) else ())
-    if cores is not None:
-        left = {name: reason for name, reason in left.items() if name not in cores}
+    for name in cores or ():
+        reason = why_not(model.get_submodule(name))
+        if reason is not None:
+            raise ConfigError(f"cores: {name} stays dense ({reason})")
+        left.pop(name, None)
     tied = ties([name for name in names if name not in left and (cores is None or name in cores)], model)
     for pattern in method.layers if cores is None else ():
         named = [name for name in names if fnmatch(name, pattern)]
@@ -216,22 +216,21 @@ def _swapped(
                 swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
             _tie([swapped[model.get_submodule(name)] for name in uses])
     if not swapped and cores is None and any(format.factorised for format in formats):
-        others = {name: why_not(model.get_submodule(name)) or NEVER_CALLED for name in seen.reached}
+        weighty = (*seen.reached, *seen.missed)
+        others = {name: str(why_dense(name, model.get_submodule(name), seen)) for name in weighty}
         reasons = _by_reason(others | left)
         said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
         raise ConfigError(f"no layer would be held as cores ({said or 'none with a weight of two axes is reached'})")
     for name, reason in left.items():
         vars(model.get_submodule(name))["left_dense"] = reason
-    model = put_cores(model, swapped)
-    keep_trace(model, seen)
-    return model
+    return put_cores(model, swapped), seen
 
 
 def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:
     """``model`` with these layers in place of its own, with the mode and the hooks of those."""
     for layer, new in swapped.items():
         # The same dictionaries, so that handles of hooks still remove them.
-        vars(new).update({name: vars(layer)[name] for name in _HOOKS})
+        vars(new).update({name: vars(layer)[name] for name in HOOKS})
         new.train(layer.training)
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
         if module in swapped:

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from ...layers.base import Factorised
-from ...layers.kinds import weights_once, why_not
+from ...layers.kinds import weights_once
 from ...tensor.caps import absorbed
 from ...tensor.contraction.cost import Rates
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ...tensor.rank import Budget
 from ..spec import Swap
-from ..survey.counts import NEVER_CALLED, distinct
+from ..survey.counts import distinct, why_dense
 from ..survey.plans import dense_macs, layer_macs, path_macs
 from ..survey.trace import Trace
 from . import adaptive
@@ -112,8 +112,7 @@ def _in_the_way(budget: Budget, model: nn.Module, seen: Trace, left: Mapping[str
     named = sorted((name for name, cost in costs.items() if cost), key=lambda name: -costs[name])
     said = []
     for name in named[:_NAMED]:
-        unused = NEVER_CALLED if name in seen.reached else "no input reaches it"
-        reason = left.get(name) or why_not(model.get_submodule(name)) or unused
+        reason = left.get(name) or why_dense(name, model.get_submodule(name), seen)
         said.append(f"{name or 'the model itself'} ({costs[name]:,}: {reason})")
     return f"; dense stay {', '.join(said)}{', ..' * (len(named) > _NAMED)}" if said else ""
 

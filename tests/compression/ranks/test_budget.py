@@ -15,6 +15,7 @@ from torch import nn
 from tdcompress.cli.tables import print_report
 from tdcompress.compression.ranks.budget import Unreachable, fit
 from tdcompress.compression.survey.counts import count
+from tdcompress.compression.survey.report import report as reported
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.base import Factorised
@@ -175,30 +176,6 @@ def test_what_cannot_be_reached_is_told_with_both_ends(rank: str, said: str):
     assert ranks(model) == {}
 
 
-def test_what_stands_in_the_way_of_a_budget_is_named():
-    model = nn.Sequential(nn.Linear(100, 100), nn.Bilinear(100, 100, 4), nn.Linear(4, 100), nn.Linear(100, 4))
-    model.unused = nn.Linear(90, 90)
-    pair = nn.Module()
-    pair.net, pair.forward = model, lambda x: model[3](model[2](model[1](model[0](x), x)))
-    with pytest.raises(ConfigError) as error:
-        compress(pair, "tt", "10x", (100,), keep=["net.2"])
-    assert str(error.value).endswith(
-        "; dense stay net.1 (40,004: Bilinear cannot be held as cores), net.unused (8,190: no input reaches it), "
-        "net.2 (500: kept)"
-    )
-
-
-def test_a_first_or_last_layer_stays_dense_where_it_takes_under_a_tenth_of_the_budget():
-    def net() -> nn.Module:
-        convolution = nn.Sequential(nn.Conv2d(3, 64, 3), nn.AdaptiveAvgPool2d(8), nn.Flatten())  # 1,792
-        return nn.Sequential(*convolution, nn.Linear(4096, 64), nn.Linear(64, 20))  # 262,208; 1,300
-
-    for rank, held in (("10x", {"3"}), ("16x", {"0", "3"}), ("params:17000", {"0", "3"}), ("25x", {"0", "3", "4"})):
-        assert set(ranks(compress(net(), "tt", rank, (3, 16, 16)))) == held, rank
-    assert set(ranks(compress(net(), "tt", "25x", (3, 16, 16), keep=["4"]))) == {"0", "3"}
-    assert set(ranks(compress(net(), "tt", 2, (3, 16, 16)))) == {"3"}  # no budget that it could take much of
-
-
 def test_larger_than_dense_where_it_is_allowed():
     # R = 60 and S = 40: 9600 + 4000 + 510
     model = compress(two_layers(), "tt", "params:14110", (100,), layout="matrix", allow_larger=True)
@@ -277,7 +254,7 @@ def test_what_is_found_is_near_and_within_the_caps(sizes: list[list[int]], targe
 
 def test_the_report_tells_what_was_asked_for_and_reached(capsys: pytest.CaptureFixture[str]):
     for rank, reached in (("params:3330", "3,310 parameters"), (f"{8910 / 3330!r}x", "2.692x")):
-        print_report(count(compress(two_layers(), "tt", rank, (100,), layout="matrix"), (100,)), parse(rank))
+        print_report(reported(compress(two_layers(), "tt", rank, (100,), layout="matrix")), parse(rank))
         assert f"rank={rank}: reached {reached}" in capsys.readouterr().out
 
 
