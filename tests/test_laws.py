@@ -36,7 +36,6 @@ DENSE = {
     "tensor/contraction/search.py",
     "compression/export/fold.py",
     "compression/survey/counts.py",
-    "compression/survey/report.py",
     "compression/export/files.py",
     "cli/compress.py",
     "cli/export.py",

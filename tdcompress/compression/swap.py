@@ -7,40 +7,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from fnmatch import fnmatch
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from ..config.schema import DECAYS, MethodConfig, layer_ranks
-from ..device.rates import device_rates
 from ..layers.attention import call_layers, separate
-from ..layers.base import Factorised
+from ..layers.base import HOOKS, Factorised
 from ..layers.kinds import kind_of, put_back, take_apart, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.initial import INITS, OF_TRAINED
-from ..tensor.fitting.metric import Moment, fit_in_metric
+from ..tensor.fitting.initial import OF_TRAINED
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
 from .left import aliases, left_dense, of_parts, ties
 from .metric import batches, estimate_again, moments
-from .ranks.sizing import meet
+from .ranks.sizing import heavy, meet
 from .spec import Swap, swap_for
-from .survey.counts import NEVER_CALLED
+from .survey.counts import why_dense
 from .survey.inputs import Examples, refuse
-from .survey.trace import Inputs, keep_trace, trace
+from .survey.trace import Inputs, Trace, keep_trace, trace
 
 M = TypeVar("M", bound=nn.Module)
 _NO_SMALLER = "its cores would hold no fewer entries"
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
-_HOOKS = (
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_backward_hooks"),
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_is_full_backward_hook"),
-)
-"""What a module keeps of the hooks that were registered on it."""
 
 
 def compress(
@@ -62,10 +54,10 @@ def compress(
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
     ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; or
     ``example_inputs``: a tensor, a tuple of arguments, or a dictionary of keywords. The layers that a forward pass of
-    it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first
-    convolution and the last linear layer. A layer whose cores would hold no fewer entries than its weight stays dense
-    too, unless ``allow_larger``. The cores start with the variance that the layer's present weight has, or, with
-    ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for
+    it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first convolution and the
+    last linear layer, where they take under a tenth of a budget. A layer whose cores would hold no fewer entries than
+    its weight stays dense too, unless ``allow_larger``. The cores start with the variance that the layer's present
+    weight has, or, with ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for
     ``batch_size`` such inputs at once (by default 100, or one where the examples are a batch already) and a device of
     these ``rates``, by default the model's own. Cores of a frozen weight are frozen, hooks are kept. Returns the model,
     or what takes its place if it is itself a layer; ``report`` says what became of each layer.
@@ -80,10 +72,15 @@ def compress(
     al. 2016). ``cores``: of an equal network, by layer and core; then the layers that it names are swapped, no others,
     and the ranks are those of its shapes.
 
+    ``data``: a few batches, inputs as ``example_inputs`` or ``(inputs, targets)``, all of them held: trained weights
+    are fitted in the metric of what each layer is given, see ``fit_in_metric`` and ``moments``, and the statistics of
+    batch normalisations are estimated again.
+
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, for a budget that
     no ranks meet, with the smallest and the largest that can be reached, and where no layer is swapped, with the
     reasons. The model is then what it was.
     """
+    refuse(model)
     method, shown = _chosen(method, settings), None
     examples = Examples.of(model, input_shape, example_inputs)
     if data is not None:
@@ -113,6 +110,7 @@ def sketch(
 
     It says what there would be, and what it would cost, without the time of the fits; the random state stays as it is.
     """
+    refuse(model)
     method = replace(_chosen(method, settings), init="fit")
     with torch.random.fork_rng(devices=[]):
         model = copy.deepcopy(model)
@@ -144,13 +142,13 @@ def _compressed(
     data: Sequence[Examples] | None = None,
 ) -> M:
     """``compress``; ``values``: the init that gives the cores in place of the method's; ``data``: what fits go by."""
-    refuse(model)
     new: nn.Module
     new, wholes = take_apart(model)
     try:
-        new = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values, data)
+        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values, data)
     finally:  # as it was, also where an error says why nothing was done
         new = put_back(new, wholes)
+    keep_trace(new, seen.of(new))
     call_layers(new)
     return cast(M, new)
 
@@ -166,8 +164,8 @@ def _swapped(
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
     values: str | None,
     data: Sequence[Examples] | None,
-) -> M:
-    """The same for a model whose layers have one weight each."""
+) -> tuple[M, Trace]:
+    """The same for a model whose layers have one weight each, and what it was seen to do before."""
     asked = parse(rank)
     if batch_size is None:
         batch_size = PLANNING_BATCH if examples.batch == 1 else 1
@@ -190,9 +188,13 @@ def _swapped(
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in known)]
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
-    left = left_dense(names, model, keep, isinstance(asked, Budget) and asked.kind == "macs")
-    if cores is not None:
-        left = {name: reason for name, reason in left.items() if name not in cores}
+    by_macs = isinstance(asked, Budget) and asked.kind == "macs"
+    left = left_dense(names, model, keep, by_macs, heavy(asked, model, seen) if isinstance(asked, Budget) else ())
+    for name in cores or ():
+        reason = why_not(model.get_submodule(name))
+        if reason is not None:
+            raise ConfigError(f"cores: {name} stays dense ({reason})")
+        left.pop(name, None)
     tied = ties([name for name in names if name not in left and (cores is None or name in cores)], model)
     for pattern in method.layers if cores is None else ():
         named = [name for name in names if fnmatch(name, pattern)]
@@ -216,9 +218,9 @@ def _swapped(
     if isinstance(asked, Budget) and cores is None and (swaps or any(format.factorised for format in formats)):
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        meet(asked, model, swaps, seen, batch_size, method.rank_multiple)
-    smaller = [swap.name for swap in swaps if not swap.stays_dense(swap.graph)]
-    known_inputs = moments(model, smaller, data) if data is not None else {}
+        meet(asked, model, swaps, seen, left, batch_size, method.rank_multiple)
+    shrunk = [swap.name for swap in swaps if not swap.stays_dense(swap.graph)]
+    shown_to = moments(model, shrunk, data) if data is not None else {}
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
@@ -226,28 +228,27 @@ def _swapped(
             if swap.stays_dense(swap.graph):
                 left |= dict.fromkeys(uses, _NO_SMALLER)
                 continue
-            new = _factorised(swap, batch_size, rates, values, known_inputs.get(swap.name))
+            new = swap.fitted(batch_size, rates, values, shown_to.get(swap.name))
             for name in uses:
                 layer = model.get_submodule(name)
                 swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
             _tie([swapped[model.get_submodule(name)] for name in uses])
     if not swapped and cores is None and any(format.factorised for format in formats):
-        others = {name: why_not(model.get_submodule(name)) or NEVER_CALLED for name in seen.reached}
+        weighty = (*seen.reached, *seen.missed)
+        others = {name: str(why_dense(name, model.get_submodule(name), seen)) for name in weighty}
         reasons = _by_reason(others | left)
         said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
         raise ConfigError(f"no layer would be held as cores ({said or 'none with a weight of two axes is reached'})")
     for name, reason in left.items():
         vars(model.get_submodule(name))["left_dense"] = reason
-    model = put_cores(model, swapped)
-    keep_trace(model, seen)
-    return model
+    return put_cores(model, swapped), seen
 
 
 def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:
     """``model`` with these layers in place of its own, with the mode and the hooks of those."""
     for layer, new in swapped.items():
         # The same dictionaries, so that handles of hooks still remove them.
-        vars(new).update({name: vars(layer)[name] for name in _HOOKS})
+        vars(new).update({name: vars(layer)[name] for name in HOOKS})
         new.train(layer.training)
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
         if module in swapped:
@@ -270,23 +271,6 @@ def _naming(layer: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"layer {layer}: {error}") from error
-
-
-def _factorised(
-    swap: Swap, batch_size: int, rates: Rates | None, values: str | None, moment: Moment | None
-) -> Factorised:
-    weight, init = swap.weight, INITS[values or swap.method.init or swap.format.init]
-    if swap.cores is not None:
-        cores = [swap.cores[core.name].detach().clone() for core in swap.graph.cores]  # whose tensors are not ours
-    else:
-        # On the CPU, as everywhere: a fit is many small solves, which a GPU takes longer for.
-        fit = init if moment is None else partial(fit_in_metric, moment=moment, fit=init)
-        cores = fit(swap.graph, weight.cpu())
-    rates = rates or device_rates(weight.device, weight.dtype)
-    new = swap.module([core.to(weight) for core in cores], batch_size, rates)
-    new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
-    new.checkpoint, new.layout = swap.method.checkpoint, swap.layout
-    return new
 
 
 def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs) -> Factorised:

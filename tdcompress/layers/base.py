@@ -23,6 +23,11 @@ from ..tensor.weight import to_dense
 from .kept import Kept, infers
 
 L = TypeVar("L", bound=nn.Module)
+HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_backward_hooks"),
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_is_full_backward_hook"),
+)
+"""What a module keeps of the hooks that were registered on it; what takes its place shares them, for their handles."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .base import Factorised
+from .base import HOOKS, Factorised
 
 P = TypeVar("P", bound="Parted")
 Hold = Callable[[nn.Module, str, Factorised], nn.Module]
@@ -107,5 +107,6 @@ def plus(x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _copied(layer: nn.Module) -> Mapping[str, Any]:
-    """A module's attributes; those that say what belongs to it are copies."""
-    return {key: value.copy() if isinstance(value, dict) else value for key, value in vars(layer).items()}
+    """A module's attributes; those that say what belongs to it are copies, hooks are the same."""
+    own = {key: value for key, value in vars(layer).items() if isinstance(value, dict) and key not in HOOKS}
+    return vars(layer) | {key: value.copy() for key, value in own.items()}

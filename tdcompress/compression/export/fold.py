@@ -65,8 +65,8 @@ def fold(
     it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
-    Layers that share a weight share it afterwards where both are dense. Kernels lie channels last. Raises
-    ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    Layers that share a weight share it afterwards where both are dense. Kernels lie channels last; what was frozen is.
+    Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
@@ -88,6 +88,7 @@ def fold(
                 path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
                 if len(path.terms) > 1:
                     found[layer] = _chain(layer, path, shape, keep_cores)
+            _train_as(layer, found[layer])
         elif isinstance(layer, Dropout):
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
@@ -110,7 +111,19 @@ def _whole(layer: Factorised) -> nn.Module:
 
 def _weight(module: nn.Module, name: str, layer: Factorised, keep_cores: bool) -> nn.Module:
     """``module`` with the weight of ``layer`` as its own of this name, or with the cores as its parameters."""
-    return weighing(module, name, _merged(layer, layer.transposed), layer.tensors(), keep_cores)
+    module = weighing(module, name, _merged(layer, layer.transposed), layer.tensors(), keep_cores)
+    _train_as(layer, module, name)
+    return module
+
+
+def _train_as(layer: Factorised, module: nn.Module, weight: str | None = None) -> None:
+    """Freeze a bias of ``module`` as the layer's, and weights where all cores are; or the ``weight`` of this name."""
+    cores = any(core.requires_grad for core in layer.tensors())
+    for name, parameter in module.named_parameters():
+        if weight is None and name.endswith("bias"):
+            parameter.requires_grad_(layer.bias is not None and layer.bias.requires_grad)
+        elif weight is None or weight in name.split("."):
+            parameter.requires_grad_(cores)
 
 
 def _merged(layer: Factorised, transposed: bool) -> Merged:

@@ -133,12 +133,12 @@ def _with_layers(model: M, said: Mapping[str, Any], found: StateDict) -> M:
             if others:
                 layer.tie(others)
         whole = put_cores(whole, {whole.get_submodule(name): layer for name, layer in new.items()})
-        for name, reason in said["left"].items():
-            vars(whole.get_submodule(name))["left_dense"] = reason
-        if said["trace"] is not None:
-            keep_trace(whole, _trace_of(said["trace"]))
     finally:
         whole = put_back(whole, wholes)
+    for name, reason in said["left"].items():
+        vars(whole.get_submodule(name))["left_dense"] = reason
+    if said["trace"] is not None:
+        keep_trace(whole, _trace_of(said["trace"]))
     call_layers(whole)
     return cast(M, whole)
 

@@ -69,16 +69,21 @@ class Examples:
 
 def refuse(model: nn.Module) -> None:
     """Raise ``ConfigError`` for a model whose layers cannot be swapped as it is."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    for name, tensor in named:
-        if is_lazy(tensor):
-            raise ConfigError(f"{name} has no shape yet: show the model an input before it is compressed")
+    refuse_lazy(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise ConfigError(f"{name} is on the meta device, without values: load the model's weights first")
         if tensor.is_inference() and not torch.is_inference_mode_enabled():
             raise ConfigError(f"{name} was made in inference mode: build the model outside of torch.inference_mode()")
     if not any(True for _ in model.parameters()):
         raise ConfigError(f"{type(model).__name__} has no parameters, so there is nothing to compress")
+
+
+def refuse_lazy(model: nn.Module) -> None:
+    """Raise ``ConfigError`` for a model with parameters or buffers that its first input gives their shapes."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ConfigError(f"{name} has no shape yet: call the model with an input first")
 
 
 def _said(value: Any) -> str:

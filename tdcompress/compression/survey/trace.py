@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
 from ...tensor.errors import ConfigError
-from .inputs import Examples
+from .inputs import Examples, refuse_lazy
 from .products import Products
 
 Inputs = Counter[tuple[int, ...]]
@@ -29,20 +29,39 @@ class Trace:
     ``inputs``: of each layer that holds cores, or is of a class in ``KINDS``, in the order in which they are reached.
     ``macs``: multiply-accumulates of activations with weights, by the name of the module whose parameters those are;
     a layer that holds cores is not among them, because its MACs depend on the plan. ``between``: those of activations
-    with one another. ``reached``: every module that owns a weight, in the order of its first use.
+    with one another. ``reached``: every module that owns a weight, in the order of its first use; ``missed``: those
+    whose weight no call reads. ``shown``: what the model was shown, in words.
     """
 
     inputs: dict[str, Inputs] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     between: int = 0
     reached: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    shown: str = ""
+
+    def of(self, model: nn.Module) -> Trace:
+        """The same of ``model`` as it is now, where a module may stand for several that were traced below it."""
+        known = {name for name, _ in model.named_modules(remove_duplicate=False)}
+
+        def now(name: str) -> str:
+            return name if name in known else now(name.rpartition(".")[0])
+
+        macs = Counter[str]()
+        for name, n in self.macs.items():
+            macs[now(name)] += n
+        reached = list(dict.fromkeys(map(now, self.reached)))
+        missed = [name for name in dict.fromkeys(map(now, self.missed)) if name not in reached]
+        inputs = {name: found for name, found in self.inputs.items() if name in known}
+        return replace(self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed)
 
 
 def trace(model: nn.Module, examples: Examples) -> Trace:
     """Show ``model`` these inputs.
 
-    Raises ``ConfigError`` where it cannot take them.
+    Raises ``ConfigError`` where it cannot take them, and for layers that such a pass would give their shapes.
     """
+    refuse_lazy(model)
     layers = {
         name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised) or kind_by_class(layer)
     }
@@ -56,10 +75,11 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
         with products, _unfused(), _uncounted(products, [layer for layer in layers.values() if _looks_up(layer)]):
             watch(model, layers, examples, note)
     except Exception as error:  # anyone's code, which may object to an input in any way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the model cannot take {examples}: {reason}") from error
     found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
-    found.between, found.reached = products.between, list(products.used)
+    found.between, found.reached, found.missed = products.between, list(products.used), products.unused()
+    found.shown = str(examples)
     return found
 
 
@@ -100,7 +120,7 @@ def watch(
 ) -> None:
     """Show ``examples`` to ``model`` in evaluation mode, and ``note`` what each of ``layers`` is given, call by call.
 
-    Of a layer with several inputs, that is the first. Neither the model's statistics nor random states change.
+    Of a layer with several inputs, that is the first. Neither the model's buffers nor torch's random states change.
     """
 
     def noting(name: str) -> Callable[..., None]:
@@ -113,6 +133,7 @@ def watch(
 
     hooks = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     try:
         model.eval()
@@ -123,6 +144,8 @@ def watch(
             hook.remove()
         for module, training in modes.items():
             module.training = training
+        for buffer, value in buffers:  # some layers keep statistics in any mode
+            buffer.data.copy_(value)
 
 
 @contextmanager

@@ -27,10 +27,10 @@ def alternate(
 ) -> list[Tensor]:
     """Cores, in double precision, that fit ``weight`` (one dimension per mode) better than ``cores`` do.
 
-    At most ``sweeps`` sweeps, or what ``limit`` multiply-adds allow; stops when one lowers the squared error by less than
-    ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds their
-    norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it vanishes with the error and with what
-    is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
+    At most ``sweeps`` sweeps, or what ``limit`` multiply-adds allow; stops when one lowers the squared error by less
+    than ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds
+    their norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it vanishes with the error and with
+    what is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
     """
     fit = Alternation(graph, weight, list(cores))
     before = math.inf

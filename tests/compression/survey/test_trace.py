@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import tdcompress
-from tdcompress.cli.tables import print_report
 from tdcompress.compression.survey.inputs import Examples
+from tdcompress.compression.survey.report import Report
 from tdcompress.compression.survey.trace import trace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,7 +122,7 @@ def test_attention():
 def test_lookups_and_bilinear_layers(capsys: pytest.CaptureFixture[str]):
     report = tdcompress.count(Tokens(), (STEPS,))
     assert (report["parameters"], report["macs"]) == (88, 0)
-    print_report(report)
+    print(Report(report))
     assert "nan" not in capsys.readouterr().out
     assert tdcompress.count(Pairs(), (3, 4))["macs"] == 3 * 6 * 4 * 4
 
@@ -130,7 +130,7 @@ def test_lookups_and_bilinear_layers(capsys: pytest.CaptureFixture[str]):
 def test_a_model_without_parameters():
     report = tdcompress.count(nn.Flatten(), (3, 4))
     assert (report["parameters"], report["compression_ratio"], report["layers"]) == (0, 1.0, [])
-    print_report(report)
+    print(Report(report))
 
 
 def test_products_of_parameters_alone_are_not_the_inputs():
