@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
@@ -39,9 +39,10 @@ def batches(model: nn.Module, data: Iterable[Any]) -> list[Examples]:
     found = []
     for batch in data:
         inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        found.append(Examples.of(model, None, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)))
-        if not found[-1].tensors:
+        inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
+        if not any(isinstance(value, Tensor) for value in tree_leaves(inputs)):
             raise ConfigError(f"data= holds a batch without tensors ({type(batch).__name__})")
+        found.append(Examples.of(model, None, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)))
     if not found:
         raise ConfigError("data= holds no batch")
     return found
@@ -54,23 +55,29 @@ def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) ->
     where these are at most ``FULL``, else, and where they are transposed, over the channels alone; of wider linear
     layers only the diagonal; of embeddings how often each row is read, once more than it was. At most ``ROWS`` inputs
     of a call are drawn, always the same. Raises ``ConfigError`` for layers that ``data`` does not reach, for inputs
-    that the model cannot take, and for activations that are not finite.
+    that the model cannot take, for activations that are not finite, and for those that ``estimate_again`` could not
+    take the variance of.
     """
     layers = {name: model.get_submodule(name) for name in names}
+    norms = {name: layer for name, layer in model.named_modules() if _estimates(layer)}
     found: dict[str, Tensor] = {}
     counts = dict.fromkeys(names, 0)
     generator = torch.Generator().manual_seed(0)
 
     def note(name: str, x: Tensor) -> None:
+        if name in norms:
+            if x.numel() <= x.shape[1]:
+                raise ConfigError(f"layer {name}: a batch of data= gives it one value for each channel, no variance")
+            return
         value, count = _moment(layers[name], x.detach(), generator)
         found[name] = found[name] + value if name in found else value
         counts[name] += count
 
     for examples in data:
         with _told(examples):
-            watch(model, layers, examples, note)
+            watch(model, layers | norms, examples, note)
     for name in names:
-        if name not in found:
+        if not counts[name]:
             raise ConfigError(f"layer {name}: no batch of data= reaches it, so nothing says what it is given")
         if not found[name].isfinite().all():
             raise ConfigError(f"layer {name}: what data= gives it is not finite")
@@ -97,7 +104,11 @@ def _moment(layer: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[Te
     rows = rows.float()
     if rows.shape[1] > FULL and not taps:
         return rows.square().sum(0).double(), len(rows)
-    return (rows.T @ rows).double(), len(rows)
+    value = (rows.T @ rows).double()
+    if isinstance(layer, _ConvNd) and layer.transposed and layer.groups > 1:  # inputs of two groups never meet
+        of_group = torch.arange(inputs, device=value.device) // (inputs // layer.groups)
+        value = value * (of_group[:, None] == of_group)
+    return value, len(rows)
 
 
 def _patches(layer: _ConvNd, x: Tensor, inputs: int, taps: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -129,13 +140,17 @@ def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
     return rows[torch.randint(len(rows), (ROWS,), generator=generator).to(rows.device)]
 
 
+def _estimates(layer: nn.Module) -> TypeGuard[_BatchNorm]:
+    return isinstance(layer, _BatchNorm) and layer.running_mean is not None
+
+
 def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
     """Estimate the running statistics of batch normalisations from ``data``: the mean of those of its batches.
 
     All else stays in evaluation mode, as it is. Layers that ``data`` does not reach keep what they have. Raises
     ``ConfigError`` for batches that the model cannot take.
     """
-    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    norms = [layer for layer in model.modules() if _estimates(layer)]
     if not norms:
         return
     modes = {module: module.training for module in model.modules()}
