@@ -67,7 +67,7 @@ def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) ->
     def note(name: str, x: Tensor) -> None:
         if name in norms:
             if x.numel() <= x.shape[1]:
-                raise ConfigError(f"layer {name}: a batch of data= gives it one value for each channel, no variance")
+                raise ConfigError(f"layer {name}: a batch of data= gives it no two values of a channel, so no variance")
             return
         value, count = _moment(layers[name], x.detach(), generator)
         found[name] = found[name] + value if name in found else value
