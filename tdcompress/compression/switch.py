@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from ..config.schema import MethodConfig
 from ..layers.base import Factorised
-from ..layers.kinds import factorised, kind_of
+from ..layers.kinds import kind_of, weights_once
 from ..tensor.errors import ConfigError
 from ..tensor.rank import RankLike
 from .swap import compress
@@ -60,7 +60,7 @@ def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: nn.Module) -> None:
     """Give ``optimizer`` the cores of ``model`` in place of the dense ``weights``, which its layers had before."""
-    layers = {weights[name]: (name, layer) for name, layer in factorised(model).items() if name in weights}
+    layers = {weights[name]: (name, layer) for name, layer in weights_once(model).items() if name in weights}
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
         group["params"] = [new for old, _ in named for new in (layers[old][1].tensors() if old in layers else [old])]
