@@ -12,6 +12,9 @@ _WHERE = {
     "linear": "compression.single",
     "decompose": "compression.single",
     "count": "compression.survey.counts",
+    "report": "compression.survey.report",
+    "save": "compression.files.cores",
+    "load": "compression.files.cores",
     "fold": "compression.export.fold",
     "hold": "layers.kinds",
     "register": "tensor.formats",
@@ -19,13 +22,15 @@ _WHERE = {
     "StableRanks": "compression.stable_ranks",
 }
 __all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompose", "fold", "hold", "linear"]
-__all__ += ["register", "switch"]
+__all__ += ["load", "register", "report", "save", "switch"]
 
 if TYPE_CHECKING:
     from .compression.export.fold import fold
+    from .compression.files.cores import load, save
     from .compression.single import conv2d, decompose, linear
     from .compression.stable_ranks import StableRanks
     from .compression.survey.counts import count
+    from .compression.survey.report import report
     from .compression.swap import compress
     from .compression.switch import switch
     from .layers.kinds import hold

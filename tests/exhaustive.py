@@ -40,7 +40,8 @@ def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
         new = tuple(i for i in right if i not in (*left, *taps))
         kept = tuple(i for i in left if i not in right)
         k, g, s, n, t = (size(indices, after) for indices in (kept, group, summed, new, taps))
-        seconds = rates.contraction(k, g, s, n, t, (size(left, before), g * s * n * t, k * g * n))
+        met = size(kept, before) if geometry.transposed else k  # the pixels that every tap meets
+        seconds = rates.contraction(met, g, s, n, t, (size(left, before), g * s * n * t, k * g * n))
         return seconds, Parts(group, summed, kept, new)
 
     @cache
@@ -57,9 +58,9 @@ def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
             taps = tuple(i for i in indices if i in KERNEL)
             if set(order) & set(indices):
                 seconds, need = price(order, indices, taps, done, done | cores)
-                others = [i for i in need.kept if i not in ("b", "y", "x")]
+                others = [i for i in need.kept if i not in ("b", *space)]
                 for spread in (False, True) if taps and others else (False,):
-                    wanted = arranged(order, need, bool(taps), bool(space), spread)
+                    wanted = arranged(order, need, bool(taps), tuple(space), spread)
                     total = seconds if wanted == order else seconds + rates.copy(size(order, done))
                     if spread:  # the kernel is read and written as often as it is repeated
                         more = size(others, done) - 1

@@ -76,11 +76,8 @@ class HandChain(nn.Module):
     def _settings(self, layer: Factorised, link: Link) -> dict[str, tuple[int, ...]]:
         if not isinstance(layer, FactorisedConv):
             return {}
-        given = {"stride": (layer.stride, 1), "padding": (layer.padding, 0), "dilation": (layer.dilation, 1)}
-        return {
-            name: tuple(value if axis in link.axes else none for axis, value in zip(AXES, values, strict=True))
-            for name, (values, none) in given.items()
-        }
+        moves = layer.moves.along(link.axes)
+        return {"stride": moves.stride, "padding": moves.padding, "dilation": moves.dilation}
 
     def forward(self, x: Tensor) -> Tensor:
         last = len(self.weights) - 1
@@ -97,8 +94,10 @@ def hand_chain(layer: nn.Module) -> HandChain | None:
     """The hand-written chain of a layer's cores, or None where it has none."""
     if not isinstance(layer, Factorised):
         return None
-    if isinstance(layer, FactorisedConv) and (layer.reconstructs or layer.pad_first or len(layer.stride) != len(AXES)):
-        return None
+    if isinstance(layer, FactorisedConv):
+        plain = not (layer.reconstructs or layer.pad_first or layer.transposed)
+        if not plain or len(layer.kernel_size) != len(AXES):
+            return None
     chain = links(layer.graph)
     return None if chain is None else HandChain(layer, chain)
 

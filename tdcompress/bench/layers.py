@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..compression.left import left_dense
 from ..compression.spec import build_graph
 from ..compression.survey.counts import count
+from ..compression.survey.inputs import Examples
 from ..compression.survey.plans import tunable, tune
 from ..compression.survey.trace import trace
 from ..compression.swap import compress
@@ -84,7 +85,7 @@ def layer_shapes(patterns: Sequence[str] = ("*",)) -> list[LayerShape]:
         for arch, dataset in NETWORKS.items():
             channels, size, classes = data_shape(DatasetConfig(dataset))
             model = build(ArchConfig(name=arch), channels, classes, size)
-            inputs = trace(model, (channels, size, size)).inputs
+            inputs = trace(model, Examples.of(model, (channels, size, size))).inputs
             left = left_dense(list(inputs), model, None)
             for name in [name for name in inputs if name not in left]:
                 layer, shape = model.get_submodule(name), next(iter(inputs[name]))[1:]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..compression.comparison import Side, at_hand, compared
-from ..compression.survey.counts import count
+from ..compression.survey.report import report
 from ..config.words import quoted, read, split
 from ..device.machine import choose_device
 from ..tensor.errors import ConfigError
@@ -52,16 +52,13 @@ def run(words: Sequence[str]) -> None:
 
 def _decompose(job: Job, options: CompressOptions) -> None:
     config, device = job.config, choose_device(job.config.device)
-    weights = read_weights(str(config.init_from))
+    twin, _ = dense(config)
+    weights = read_weights(str(config.init_from), twin)
     weights.refuse_factorised()
     model, image = initial(config, device)
-    report, errors = count(model, image), layer_errors(model, weights)
-    for layer in report["layers"]:
-        layer |= {"error": errors[layer["name"]]} if layer["name"] in errors else {}
-    print_report(report | {"error": errors[""]}, config.rank)
+    print_report(replace(report(model), errors=layer_errors(model, weights)), config.rank)
     path = Path(options.out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
     write_compressed(path, model, config)
-    twin, _ = dense(config)
     weights.load_into(twin)
     twin, model = (network.to(device).to(memory_format=torch.channels_last).eval() for network in (twin, model))
     before, after = Side.of("dense", twin, image), Side.of(path.name, model, image, path.stat().st_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..compression.survey.counts import count
+from ..compression.survey.report import report
 from ..device.machine import choose_device
 from ..results.identity import resolved
 from ..train.full_rank.start import length
@@ -17,6 +17,7 @@ def run(words: Sequence[str]) -> None:
     """Print the layers and the totals of every network that ``words`` ask for. Raises ``ConfigError`` at a bad one."""
     for one in asked(words, config):
         chosen = one.get()
-        print_report(count(*initial(chosen, choose_device(chosen.device))), chosen.rank)
+        model, _ = initial(chosen, choose_device(chosen.device))
+        print_report(report(model), chosen.rank)
         if resolved(chosen).full_rank_epochs != 0:
             print(f"{length(resolved(chosen))}, then as above")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..compression.comparison import Comparison
+from ..compression.survey.report import Report
 from ..device.machine import device_name
 from ..results.record import Summary
 from ..tensor.rank import Budget, Rank
@@ -60,52 +61,14 @@ def print_runs(runs: pandas.DataFrame) -> None:
     console.print(out)
 
 
-def print_report(report: dict[str, Any], rank: Rank | None = None) -> None:
-    """Print the per-layer table and the totals; if ``rank`` is a budget, also what it asks for and what is reached.
-
-    With relative errors, ``error`` of layers and of the whole, it has these in place of the plans.
-    """
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    errors = any("error" in layer for layer in report["layers"])
-    for title in ("layer", "shape", "format", "cores"):
-        table.add_column(title, overflow="fold")
-    for title in ("ranks", "parameters", "MACs", "dense/params", "dense/MACs"):
-        table.add_column(title, justify="right", overflow="fold")
-    table.add_column("error" if errors else "plan", overflow="fold")
-    for layer in report["layers"]:
-        table.add_row(
-            layer["name"],
-            "x".join(map(str, layer["shape"])),
-            layer["format"],
-            " ".join("x".join(map(str, size)) for size in layer["cores"].values()),
-            " ".join(map(str, layer["ranks"].values())) or "-",
-            f"{layer['parameters']:,}",
-            f"{layer['macs']:,}",
-            _over(layer["dense_parameters"], layer["parameters"], ".1f"),
-            _over(layer["dense_macs"], layer["macs"], ".1f"),
-            _plan(layer) if not errors else f"{layer['error']:.4f}" if "error" in layer else "-",
-        )
-    console = Console()
-    console.width = max(console.width, 150)
-    console.print(table)
-    console.print(
-        f"\n{report['parameters']:,} parameters, dense {report['dense_parameters']:,}: "
-        f"{report['compression_ratio']:.2f}x smaller\n{report['macs']:,} MACs per image, dense "
-        f"{report['dense_macs']:,}: {_over(report['dense_macs'], report['macs'], '.2f')}x fewer",
-        highlight=False,
-    )
-    for layout in dict.fromkeys(layer["layout"] for layer in report["layers"] if layer["layout"].endswith(")")):
-        names = [layer["name"] for layer in report["layers"] if layer["layout"] == layout]
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        console.print(f"layout {layout}: {', '.join(names[:4])}{more}", highlight=False)
-    if report["activation_macs"]:
-        console.print(f"{report['activation_macs']:,} MACs of activations with one another besides", highlight=False)
-    if errors:
-        console.print(f"relative error of all factorised weights together: {report['error']:.4f}", highlight=False)
-    if isinstance(rank, Budget) and any(layer["ranks"] for layer in report["layers"]):
+def print_report(report: Report, rank: Rank | None = None) -> None:
+    """Print what became of each layer, and, if ``rank`` is a budget, what it asks for and what is reached."""
+    print(report)
+    counts = report.counts
+    if isinstance(rank, Budget) and any(layer["ranks"] for layer in counts["layers"]):
         total, dense = ("macs", "dense_macs") if rank.kind == "macs" else ("parameters", "dense_parameters")
         verb = "training starts with" if rank.adaptive else "reached"
-        console.print(f"rank={rank}: {verb} {rank.said(report[total], report[dense])}", highlight=False)
+        print(f"rank={rank}: {verb} {rank.said(counts[total], counts[dense])}")
 
 
 def print_comparison(comparison: Comparison, device: torch.device) -> None:
@@ -148,7 +111,3 @@ def _spread(median: float, quartiles: tuple[float, float]) -> str:
 def _over(dense: int, ours: int, digits: str) -> str:
     """How many times smaller, where there is anything to compare."""
     return format(dense / ours, digits) if ours else "-"
-
-
-def _plan(layer: dict[str, Any]) -> str:
-    return f"{layer['plan']} ({layer['reason']})" if layer["reason"] else str(layer["plan"])

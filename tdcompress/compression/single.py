@@ -49,7 +49,7 @@ class Decomposition:
 
 
 def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **settings: Any) -> Decomposition:
-    """Fit the cores of ``format`` to a dense weight, ``(out, in[, [kh,] kw])``, in the Frobenius norm.
+    """Fit the cores of ``format`` to a dense weight, ``(out, in[, [[kd,] kh,] kw])``, in the Frobenius norm.
 
     In single precision; the cores have the weight's type and device.
     ``rank`` and ``settings`` are those of ``compress``; a budget such as ``"10x"`` is of this weight alone. CP and
@@ -67,7 +67,7 @@ def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **setti
     """
     axes = weight.dim() - 2
     if axes and axes not in TORCH:
-        raise ConfigError(f"a weight is (out, in), (out, in, kw) or (out, in, kh, kw), got {tuple(weight.shape)}")
+        raise ConfigError(f"a weight is (out, in) or (out, in, [[kd,] kh,] kw), got {tuple(weight.shape)}")
     values = checked(weight).detach().to("cpu", torch.float32)
     outputs, inputs, *kernel = values.shape
     twin = TORCH[axes](inputs, outputs, tuple(kernel), bias=False) if axes else nn.Linear(inputs, outputs, bias=False)

@@ -44,8 +44,8 @@ class Swap:
 
     @property
     def weight(self) -> torch.Tensor:
-        """The layer's dense weight."""
-        return self.kind.weight(self.layer).detach()
+        """The layer's dense weight, ``(out, in, ..)``."""
+        return self.kind.outputs_first(self.layer)
 
     def stays_dense(self, graph: Graph) -> bool:
         """Whether the cores of ``graph`` would hold no fewer entries than the weight, and may not."""
@@ -60,8 +60,7 @@ class Swap:
         """The layer that holds these cores, planned for the first of its inputs."""
         shape, calls = next(iter(self.inputs.items()))
         planner = Planner(shape, batch_size, rates, self.method.plan, calls if self.kind.once else 1)
-        bias = getattr(self.layer, self.kind.bias, None)
-        return self.kind.factorised(self.format.name, self.graph, self.weight.shape, cores, bias, planner, self.layer)
+        return self.kind.held(self.layer, self.format.name, self.graph, cores, planner)
 
 
 def swap_for(
@@ -78,7 +77,7 @@ def swap_for(
 
     ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``.
     """
-    weight, convolves = kind.weight(layer), bool(kind.weights[0].axes)
+    weight, convolves = kind.outputs_first(layer), bool(kind.weights[0].axes)
     if kind.weights[0].sites is not None:
         method = replace(method, **kind.weights[0].sites(layer))
     method, rank = for_layer(name, method, rank, own)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.kinds import kind_by_class, kind_of
+from ..layers.kinds import dense_weights, kind_by_class, kind_of, put_back, take_apart
 from ..tensor.errors import ConfigError
 from .left import left_dense
 
@@ -50,11 +50,13 @@ class StableRanks:
 
         ``keep``: as ``compress`` has it.
         """
-        layers = {name: layer for name, layer in model.named_modules() if kind_by_class(layer) is not None}
         if names is None:
-            left = left_dense(list(layers), model, keep)
+            apart, wholes = take_apart(model)
+            layers = [name for name, layer in apart.named_modules() if kind_by_class(layer) is not None]
+            left = left_dense(layers, apart, keep)
+            put_back(apart, wholes)
             names = [name for name in layers if name not in left]
-        matrices = {name: _matrix(layers[name]) for name in names}
+        matrices = _matrices(model, names)
         scales = {name: min(matrix.shape) / stable_rank(matrix) for name, matrix in matrices.items()}
         return StableRanks(epochs, scales, [float(sum(min(matrix.shape) for matrix in matrices.values()))])
 
@@ -69,7 +71,7 @@ class StableRanks:
 
     def measure(self, model: nn.Module) -> None:
         """Take the ranks of ``model`` at the end of an epoch. Raises ``ConfigError`` once it has cores."""
-        ranks = {name: stable_rank(_matrix(model.get_submodule(name))) for name in self.scales}
+        ranks = {name: stable_rank(matrix) for name, matrix in _matrices(model, self.scales).items()}
         self.sums.append(sum(scale * ranks[name] for name, scale in self.scales.items()))
 
     @property
@@ -107,8 +109,16 @@ def stable_rank(matrix: Tensor) -> float:
     return float(gram.trace()) / largest if largest > 0 else 1.0
 
 
-def _matrix(layer: nn.Module) -> Tensor:
-    kind = kind_of(layer)
-    if kind is None:
-        raise ConfigError(f"{type(layer).__name__} holds no dense weight: stable ranks are measured before a switch")
-    return kind.weight(layer).detach().double().flatten(1)
+def _matrices(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """The dense weights of the layers of these names, as matrices."""
+    weights, names = dense_weights(model), list(names)
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} holds no dense weight of its own: stable ranks are measured before a switch, "
+            "and not of attention whose queries are not its keys"
+        )
+    layers = dict(model.named_modules())
+    kinds = {name: kind for name in names if name in layers and (kind := kind_of(layers[name])) is not None}
+    matrices = {name: kinds[name].outputs_first(layers[name]) if name in kinds else weights[name] for name in names}
+    return {name: matrix.detach().double().flatten(1) for name, matrix in matrices.items()}

@@ -14,18 +14,21 @@ from torch import nn
 
 from ..config.schema import DECAYS, MethodConfig, layer_ranks
 from ..device.rates import device_rates
-from ..layers.base import Factorised
-from ..layers.kinds import kind_of
+from ..layers.attention import call_layers, separate
+from ..layers.base import HOOKS, Factorised
+from ..layers.kinds import kind_of, put_back, take_apart, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
-from .left import aliases, left_dense, ties
-from .ranks.sizing import meet
+from .left import aliases, left_dense, of_parts, ties
+from .ranks.sizing import heavy, meet
 from .spec import Swap, swap_for
-from .survey.trace import Inputs, trace
+from .survey.counts import why_dense
+from .survey.inputs import Examples, refuse
+from .survey.trace import Inputs, Trace, keep_trace, trace
 
 M = TypeVar("M", bound=nn.Module)
 _NO_SMALLER = "its cores would hold no fewer entries"
@@ -36,10 +39,11 @@ def compress(
     model: M,
     method: str | MethodConfig,
     rank: RankLike,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    example_inputs: Any = None,
     keep: Sequence[str] | None = None,
-    batch_size: int = PLANNING_BATCH,
+    batch_size: int | None = None,
     rates: Rates | None = None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     **settings: Any,
@@ -47,13 +51,15 @@ def compress(
     """Swap, in place, every layer of ``model`` whose class is in ``KINDS`` for one whose weight is held as cores.
 
     ``method``: a format's name, or a whole ``MethodConfig``; ``settings`` are its further fields (``layout="matrix"``,
-    ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; the layers that
-    a forward pass of it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first
-    convolution and the last linear layer. A layer whose cores would hold no fewer entries than its weight stays dense
-    too, unless ``allow_larger``. The cores start with the variance that the layer's present weight has, or, with
-    ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for batches of
-    ``batch_size`` and a device of these ``rates``, by default the model's own. Cores of a frozen weight are frozen.
-    Returns the model, or what takes its place if it is itself a layer.
+    ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; or
+    ``example_inputs``: a tensor, a tuple of arguments, or a dictionary of keywords. The layers that a forward pass of
+    it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first convolution and the
+    last linear layer, where they take under a tenth of a budget. A layer whose cores would hold no fewer entries than
+    its weight stays dense too, unless ``allow_larger``. The cores start with the variance that the layer's present
+    weight has, or, with ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for
+    ``batch_size`` such inputs at once (by default 100, or one where the examples are a batch already) and a device of
+    these ``rates``, by default the model's own. Cores of a frozen weight are frozen, hooks are kept. Returns the model,
+    or what takes its place if it is itself a layer; ``report`` says what became of each layer.
 
     ``rank``: the bond dimension, a list of one for each bond of a layer, or ``"reference"``. Or what the whole network
     may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs /
@@ -65,20 +71,24 @@ def compress(
     al. 2016). ``cores``: of an equal network, by layer and core; then the layers that it names are swapped, no others,
     and the ranks are those of its shapes.
 
-    Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, and for a budget
-    that no ranks meet, with the smallest and the largest that can be reached.
+    Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, for a budget that
+    no ranks meet, with the smallest and the largest that can be reached, and where no layer is swapped, with the
+    reasons. The model is then what it was.
     """
-    return _compressed(model, _chosen(method, settings), rank, input_shape, keep, batch_size, rates, cores)
+    refuse(model)
+    examples = Examples.of(model, input_shape, example_inputs)
+    return _compressed(model, _chosen(method, settings), rank, examples, keep, batch_size, rates, cores)
 
 
 def sketch(
     model: M,
     method: str | MethodConfig,
     rank: RankLike,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    example_inputs: Any = None,
     keep: Sequence[str] | None = None,
-    batch_size: int = PLANNING_BATCH,
+    batch_size: int | None = None,
     rates: Rates | None = None,
     **settings: Any,
 ) -> M:
@@ -86,9 +96,12 @@ def sketch(
 
     It says what there would be, and what it would cost, without the time of the fits; the random state stays as it is.
     """
+    refuse(model)
     method = replace(_chosen(method, settings), init="fit")
     with torch.random.fork_rng(devices=[]):
-        return _compressed(copy.deepcopy(model), method, rank, input_shape, keep, batch_size, rates, None, "variance")
+        model = copy.deepcopy(model)
+        examples = Examples.of(model, input_shape, example_inputs)
+        return _compressed(model, method, rank, examples, keep, batch_size, rates, None, "variance")
 
 
 def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfig:
@@ -106,31 +119,66 @@ def _compressed(
     model: M,
     method: MethodConfig,
     rank: RankLike,
-    input_shape: Sequence[int],
+    examples: Examples,
     keep: Sequence[str] | None,
-    batch_size: int,
+    batch_size: int | None,
     rates: Rates | None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
     values: str | None = None,
 ) -> M:
     """``compress``; ``values``: the init that gives the cores in place of the method's."""
-    asked, own = parse(rank), layer_ranks(method)
+    new: nn.Module
+    new, wholes = take_apart(model)
+    try:
+        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values)
+    finally:  # as it was, also where an error says why nothing was done
+        new = put_back(new, wholes)
+    keep_trace(new, seen.of(new))
+    call_layers(new)
+    return cast(M, new)
+
+
+def _swapped(
+    model: M,
+    method: MethodConfig,
+    rank: RankLike,
+    examples: Examples,
+    keep: Sequence[str] | None,
+    batch_size: int | None,
+    rates: Rates | None,
+    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    values: str | None,
+) -> tuple[M, Trace]:
+    """The same for a model whose layers have one weight each, and what it was seen to do before."""
+    asked = parse(rank)
+    if batch_size is None:
+        batch_size = PLANNING_BATCH if examples.batch == 1 else 1
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     for name, layer in model.named_modules():
         kind = kind_of(layer)
         if kind is not None:
             with _naming(name):
                 checked(kind.weight(layer))
-    seen = trace(model, input_shape)
+    seen = trace(model, examples)
+    if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items()}):
+        seen = trace(model, examples)
     names = list(seen.inputs)
     known = aliases(model, names)
+    keep = None if keep is None else [new for pattern in keep for new in of_parts(model, known, pattern)]
+    layers = {new: value for pattern, value in method.layers.items() for new in of_parts(model, known, pattern)}
+    method = replace(method, layers=layers)
+    own = layer_ranks(method)
     for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
         lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in known)]
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
-    left = left_dense(names, model, keep, isinstance(asked, Budget) and asked.kind == "macs")
-    if cores is not None:
-        left = {name: reason for name, reason in left.items() if name not in cores}
+    by_macs = isinstance(asked, Budget) and asked.kind == "macs"
+    left = left_dense(names, model, keep, by_macs, heavy(asked, model, seen) if isinstance(asked, Budget) else ())
+    for name in cores or ():
+        reason = why_not(model.get_submodule(name))
+        if reason is not None:
+            raise ConfigError(f"cores: {name} stays dense ({reason})")
+        left.pop(name, None)
     tied = ties([name for name in names if name not in left and (cores is None or name in cores)], model)
     for pattern in method.layers if cores is None else ():
         named = [name for name in names if fnmatch(name, pattern)]
@@ -154,7 +202,7 @@ def _compressed(
     if isinstance(asked, Budget) and cores is None and (swaps or any(format.factorised for format in formats)):
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        meet(asked, model, swaps, seen, batch_size, method.rank_multiple)
+        meet(asked, model, swaps, seen, left, batch_size, method.rank_multiple)
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
@@ -167,14 +215,36 @@ def _compressed(
                 layer = model.get_submodule(name)
                 swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
             _tie([swapped[model.get_submodule(name)] for name in uses])
+    if not swapped and cores is None and any(format.factorised for format in formats):
+        weighty = (*seen.reached, *seen.missed)
+        others = {name: str(why_dense(name, model.get_submodule(name), seen)) for name in weighty}
+        reasons = _by_reason(others | left)
+        said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise ConfigError(f"no layer would be held as cores ({said or 'none with a weight of two axes is reached'})")
     for name, reason in left.items():
         vars(model.get_submodule(name))["left_dense"] = reason
+    return put_cores(model, swapped), seen
+
+
+def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:
+    """``model`` with these layers in place of its own, with the mode and the hooks of those."""
+    for layer, new in swapped.items():
+        # The same dictionaries, so that handles of hooks still remove them.
+        vars(new).update({name: vars(layer)[name] for name in HOOKS})
+        new.train(layer.training)
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
         if module in swapped:
             if not name:
                 return cast(M, swapped[module])
             model.set_submodule(name, swapped[module])
     return model
+
+
+def _by_reason(left: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, reason in left.items():
+        found.setdefault(reason, []).append(name or "the model itself")
+    return found
 
 
 @contextmanager
@@ -196,7 +266,7 @@ def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | 
     new = swap.module([core.to(weight) for core in cores], batch_size, rates)
     new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
     new.checkpoint, new.layout = swap.method.checkpoint, swap.layout
-    return new.train(swap.layer.training)
+    return new
 
 
 def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs) -> Factorised:
@@ -206,7 +276,7 @@ def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs)
     use = replace(swap, layer=layer, kind=kind, inputs=inputs)
     new = use.module(first.tensors(), first.planner.batch_size, first.planner.rates)
     new.checkpoint, new.layout = first.checkpoint, first.layout
-    return new.train(layer.training)
+    return new
 
 
 def _tie(layers: Sequence[Factorised]) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.schema import MethodConfig
+from ..layers.attention import cut_into
 from ..layers.base import Factorised
-from ..layers.kinds import kind_of, weights_once
+from ..layers.kinds import dense_weights, factorised
 from ..tensor.errors import ConfigError
 from ..tensor.rank import RankLike
 from .swap import compress
@@ -25,7 +26,7 @@ def switch(
     optimizer: Optimizer,
     method: str | MethodConfig,
     rank: RankLike,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     **settings: Any,
 ) -> M:
     """``compress`` a model in training: its weights are fitted, and the cores take their place in ``optimizer``.
@@ -51,27 +52,32 @@ def refuse(optimizer: Optimizer) -> None:
         )
 
 
-def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that can be held as cores, by the name of their layer."""
-    kinds = {name: (layer, kind_of(layer)) for name, layer in model.named_modules()}
-    found = {name: kind.weight(layer) for name, (layer, kind) in kinds.items() if kind is not None}
-    return {name: weight for name, weight in found.items() if isinstance(weight, nn.Parameter)}
-
-
 def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: nn.Module) -> None:
     """Give ``optimizer`` the cores of ``model`` in place of the dense ``weights``, which its layers had before."""
-    layers = {weights[name]: (name, layer) for name, layer in weights_once(model).items() if name in weights}
+    held = factorised(model)
+    heirs: dict[nn.Parameter, dict[str, nn.Parameter]] = {}
+    for name, weight in weights.items():
+        found = _heirs(cut_into(model, name), model, held)
+        if found:
+            heirs.setdefault(weight, found)  # that several layers have may have several names
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
-        group["params"] = [new for old, _ in named for new in (layers[old][1].tensors() if old in layers else [old])]
+        group["params"] = [new for old, _ in named for new in (heirs[old].values() if old in heirs else [old])]
         if "param_names" in group:
-            group["param_names"] = [new for old, said in named for new in _names(*layers.get(old, (said, None)))]
-    for weight, (_, layer) in layers.items():
+            group["param_names"] = [new for old, said in named for new in heirs.get(old, [said])]
+    for weight, found in heirs.items():
         state = optimizer.state.pop(weight, {})
         if isinstance(state.get(_MOMENTUM), Tensor):  # fused, SGD wants one for every parameter or for none
-            for core in layer.tensors():
-                optimizer.state[core][_MOMENTUM] = torch.zeros_like(core)
+            for parameter in found.values():
+                optimizer.state[parameter][_MOMENTUM] = torch.zeros_like(parameter)
 
 
-def _names(name: str, layer: Factorised | None) -> list[str]:
-    return [name] if layer is None else [f"{name}.cores.{core.name}" for core in layer.graph.cores]
+def _heirs(names: Sequence[str], model: nn.Module, held: Mapping[str, Factorised]) -> dict[str, nn.Parameter]:
+    """The parameters, by name, of the layers of these ``names``: none where all of them are dense still."""
+    found: dict[str, nn.Parameter] = {}
+    for name in names if any(name in held for name in names) else ():
+        if name in held:
+            found |= {f"{name}.cores.{core}": value for core, value in held[name].cores.items()}
+        else:
+            found[f"{name}.weight"] = cast("nn.Parameter", model.get_submodule(name).weight)
+    return found

@@ -23,6 +23,11 @@ from ..tensor.weight import to_dense
 from .kept import Kept, infers
 
 L = TypeVar("L", bound=nn.Module)
+HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_backward_hooks"),
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_is_full_backward_hook"),
+)
+"""What a module keeps of the hooks that were registered on it; what takes its place shares them, for their handles."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,12 @@ class Factorised(nn.Module, ABC):
     """A layer that owns the cores of one weight and the plan that contracts them with an input.
 
     ``format``: its name; ``graph``: the format's graph with its bond sizes; ``weight_shape``: the dense weight's shape
-    as torch has it; ``cores``: initial values, one tensor per core of the graph; ``bias``: the dense layer's own
-    parameter, which others may share; ``twin``: the dense layer, for its settings; ``planner`` gives the paths to
-    contract along, whenever the ranks change: ``candidates``, of which the first is used unless a measurement chooses
-    another. With ``checkpoint`` only the input is kept for backward, which computes the rest again. ``layout`` is said
-    in reports. ``tied``: other layers whose cores are the same parameters.
+    as torch has it, inputs first where the weight is ``transposed``; ``cores``: initial values, one tensor per core of
+    the graph; ``bias``: the dense layer's own parameter, which others may share; ``twin``: the dense layer, whose
+    settings this one has under their names (``stride``, ``in_features``), for code that asks for them; ``planner``
+    gives the paths to contract along, whenever the ranks change: ``candidates``, of which the first is used unless a
+    measurement chooses another. With ``checkpoint`` only the input is kept for backward, which computes the rest again.
+    ``layout`` is said in reports. ``tied``: other layers whose cores are the same parameters.
 
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
     convolve along their axes. ``lookup``: they are indices of rows of the weight. ``of_cores``: its weight is a product
@@ -68,6 +74,7 @@ class Factorised(nn.Module, ABC):
     lookup = False
     of_cores = True
     reconstructs = False
+    transposed = False
     checkpoint = False
     layout = ""
     tied: tuple[Factorised, ...] = ()
@@ -86,6 +93,8 @@ class Factorised(nn.Module, ABC):
         self.graph = graph
         self.weight_shape = tuple(weight_shape)
         self.format = format
+        taken = vars(self).keys() | set(dir(type(self)))
+        vars(self).update({key: value for key, value in vars(twin).items() if key[0] != "_" and key not in taken})
         self.planner = planner
         self.kept = Kept()
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
@@ -126,7 +135,7 @@ class Factorised(nn.Module, ABC):
         self._lay_out()
 
     def _compiled(self, path: Path) -> Plan | Lookup:
-        return compile_path(self.graph, path, self.spatial, self.convolution())
+        return compile_path(self.graph, path, self.convolution())
 
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
         """Give the layer, and those tied to it, other ranks: the same parameters, holding other values."""
@@ -168,16 +177,21 @@ class Factorised(nn.Module, ABC):
         return [self.cores[core.name] for core in self.graph.cores]
 
     def contract(
-        self, x: Tensor, weights: Sequence[Tensor] | None = None, shape: Sequence[int] | None = None
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor] | None = None,
+        shape: Sequence[int] | None = None,
+        convolution: Convolution | None = None,
     ) -> Tensor:
-        """Images ``(b, in, y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias.
+        """Images ``(b, in, [z,] y, x)`` or rows ``(b, in)`` with the cores, or what is merged of them, and the bias.
 
-        ``shape``: what the layer was given, where that is not ``x``.
+        ``shape``: what the layer was given, where that is not ``x``; ``convolution``: in place of the layer's own.
         """
         if weights is None and self.infers(x):
             plan, merged = self._inferring(tuple(shape or x.shape))
-            return plan.apply(x, merged, self.bias)
-        call, tensors = (self.plan, self.tensors()) if weights is None else (self.plan.apply, weights)
+            return _moving(plan, convolution).apply(x, merged, self.bias)
+        plan = _moving(self.plan, convolution)
+        call, tensors = (plan, self.tensors()) if weights is None else (plan.apply, weights)
         if self.checkpoint and torch.is_grad_enabled():
             # Nothing in a plan is random.
             return checkpoint(call, x, tensors, self.bias, use_reentrant=False, preserve_rng_state=False)
@@ -228,16 +242,28 @@ class Factorised(nn.Module, ABC):
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
-        return to_dense(self.graph, self.tensors())
+        weight = to_dense(self.graph, self.tensors())
+        return weight.transpose(0, 1) if self.transposed else weight
 
     @property
     def weight(self) -> Tensor:
         """``to_dense()``, for code that reads the weight of torch's own layers (``nn.TransformerEncoderLayer``)."""
         return self.to_dense()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight":
+            raise AttributeError(
+                "a weight held as cores cannot be set: write to the cores, or set the dense layer's before compress"
+            )
+        super().__setattr__(name, value)
+
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
+
+
+def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Lookup:
+    return plan.moving(convolution) if convolution is not None and isinstance(plan, Plan) else plan
 
 
 def holding(module: L, weight: Tensor, bias: Tensor | None) -> L:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,22 +15,25 @@ from ..tensor.contraction.path import Geometry
 from ..tensor.graph import Graph
 from .base import Factorised, Planner, holding
 
-Conv = nn.Conv1d | nn.Conv2d
-TORCH: dict[int, Callable[..., Conv]] = {1: nn.Conv1d, 2: nn.Conv2d}
+TORCH: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 """Torch's convolution along so many axes."""
-_CALLS = {1: F.conv1d, 2: F.conv2d}
+_TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class FactorisedConv(Factorised):
-    """A torch convolution along one axis or two with a factorised weight ``(out, in / groups, [kh,] kw)``.
+    """A torch convolution along one to three axes with a factorised weight ``(out, in / groups, [[kd,] kh,] kw)``.
 
-    Takes the settings of ``twin``, the convolution whose place it takes. Inputs ``(b, in, [y,] x)``, with or without
-    the batch dimension, best channels last; one axis is contracted as images of height one. Padding that torch's
-    convolution cannot do along one axis at a time (a padding mode other than zeros, an uneven 'same') is added
+    Takes the settings of ``twin``, the convolution whose place it takes. Inputs ``(b, in, [[z,] y,] x)``, with or
+    without the batch dimension, best channels last; one axis is contracted as images of height one. Padding that
+    torch's convolution cannot do along one axis at a time (a padding mode other than zeros, an uneven 'same') is added
     beforehand. With ``groups`` above one the weight is put together.
     """
 
     spatial = True
+    kernel_size: tuple[int, ...]
+    groups: int
+    padding: Any
+    padding_mode: str
 
     def __init__(
         self,
@@ -38,17 +43,10 @@ class FactorisedConv(Factorised):
         cores: Sequence[Tensor],
         bias: Tensor | None,
         planner: Planner,
-        twin: Conv,
+        twin: Any,
     ) -> None:
-        self.kernel_size, self.groups, self.padding_mode = tuple(twin.kernel_size), twin.groups, twin.padding_mode
-        self.stride, self.dilation = self._along(twin.stride), self._along(twin.dilation)
-        before, after = self._padding(twin)
-        even = before == after and twin.padding_mode == "zeros"
-        # As torch.nn.functional.pad takes it: (left, right[, top, bottom]), the last axis first.
-        around = tuple(size for pair in zip(before[::-1], after[::-1], strict=True) for size in pair)
-        self.pad_first = None if even else around
-        self.padding = before if even else (0,) * len(before)
-        self.total_padding = tuple(map(sum, zip(before, after, strict=True)))
+        self.kernel_size = tuple(twin.kernel_size)
+        self.moves, self.pad_first = self._moves(twin)
         self.reconstructs = twin.groups > 1
         super().__init__(format, graph, weight_shape, cores, bias, planner, twin)
 
@@ -56,67 +54,144 @@ class FactorisedConv(Factorised):
         """A setting of torch's, along each axis."""
         return (value,) * len(self.kernel_size) if isinstance(value, int) else tuple(value)
 
-    def _padding(self, twin: Conv) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What torch adds before and after the input along each axis: it reads other attributes in other modes."""
+    def _moves(self, twin: Any) -> tuple[Convolution, tuple[int, ...] | None]:
+        """How the kernel moves, and what is added around the input first.
+
+        That as torch.nn.functional.pad takes it: (left, right[, top, bottom[, front, back]]), the last axis first.
+        """
+        stride, dilation = self._along(twin.stride), self._along(twin.dilation)
         if twin.padding_mode != "zeros":
             around = tuple(twin._reversed_padding_repeated_twice)
-            return around[-2::-2], around[-1::-2]
-        if twin.padding == "same":
-            total = [gap * (taps - 1) for gap, taps in zip(self.dilation, self.kernel_size, strict=True)]
-            return tuple(size // 2 for size in total), tuple(size - size // 2 for size in total)
-        both = self._along(0 if isinstance(twin.padding, str) else twin.padding)
-        return both, both
+        elif twin.padding == "same":
+            total = [gap * (taps - 1) for gap, taps in zip(dilation, self.kernel_size, strict=True)]
+            if not any(size % 2 for size in total):
+                return Convolution(stride, tuple(size // 2 for size in total), dilation), None
+            around = tuple(part for size in total[::-1] for part in (size // 2, size - size // 2))
+        else:
+            padding = self._along(0 if isinstance(twin.padding, str) else twin.padding)
+            return Convolution(stride, padding, dilation), None
+        return Convolution(stride, (0,) * len(stride), dilation), around
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The output's size along each axis, for an input of this size."""
-        along = zip(size, self.total_padding, self.dilation, self.kernel_size, self.stride, strict=True)
-        return tuple((length + pad - gap * (taps - 1) - 1) // step + 1 for length, pad, gap, taps, step in along)
+        """The output's size along each axis, for an input of this size, ``pad_first`` included."""
+        moves = self.moves
+        along = zip(size, moves.padding, moves.dilation, self.kernel_size, moves.stride, strict=True)
+        return tuple((length + 2 * pad - gap * (taps - 1) - 1) // step + 1 for length, pad, gap, taps, step in along)
+
+    def _padded(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """The size along each axis of an input of this shape, once ``pad_first`` is added."""
+        size, around = input_shape[-len(self.kernel_size) :], self.pad_first or (0, 0) * len(self.kernel_size)
+        return tuple(map(sum, zip(size, around[-2::-2], around[-1::-2], strict=True)))
 
     def positions(self, input_shape: Sequence[int]) -> int:
-        """Pixels of the outputs for an input ``([n,] in, [y,] x)``."""
-        axes = len(self.stride)
-        return math.prod((*input_shape[: -axes - 1], *self.out_size(input_shape[-axes:])))
+        """Pixels of the outputs for an input ``([n,] in, [[z,] y,] x)``."""
+        return math.prod((*input_shape[: -len(self.kernel_size) - 1], *self.out_size(self._padded(input_shape))))
 
     def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
-        """The planner's view of ``batch`` inputs that are shaped as ``([n,] in, [y,] x)``."""
-        axes = len(self.stride)
-        size, batch = tuple(input_shape[-axes:]), batch * math.prod(input_shape[: -axes - 1])
-        after = self.out_size(size)
-        if self.pad_first is not None:
-            size = tuple(map(sum, zip(size, self.total_padding, strict=True)))
-        return Geometry(batch, tuple(zip("yx", zip(_two(size), _two(after), strict=True), strict=True)))
+        """The planner's view of ``batch`` inputs that are shaped as ``([n,] in, [[z,] y,] x)``."""
+        before = self._padded(input_shape)
+        sizes = zip(_lifted(before), _lifted(self.out_size(before)), strict=True)
+        batch *= math.prod(input_shape[: -len(self.kernel_size) - 1])
+        return Geometry(batch, tuple(zip(self.convolution().space, sizes, strict=True)))
 
     def convolution(self) -> Convolution:
-        """How the kernel moves over the input, padded beforehand where need be."""
-        return Convolution(_two(self.stride), _two(self.padding, 0), _two(self.dilation))
+        """How the kernel moves over the input as it is contracted, padded beforehand where need be."""
+        return _images(self.moves)
 
     def plain(self) -> nn.Module:
         """Torch's convolution that holds ``to_dense()``."""
-        outputs, inputs = self.weight_shape[:2]
-        padding: tuple[int, ...] | str = self.padding
-        if self.pad_first is not None:
-            before = self.pad_first[-2::-2]
-            padding = before if before == self.pad_first[-1::-2] else "same"
-        module = TORCH[len(self.stride)](
-            inputs * self.groups, outputs, self.kernel_size, self.stride, padding, self.dilation, self.groups,
-            padding_mode=self.padding_mode, device="meta",
-        )  # fmt: skip
+        settings = {"padding": self.padding, "padding_mode": self.padding_mode, "groups": self.groups}
+        outputs, inputs = self.graph.weight_shape[:2]
+        module = torch_conv(self.moves, inputs * self.groups, outputs, self.kernel_size, **settings)
         return holding(module, self.to_dense(), self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        axes = len(self.stride)
+    def forward(self, input: Tensor) -> Tensor:
+        return self._convolved(input)
+
+    def _convolved(self, x: Tensor, moves: Convolution | None = None) -> Tensor:
+        """``forward``, with ``moves`` in place of the layer's own."""
+        axes = len(self.kernel_size)
         if x.dim() == axes + 1:
-            return self(x[None])[0]
+            return self._convolved(x[None], moves)[0]
         shape = x.shape
         if self.pad_first is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pad_first, mode=mode)
         if self.reconstructs:
             weight = self.kept.get(self.tensors(), "whole", self.to_dense) if self.infers(x) else self.to_dense()
-            return _CALLS[axes](x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return self.contract(x, shape=shape) if axes == 2 else self.contract(x[:, :, None], shape=shape)[:, :, 0]
+            return (moves or self.moves)(x, weight, self.bias, self.groups)
+        other = None if moves is None else _images(moves)
+        if axes > 1:
+            return self.contract(x, shape=shape, convolution=other)
+        return self.contract(x[:, :, None], shape=shape, convolution=other)[:, :, 0]
 
 
-def _two(values: Sequence[int], missing: int = 1) -> tuple[int, int]:
+class FactorisedConvTranspose(FactorisedConv):
+    """A transposed torch convolution with a factorised weight ``(in, out / groups, [[kd,] kh,] kw)``.
+
+    Its cores, those of the weight ``(out / groups, in, ..)``, are contracted as transposed convolutions, each along the
+    kernel axes that it carries. All else is as for ``FactorisedConv``.
+    """
+
+    stride: Any
+    dilation: Any
+    output_padding: Any
+
+    def _moves(self, twin: Any) -> tuple[Convolution, tuple[int, ...] | None]:
+        stride, padding, dilation = self._along(twin.stride), self._along(twin.padding), self._along(twin.dilation)
+        return Convolution(stride, padding, dilation, self._along(twin.output_padding), transposed=True), None
+
+    def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The output's size along each axis, for an input of this size and no ``output_size``."""
+        moves = self.moves
+        along = zip(size, moves.padding, moves.dilation, self.kernel_size, moves.stride, strict=True)
+        ends = [(length - 1) * step - 2 * pad + gap * (taps - 1) + 1 for length, pad, gap, taps, step in along]
+        return tuple(map(sum, zip(ends, moves.output_padding, strict=True)))
+
+    def positions(self, input_shape: Sequence[int]) -> int:
+        """Pixels of an input ``([n,] in, [[z,] y,] x)``: each meets the whole weight, as torch counts it."""
+        return math.prod(input_shape[: -len(self.kernel_size) - 1]) * math.prod(input_shape[-len(self.kernel_size) :])
+
+    def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
+        """The planner's view of ``batch`` inputs that are shaped as ``([n,] in, [[z,] y,] x)``."""
+        return replace(super().geometry(batch, input_shape), transposed=True)
+
+    def plain(self) -> nn.Module:
+        """Torch's transposed convolution that holds ``to_dense()``."""
+        outputs, inputs = self.graph.weight_shape[:2]
+        module = torch_conv(self.moves, inputs, outputs * self.groups, self.kernel_size, groups=self.groups)
+        return holding(module, self.to_dense(), self.bias)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        if output_size is None:
+            return self._convolved(input)
+        axes, moves = len(self.kernel_size), self.moves
+        settings = (list(moves.stride), list(moves.padding), list(self.kernel_size), axes, list(moves.dilation))
+        padding = _TRANSPOSED[axes]._output_padding(self, input, list(output_size), *settings)
+        return self._convolved(input, replace(moves, output_padding=tuple(padding)))
+
+
+def torch_conv(moves: Convolution, inputs: int, outputs: int, taps: Sequence[int], **settings: Any) -> nn.Module:
+    """Torch's convolution that moves so, on the meta device; ``settings``: others of its arguments."""
+    found: dict[str, Any] = {"stride": moves.stride, "padding": moves.padding, "dilation": moves.dilation}
+    if moves.transposed:
+        found["output_padding"] = moves.output_padding
+    cls = (_TRANSPOSED if moves.transposed else TORCH)[len(taps)]
+    module: nn.Module = cls(inputs, outputs, tuple(taps), **{**found, **settings}, device="meta")
+    return module
+
+
+def _lifted(values: tuple[int, ...], missing: int = 1) -> tuple[int, ...]:
     """The values along y and x, of a convolution along x alone ``missing`` along y."""
-    return (missing, values[0]) if len(values) == 1 else (values[0], values[1])
+    return (missing, *values) if len(values) == 1 else values
+
+
+def _images(moves: Convolution) -> Convolution:
+    """The same over images, of height one where it is along x alone."""
+    return replace(
+        moves,
+        stride=_lifted(moves.stride),
+        padding=_lifted(moves.padding, 0),
+        dilation=_lifted(moves.dilation),
+        output_padding=_lifted(moves.output_padding, 0),
+    )

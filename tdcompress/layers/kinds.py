@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..tensor.errors import ConfigError
-from .base import Factorised
-from .conv import FactorisedConv
+from ..tensor.graph import Graph
+from .attention import PartedAttention
+from .base import Factorised, Planner
+from .conv import FactorisedConv, FactorisedConvTranspose
 from .embedding import FactorisedEmbedding
-from .linear import FactorisedLinear, FeatureMapLinear, StepLinear
+from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLinear
+from .parted import Parted, child_name
+from .sequences import PartedGRU, PartedLSTM, PartedRNN
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of a layer, ``(out, in, [kh,] kw)`` as torch has it.
+    """A weight of a layer, ``(out, in, [[kd,] kh,] kw)``.
 
     ``name``: the layer's attribute; ``axes``: how many of its axes are those of a kernel that moves over the input;
-    ``sites``: from the layer to the mode sizes that it has anyway (keys of ``tensor.build.build``), where it has some.
+    ``transposed``: the layer has it as ``(in, out, ..)``, and the cores are those of the weight with its first two axes
+    swapped; ``sites``: from the layer to the mode sizes that it has anyway (keys of ``tensor.build.build``), where it
+    has some.
     """
 
     name: str = "weight"
     axes: int = 0
+    transposed: bool = False
     sites: Callable[[Any], dict[str, Any]] | None = None
 
 
@@ -51,10 +64,24 @@ class Kind:
         return "convolution" if self.weights[0].axes else "embedding" if self.factorised.lookup else "linear"
 
     def weight(self, layer: nn.Module) -> Tensor:
-        """The layer's weight."""
+        """The layer's weight, as the layer has it."""
         found = getattr(layer, self.weights[0].name)
         assert isinstance(found, Tensor)
         return found
+
+    def outputs_first(self, layer: nn.Module) -> Tensor:
+        """The layer's weight as cores are made of it, ``(out, in, ..)``."""
+        weight = self.weight(layer).detach()
+        return weight.transpose(0, 1) if self.weights[0].transposed else weight
+
+    def held(
+        self, layer: nn.Module, format: str, graph: Graph, cores: Sequence[Tensor], planner: Planner
+    ) -> Factorised:
+        """What takes the layer's place, its weight held as these cores of ``graph``."""
+        bias, weight_shape = getattr(layer, self.bias, None), self.weight(layer).shape
+        new = self.factorised(format, graph, weight_shape, cores, bias, planner, layer)
+        new.transposed = self.weights[0].transposed
+        return new
 
 
 def _feature_map(layer: FeatureMapLinear) -> dict[str, Any]:
@@ -70,12 +97,36 @@ def _embedding_refused(layer: nn.Embedding) -> str | None:
 KINDS: dict[type[nn.Module], Kind] = {
     nn.Conv1d: Kind(FactorisedConv, (Weight(axes=1),)),
     nn.Conv2d: Kind(FactorisedConv, (Weight(axes=2),)),
+    nn.Conv3d: Kind(FactorisedConv, (Weight(axes=3),)),
+    nn.ConvTranspose1d: Kind(FactorisedConvTranspose, (Weight(axes=1, transposed=True),)),
+    nn.ConvTranspose2d: Kind(FactorisedConvTranspose, (Weight(axes=2, transposed=True),)),
+    nn.ConvTranspose3d: Kind(FactorisedConvTranspose, (Weight(axes=3, transposed=True),)),
     nn.Linear: Kind(FactorisedLinear),
     FeatureMapLinear: Kind(FactorisedLinear, (Weight(sites=_feature_map),), may_end=True),
-    StepLinear: Kind(FactorisedLinear, once=True),
+    StepLinear: Kind(FactorisedLinear, once=True, may_end=True),
     nn.Embedding: Kind(FactorisedEmbedding, refused=_embedding_refused),
 }
 """By class. A subclass that changes nothing of how its class computes counts as it; see ``why_not``."""
+
+ELSEWHERE: dict[str, Kind] = {
+    "transformers.pytorch_utils.Conv1D": Kind(FactorisedConv1D, (Weight(transposed=True),)),
+}
+"""The same for classes of packages that need not be installed, by their full names."""
+
+PARTED: dict[type[nn.Module], type[Parted]] = {
+    nn.LSTM: PartedLSTM,
+    nn.GRU: PartedGRU,
+    nn.RNN: PartedRNN,
+    nn.MultiheadAttention: PartedAttention,
+}
+"""What stands for a layer with several weights, each of them a layer in ``KINDS``, while some of them are cores."""
+
+_COMPUTING = (
+    (WeightNorm, "weight norm", "remove_weight_norm(layer)"),
+    (SpectralNorm, "spectral norm", "remove_spectral_norm(layer)"),
+    (BasePruningMethod, "pruning", "prune.remove(layer, 'weight')"),
+)
+"""Torch's hooks that compute a weight whenever a layer is called, and what removes them."""
 
 _FREE = {"__init__", "extra_repr", "reset_parameters"}
 _ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
@@ -85,19 +136,22 @@ _ANY_CLASS = set(vars(type("_", (nn.Module,), {"__annotations__": {}}))) | {
 
 
 def hold(cls: type[nn.Module], kind: type[nn.Module] | Kind) -> None:
-    """Hold layers of class ``cls`` as those of another class in ``KINDS`` are, or as a ``Kind`` of your own says.
+    """Hold layers of class ``cls`` as those of another class here are, or as a ``Kind`` of your own says.
 
     For a subclass whose own ``forward`` computes what its torch class computes. Raises ``ConfigError`` for a class that
     is none of torch's modules, or has no kind.
     """
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ConfigError(f"hold takes a subclass of torch.nn.Module, got {cls!r}")
-    if not isinstance(kind, Kind):
-        if kind not in KINDS:
-            known = ", ".join(known.__name__ for known in KINDS)
-            raise ConfigError(f"{getattr(kind, '__name__', kind)} cannot be held as cores, known: {known}")
-        kind = KINDS[kind]
-    KINDS[cls] = kind
+    if isinstance(kind, Kind):
+        KINDS[cls] = kind
+    elif kind in PARTED:
+        PARTED[cls] = PARTED[kind]
+    elif kind in KINDS:
+        KINDS[cls] = KINDS[kind]
+    else:
+        known = ", ".join(known.__name__ for known in (*KINDS, *PARTED))
+        raise ConfigError(f"{getattr(kind, '__name__', kind)} cannot be held as cores, known: {known}")
 
 
 def kind_of(layer: nn.Module) -> Kind | None:
@@ -108,7 +162,7 @@ def kind_of(layer: nn.Module) -> Kind | None:
 def kind_by_class(layer: nn.Module) -> Kind | None:
     """The kind of the first of the layer's classes that has one, whatever the layer computes."""
     found = _known(type(layer))
-    return None if found is None else KINDS[found]
+    return None if found is None or found in PARTED else _kind(found)
 
 
 def why_not(layer: nn.Module) -> str | None:
@@ -116,11 +170,14 @@ def why_not(layer: nn.Module) -> str | None:
 
     A class that is not in ``KINDS``; one that redefines an attribute of its class there but ``__init__``,
     ``extra_repr`` and ``reset_parameters``, as the layer itself may do, and may then compute something else; and a
-    weight that is computed from others, or watched, whenever the layer is called.
+    weight that is computed from others whenever the layer is called.
     """
     name, base = type(layer).__name__, _known(type(layer))
     if base is None:
         return f"{name} cannot be held as cores"
+    weights = PARTED[base].weights(layer) if base in PARTED else [weight.name for weight in _kind(base).weights]
+    if computed := [weight for weight in weights if layer._parameters.get(weight) is None]:
+        return _computed(layer, computed[0])
     attributes = {name for cls in base.__mro__ for name in (*vars(cls), *vars(cls).get("__annotations__", ()))}
     others = [cls for cls in type(layer).__mro__ if cls not in base.__mro__]  # behind it, too: ``super`` gets there
     for cls in others:
@@ -130,16 +187,83 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
-    weights = [weight.name for weight in KINDS[base].weights]
-    if not layer._parameters.keys() >= set(weights):
-        return f"its {weights[0]} is computed from other parameters"
-    if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return "hooks are registered on it"
-    return KINDS[base].refused(layer)
+    return None if base in PARTED else _kind(base).refused(layer)
+
+
+def _computed(layer: nn.Module, weight: str) -> str:
+    """Why a weight is no parameter, and the call that makes it one again."""
+    if parametrize.is_parametrized(layer, weight):
+        return f"its {weight} is parametrised: torch.nn.utils.parametrize.remove_parametrizations(layer, '{weight}')"
+    for hook in layer._forward_pre_hooks.values():
+        for kind, said, call in _COMPUTING:
+            if isinstance(hook, kind):
+                return f"its {weight} is computed by {said}: torch.nn.utils.{call}"
+    return f"its {weight} is computed from other parameters"
+
+
+def parted_by(layer: nn.Module) -> type[Parted] | None:
+    """What would stand for a torch layer with several weights; None for what is none, or must stay as it is."""
+    base = None if isinstance(layer, Parted) or why_not(layer) else _known(type(layer))
+    return None if base is None else PARTED.get(base)
 
 
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
-    return next((base for base in cls.__mro__ if base in KINDS), None)
+    known = PARTED.keys() | KINDS.keys()
+    return next((base for base in cls.__mro__ if base in known or _full_name(base) in ELSEWHERE), None)
+
+
+def take_apart(model: M) -> tuple[M | Parted, dict[Parted, nn.Module]]:
+    """Replace, in place, the layers with several weights by what stands for them.
+
+    Gives the model, or what takes its place if it is itself such a layer; and from what stands for a layer to it.
+    """
+    wholes: dict[Parted, nn.Module] = {}
+    found: dict[nn.Module, Parted] = {}
+    for name, layer in [*model.named_modules(remove_duplicate=False)]:
+        kind = None if layer in found else parted_by(layer)
+        if kind is not None:
+            found[layer] = kind.of(layer)
+            wholes[found[layer]] = layer
+        if layer in found and name:
+            model.set_submodule(name, found[layer])
+    return found.get(model, model), wholes
+
+
+def put_back(model: nn.Module, wholes: Mapping[Parted, nn.Module]) -> nn.Module:
+    """Undo ``take_apart`` for each layer none of whose weights is held as cores; why stands on the torch layer."""
+    for name, parted in [*model.named_modules(remove_duplicate=False)]:
+        if isinstance(parted, Parted) and factorised(parted):
+            parted.settle()
+        elif isinstance(parted, Parted) and parted in wholes:
+            layer = wholes[parted]
+            parts = [vars(part) for part in parted.children()]
+            reasons = dict.fromkeys(part["left_dense"] for part in parts if "left_dense" in part)
+            if reasons:
+                vars(layer)["left_dense"] = "; ".join(reasons)
+            if not name:
+                return layer
+            model.set_submodule(name, layer)
+    return model
+
+
+def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that can be held as cores, by the name that their layer has, or would have once it holds them."""
+    found: dict[str, Any] = {}
+    for name, layer in model.named_modules():
+        kind, parted = kind_of(layer), parted_by(layer)
+        if kind is not None:
+            found[name] = kind.weight(layer)
+        for weight in parted.weights(layer) if parted is not None else ():
+            found[f"{name}.{child_name(weight)}".lstrip(".")] = layer._parameters[weight]
+    return {name: weight for name, weight in found.items() if isinstance(weight, nn.Parameter)}
+
+
+def _kind(known: type[nn.Module]) -> Kind:
+    return KINDS[known] if known in KINDS else ELSEWHERE[_full_name(known)]
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def factorised(model: nn.Module) -> dict[str, Factorised]:

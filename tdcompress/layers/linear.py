@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..tensor.contraction.path import Geometry
-from .base import Factorised, holding
+from ..tensor.graph import Graph
+from .base import Factorised, Planner, holding
 
 
 class FeatureMapLinear(nn.Linear):
@@ -45,10 +47,12 @@ class FactorisedLinear(Factorised):
         """The planner's view of ``batch`` inputs that are shaped as ``(.., in)``."""
         return Geometry(batch * self.positions(input_shape))
 
-    def plain(self) -> nn.Linear:
-        """``nn.Linear`` that holds ``to_dense()``."""
-        outputs, inputs = self.weight_shape
-        return holding(nn.Linear(inputs, outputs, device="meta"), self.to_dense(), self.bias)
+    def plain(self) -> nn.Module:
+        """``nn.Linear`` that holds the weight, outputs first."""
+        outputs, inputs = self.graph.weight_shape
+        weight = self.to_dense()
+        module = nn.Linear(inputs, outputs, device="meta")
+        return holding(module, weight.T if self.transposed else weight, self.bias)
 
     def weights(self) -> list[Tensor]:
         """What the plan multiplies with, in the type that autocast computes in: see ``prepared``."""
@@ -60,8 +64,37 @@ class FactorisedLinear(Factorised):
             weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
         return weights
 
-    def forward(self, x: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        if x.dim() == 2:
-            return self.contract(x, weights)
-        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return self.contract(rows, weights).reshape(*x.shape[:-1], self.weight_shape[0])
+    def forward(self, input: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        if input.dim() == 2:
+            return self.contract(input, weights)
+        rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
+        return self.contract(rows, weights).reshape(*input.shape[:-1], self.graph.weight_shape[0])
+
+
+class FactorisedConv1D(FactorisedLinear):
+    """A linear layer of transformers' class ``Conv1D``, whose weight is ``(in, out)``."""
+
+    def __init__(
+        self,
+        format: str,
+        graph: Graph,
+        weight_shape: Sequence[int],
+        cores: Sequence[Tensor],
+        bias: Tensor | None,
+        planner: Planner,
+        twin: nn.Module,
+    ) -> None:
+        super().__init__(format, graph, weight_shape, cores, bias, planner, twin)
+        self._twin = (_without_values(twin),)  # in a tuple it is no part of the network
+
+    def plain(self) -> nn.Module:
+        """A layer of the same class that holds ``to_dense()``: under its name a weight ``(out, in)`` would be taken
+        for one ``(in, out)`` where it is square."""
+        return holding(_without_values(*self._twin), self.to_dense(), self.bias)
+
+
+def _without_values(layer: nn.Module) -> nn.Module:
+    """A copy of the layer that has none of its parameters."""
+    found = copy.copy(layer)
+    found._parameters = dict.fromkeys(layer._parameters)
+    return found

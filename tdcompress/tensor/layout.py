@@ -12,7 +12,7 @@ from .graph import Site
 
 LAYOUTS = ("channels", "matrix", "split", "paired")
 KERNELS = ("merged", "separate", "open")
-KERNEL_MODES = ("kh", "kw")
+KERNEL_MODES = ("kd", "kh", "kw")
 """Modes of a kernel, the last of them those of a weight with fewer axes."""
 
 
@@ -48,7 +48,7 @@ def arrange(
     in_modes: Sequence[int] | None = None,
     out_modes: Sequence[int] | None = None,
 ) -> Layout:
-    """Group the modes of a torch weight, ``(out, in)``, ``(out, in, kw)`` or ``(out, in, kh, kw)``, into sites.
+    """Group the modes of a weight, ``(out, in)`` or ``(out, in, [[kd,] kh,] kw)``, into sites.
 
     ``channels``: ``i | kh kw | o``. ``matrix``: ``i kh kw | o``, the weight as a matrix. ``split``: ``i1 .. im | kh
     kw | o1 .. on`` (tensor ring nets, Wang et al. 2018, section 3). ``paired``: ``i1 o1 | .. | im om | kh kw``

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compression.switch import dense_weights
-from ..layers.kinds import factorised, weights_once
+from ..layers.kinds import dense_weights, factorised, weights_once
 from ..tensor.norm import squared_norm
 
 

@@ -16,13 +16,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..compression.ranks.adaptive import Shrinkage, shrink
 from ..compression.survey.plans import plans, use_plans
-from ..compression.switch import dense_weights, hand_over, refuse
+from ..compression.switch import hand_over, refuse
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
 from ..device.graphs import Passes, passes
 from ..device.precision import autocast, effective_precision
 from ..device.processes import World
-from ..layers.kinds import factorised
+from ..layers.kinds import dense_weights, factorised
 from ..results.record import Epoch, best_epoch
 from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups

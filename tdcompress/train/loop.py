@@ -13,10 +13,12 @@ from typing import Any
 from torch import nn
 
 from ..compression.survey.counts import count
+from ..compression.survey.report import report
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
 from ..data.datasets import Splits
 from ..device.memory import forget_peak, peak_memory
+from ..layers.kinds import factorised
 from ..results.identity import plain
 from ..results.record import Epoch, Summary, best_epoch
 from ..results.run import Run
@@ -69,6 +71,7 @@ class Loop:
     def until_ended(self, data: Splits) -> Summary:
         """The summary once the run is finished or has diverged. Raises ``Interrupted`` upon a signal."""
         self.log(title(replace(self.summary, **self.counts)))
+        self._tell()
         if self.config.init_from is not None:
             self.summary = replace(self.summary, initial_test_accuracy=self._initial_accuracy(data.test))
         self._write()
@@ -108,10 +111,16 @@ class Loop:
         forget_peak(self.learner.device)
         self.counts = self._counted()
         self.log(f"{start.said()}: {self.counts['parameters']:,} parameters, {self.counts['macs']:,} MACs")
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say what became of each layer, where some hold cores."""
+        if factorised(self.learner.model):
+            self.log(str(report(self.learner.model)))
 
     def _counted(self) -> Counts:
-        report = count(self.learner.model, self.image)
-        return {key: report[key] for key in _UNKNOWN}
+        counts = count(self.learner.model, self.image)
+        return {key: counts[key] for key in _UNKNOWN}
 
     def _initial_accuracy(self, test_data: Batches) -> float | None:
         """On the test set, of the weights that training starts from."""

@@ -51,7 +51,7 @@ def network(
     model = build(config.arch, in_channels, classes, image_size)
     method, cores, image = config.method, None, (in_channels, image_size, image_size)
     starts_dense = resolved(config).full_rank_epochs != 0
-    weights = trained or (read_weights(config.init_from) if config.init_from is not None else None)
+    weights = trained or (read_weights(config.init_from, model) if config.init_from is not None else None)
     if weights is not None:
         if starts_dense and trained is None:
             weights.refuse_factorised()

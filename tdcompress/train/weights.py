@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..compression.files.cores import described, save
+from ..compression.files.state_dicts import PARTS, StateDict, read_state_dict, state_dict_in
 from ..config.schema import TrainConfig
 from ..device.archive import read
 from ..device.files import RunError, write_whole
@@ -42,20 +44,7 @@ class Weights:
 
     def load_into(self, model: nn.Module) -> None:
         """Give ``model`` these values. Raises ``ConfigError`` naming the first that is missing or does not fit."""
-        wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-        found = {key: tuple(value.shape) for key, value in self.state.items()}
-        for key in (*wanted, *found):
-            if wanted.get(key) != found.get(key):
-                there, here = (f"is {shapes[key]}" if key in shapes else "is missing" for shapes in (found, wanted))
-                raise ConfigError(
-                    f"{self.source} does not fit: {key} {there} in it and {here} in the network; "
-                    "choose the arch and dataset that it was trained with"
-                )
-        for key, value in model.state_dict().items():
-            if value.is_floating_point() and not self.state[key].is_floating_point():
-                kind = str(self.state[key].dtype).removeprefix("torch.")
-                raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
-        model.load_state_dict(self.state)
+        StateDict(self.source, self.state).load_into(model)
 
     def refuse_factorised(self) -> None:
         """Raise ``ConfigError`` unless these are a dense network's."""
@@ -78,31 +67,39 @@ class Weights:
                 )
 
 
-def read_weights(source: str) -> Weights:
-    """The weights in a run's directory, a file of ``tdc compress``, or a file of a ``state_dict``, on the CPU.
+def read_weights(source: str, model: nn.Module | None = None) -> Weights:
+    """The weights in a run's directory, a file of ``tdc compress``, or anyone's, see ``read_state_dict``, on the CPU.
 
-    Of a run those that ``checkpoint.chosen`` says.
+    Of a run those that ``checkpoint.chosen`` says. With the names that ``model`` has for them, where wrappers added to
+    those; what is left out of a file is logged.
 
     Raises ``RunError`` for what is missing, damaged or more than tensors and plain values, and ``ConfigError`` for a
     file that holds no weights, or some that are not finite.
     """
     path = Path(source)
-    path = path / checkpoint.NAME if path.is_dir() else path
+    if path.is_dir() and not any((path / name).exists() for name in PARTS):
+        path = path / checkpoint.NAME
     if not path.exists():
         raise RunError(f"init_from={source}: there is no {path}; name a run's directory or a file of weights")
-    held: Any = read(path)
-    config = None
-    if isinstance(held, dict) and isinstance(held.get("config"), dict):
-        held = checkpoint.chosen(checkpoint.upgraded(held, path))
-        held, config = held.get("model"), held["config"]
-    elif isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]
-    if not isinstance(held, dict) or not held or not all(isinstance(value, Tensor) for value in held.values()):
-        raise ConfigError(f"init_from={source} holds no state_dict: save model.state_dict() with torch.save")
-    for key, value in held.items():
-        if not value.isfinite().all():
-            raise ConfigError(f"init_from={source}: {key} holds numbers that are not finite")
-    return Weights(source, held, config)
+    try:
+        if not path.is_file() or path.name.endswith((".safetensors", ".index.json")):
+            found = read_state_dict(path)
+            said = described(found)
+            return replace(_of(found, model), config=said["config"] if said is not None else None)
+        held = read(path)
+        if isinstance(held, dict) and isinstance(held.get("config"), dict) and isinstance(held.get("model"), dict):
+            config, held = held["config"], checkpoint.chosen(checkpoint.upgraded(held, path))["model"]
+            return replace(_of(state_dict_in(held, source), model), config=config)
+        return _of(state_dict_in(held, source), model)
+    except ConfigError as error:
+        raise type(error)(f"init_from={error}") from None
+
+
+def _of(found: StateDict, model: nn.Module | None) -> Weights:
+    if model is not None:
+        found = found.named_as(model)
+        found.log()
+    return Weights(found.source, found.tensors, None)
 
 
 def write_compressed(path: Path, model: nn.Module, config: TrainConfig) -> None:
@@ -115,6 +112,9 @@ def write_compressed(path: Path, model: nn.Module, config: TrainConfig) -> None:
             f"no layer is smaller with method={config.method.format} at rank={config.rank}, so none was decomposed; "
             "choose another method, a smaller rank, or method.allow_larger=true"
         )
+    if path.suffix == ".safetensors":
+        save(model, path, plain(config))
+        return
     state = {"config": plain(config), "model": model.state_dict()}
     write_whole(path, lambda file: torch.save(state, file))
 

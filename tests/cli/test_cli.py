@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 BAD = {
     "train method=tq": f"unknown method 'tq', known: {', '.join(sorted(FORMATS))}",
-    "train arch=resnet": "unknown arch 'resnet', known: gru, lenet, lenet5, lstm, vgg11, vgg13, vgg16",
+    "train arch=resnet": "unknown arch 'resnet', known: gru, lenet, lenet5, lstm, resnet18",
     "train dataset.name=../../x": "unknown dataset '../../x', known: cifar10",
     "train arch.name=../../x": "unknown arch '../../x', known: gru, lenet",
     "train dataset=svhn": "unknown dataset 'svhn', known: cifar10, cifar100, digits, fashion_mnist, image_folder",

@@ -74,7 +74,9 @@ def test_a_matrix_loses_what_its_singular_values_say():
     assert found.error == pytest.approx(float(values[7:].norm() / values.norm()), rel=1e-5)
 
 
-@pytest.mark.parametrize("weight", [torch.zeros(3), torch.zeros(2, 3, 4, 5, 6)], ids=lambda weight: str(weight.shape))
+@pytest.mark.parametrize(
+    "weight", [torch.zeros(3), torch.zeros(2, 3, 4, 5, 6, 7)], ids=lambda weight: str(weight.shape)
+)
 def test_what_is_no_weight(weight: torch.Tensor):
     with pytest.raises(ConfigError, match="a weight is"):
         tdcompress.decompose(weight)

@@ -107,7 +107,8 @@ def test_a_kept_layer_keeps_its_partner(keep: str, kept: str):
 def test_a_weight_that_other_code_has_too_or_macs_are_to_be_saved_of_stays_dense():
     model = Language()
     model.register_parameter("other", model.table.weight)
-    compressed(model)
+    with pytest.raises(ConfigError, match="out: its weight is also that of table, the model itself"):
+        compressed(model)
     assert model.out.weight is model.table.weight is model.other
     model = compressed(Language(), rank="macs:0.9", keep=[])
     assert model.out.weight is model.table.weight

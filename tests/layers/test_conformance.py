@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import tdcompress
 from tdcompress.compression.survey.plans import plans, use_plans
 from tdcompress.layers.base import Factorised
-from tdcompress.layers.kinds import KINDS
+from tdcompress.layers.kinds import ELSEWHERE
+from tdcompress.layers.kinds import KINDS as HERE
 from tdcompress.layers.linear import FeatureMapLinear
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.formats import FORMATS
@@ -21,8 +22,26 @@ from tdcompress.tensor.layout import LAYOUTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KERNEL, SIZE = (3, 2), (7, 6)  # no two sizes alike, so that a swap of axes shows
-OWN = {FeatureMapLinear: ((2, 2, 2), 12)}
+KERNEL, SIZE = (3, 2, 4), (7, 6, 5)  # no two sizes alike, so that a swap of axes shows
+
+
+class Conv1D(nn.Module):
+    """As in transformers (``pytorch_utils``), which need not be installed."""
+
+    __module__ = "transformers.pytorch_utils"
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size_out = (*x.size()[:-1], self.nf)
+        return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(size_out)
+
+
+KINDS = HERE | {Conv1D: ELSEWHERE["transformers.pytorch_utils.Conv1D"]}
+OWN = {FeatureMapLinear: ((2, 2, 2), 12), Conv1D: (12, 8)}
 """What the constructors take that do not take (inputs, outputs[, kernel])."""
 
 
@@ -55,7 +74,7 @@ def example(cls: type[nn.Module], batch: int = 2) -> Tensor:
 
 def held(twin: nn.Module, format: str, layout: str, rank: object = 3, **settings: object) -> Factorised:
     x = example(type(twin))
-    settings = {"layout": layout, "factors": 2, "allow_larger": True, **settings}
+    settings = {"layout": layout, "factors": 2, "allow_larger": True, "init": "variance", **settings}
     layer = tdcompress.compress(
         copy.deepcopy(twin), format, rank, tuple(x.shape[1:]), keep=[], rates=Rates(), **settings
     )
@@ -129,11 +148,16 @@ def test_counts(case: tuple[type[nn.Module], str, str]):
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_folded(case: tuple[type[nn.Module], str, str]):
     cls, format, layout = case
-    layer, x = held(make(cls), format, layout), example(cls)
+    twin, x = make(cls), example(cls)
+    layer = held(twin, format, layout)
     for plan in ("model", "chain", "dense"):
         folded = tdcompress.fold(layer, x.shape[1:], plan=plan, rates=Rates())
-        assert all(type(module).__module__.startswith("torch.nn.") for module in folded.modules())
+        assert all(type(module).__module__.startswith(("torch.nn.", cls.__module__)) for module in folded.modules())
         torch.testing.assert_close(folded(x), layer(x), rtol=1e-10, atol=1e-9)
+    of_cores = tdcompress.fold(layer, x.shape[1:], plan="dense", rates=Rates(), keep_cores=True)
+    torch.testing.assert_close(of_cores(x), layer(x), rtol=1e-10, atol=1e-9)
+    twin.load_state_dict(folded.state_dict())
+    torch.testing.assert_close(twin(x), layer(x), rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils import parametrizations, prune, spectral_norm
 
 import tdcompress
 from tdcompress.layers.base import Factorised
@@ -30,6 +30,13 @@ class Same(nn.Conv2d):
 
     def _conv_forward(self, x, weight, bias):
         return super()._conv_forward(F.pad(x, (0, 1, 0, 1)), weight, bias)
+
+
+class SamePadded(nn.Conv2d):
+    """The same in a ``forward`` of its own, as in timm."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class Named(nn.Conv2d):
@@ -68,20 +75,25 @@ def patched() -> nn.Module:
     return layer
 
 
-def hooked() -> nn.Module:
-    layer = nn.Linear(8, 8)
-    layer.register_forward_hook(lambda layer, args, out: out * 2)
-    return layer
+def pruned() -> nn.Module:
+    return prune.l1_unstructured(nn.Linear(8, 8), "weight", 0.5)
 
 
 LEFT = {
     "standardised": (lambda: Standardised(8, 8, 3), "Standardised redefines forward of Conv2d"),
     "same": (lambda: Same(8, 8, 2), "Same redefines _conv_forward of Conv2d"),
+    "same padded": (lambda: SamePadded(8, 8, 2), "SamePadded redefines forward of Conv2d"),
     "scaled": (lambda: Scaled(8, 8), "Scaled redefines weight of Linear"),
     "patched": (patched, "this Linear has forward of its own"),
-    "hooked": (hooked, "hooks are registered on it"),
-    "parametrised": (lambda: parametrizations.weight_norm(nn.Linear(8, 8)), "ParametrizedLinear redefines"),
-    "spectral": (lambda: spectral_norm(nn.Linear(8, 8)), "its weight is computed from other parameters"),
+    "parametrised": (
+        lambda: parametrizations.weight_norm(nn.Linear(8, 8)),
+        "its weight is parametrised: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+    ),
+    "spectral": (
+        lambda: spectral_norm(nn.Linear(8, 8)),
+        "its weight is computed by spectral norm: torch.nn.utils.remove_spectral_norm(layer)",
+    ),
+    "pruned": (pruned, "its weight is computed by pruning: torch.nn.utils.prune.remove(layer, 'weight')"),
     "embedding": (lambda: nn.EmbeddingBag(8, 8), "EmbeddingBag cannot be held as cores"),
 }
 
@@ -102,20 +114,46 @@ def test_what_computes_something_else_is_left_and_named(name: str):
 @pytest.mark.parametrize("name", sorted(LEFT.keys() - {"embedding"}))
 def test_a_layer_that_is_left_computes_what_it_did(name: str):
     layer = LEFT[name][0]()
-    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(8)).eval()
+    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(8), nn.Linear(8, 8)).eval()
     x = example(layer)
     with torch.no_grad():
-        before = model(x)
-    tdcompress.compress(model, "tt", 2, tuple(x.shape[1:]), keep=["2"], allow_larger=True)
+        model(x)
+        before = layer(x)
+    tdcompress.compress(model, "tt", 2, tuple(x.shape[1:]), keep=["2"], allow_larger=True, init="fit")
     assert model[0] is layer
-    torch.testing.assert_close(model(x), before)
-    (row, _) = tdcompress.count(model, x.shape[1:])["layers"]
+    torch.testing.assert_close(layer(x), before)
+    (row, *_) = tdcompress.count(model, x.shape[1:])["layers"]
     assert row["plan"] == "dense" and row["reason"].startswith(LEFT[name][1])
 
 
 @pytest.mark.parametrize("layer", [nn.Conv1d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 8), Named(8)], ids=repr)
 def test_torchs_own_and_what_adds_nothing_to_it(layer: nn.Module):
     assert why_not(layer) is None and kind_of(layer) is not None
+
+
+SETTINGS = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"),
+    *("output_padding", "transposed", "in_features", "out_features", "note", "bias"),
+)
+READ = (
+    nn.Conv1d(8, 12, 3, stride=2, padding=1),
+    nn.Conv2d(8, 12, 3, padding="same", dilation=2),
+    nn.Conv2d(8, 12, (3, 2), padding=1, padding_mode="circular"),
+    nn.Conv3d(8, 12, 3, groups=2),
+    nn.ConvTranspose2d(8, 12, 3, stride=2, output_padding=1, bias=False),
+    nn.Linear(8, 12),
+    Named(8),
+)
+
+
+@pytest.mark.parametrize("layer", READ, ids=repr)
+def test_a_layers_settings_are_read_of_what_takes_its_place(layer: nn.Module):
+    shape = (8,) if isinstance(layer, nn.Linear) else (8, 6, 6, 6)[: layer.weight.dim() - 1]
+    new = tdcompress.compress(layer, "tt", 2, shape, keep=[], allow_larger=True)
+    assert isinstance(new, Factorised)
+    known = {name: getattr(layer, name) for name in SETTINGS if hasattr(layer, name)}
+    assert {name: getattr(new, name) for name in known} == known and len(known) > 2
+    assert new.weight.shape == layer.weight.shape
 
 
 def test_a_lazy_layer_is_what_it_becomes():

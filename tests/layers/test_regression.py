@@ -15,6 +15,7 @@ from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.linear import FactorisedLinear, FeatureMapLinear
 from tdcompress.models.build import ARCHS, build
 from tdcompress.models.recurrent import RECURRENT
+from tdcompress.models.resnet import RESNET
 from tdcompress.tensor.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +34,7 @@ def regression(format: str, rank: int = 3) -> FactorisedLinear:
 
 
 def test_every_arch_ends_in_one_layer_from_the_feature_map():
-    assert set(ARCHS) == {*MAPS, *RECURRENT}
+    assert set(ARCHS) == {*MAPS, *RECURRENT, *RESNET, "vit_small", "torchvision"}  # the others end in a vector
     for name, feature_map in MAPS.items():
         model = build(ArchConfig(name, head="trl"), 1, 10, 64)
         *_, last = model.modules()

@@ -69,7 +69,7 @@ def test_input_and_output_modes_are_told_by_the_graph(case: Case, plan: str):
     weight = einsum_dense(graph, cores)
     rows = torch.randn(6, *[graph.sizes[mode] for mode in graph.inputs], dtype=torch.float64)
     (path,) = paths(graph, Geometry(6), Rates(), plan)
-    found = compile_path(graph, path, False)(rows.flatten(1), cores)
+    found = compile_path(graph, path)(rows.flatten(1), cores)
     matrix = weight.permute([graph.modes.index(mode) for mode in (*graph.outputs, *graph.inputs)])
     outputs = len(graph.outputs)
     assert_close(found, rows.flatten(1) @ matrix.flatten(outputs).flatten(0, outputs - 1).T)

@@ -6,41 +6,49 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from ...device.rates import device_rates
 from ...layers.base import Factorised, Planner, holding
-from ...layers.conv import TORCH, FactorisedConv
+from ...layers.conv import FactorisedConv, torch_conv
 from ...layers.dropout import Dropout
+from ...layers.parted import Parted
 from ...tensor.contraction.cost import Rates
 from ...tensor.contraction.path import Path
-from ...tensor.contraction.roles import KERNEL
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
+from ..survey.inputs import Examples
 from ..survey.trace import trace
-from .merged import Merged, merging
+from .merged import Merged, merging, weighing
 
 PLANS = ("model", "chain", "dense")
 
 
 _PADS: dict[str, dict[int, type[nn.Module]]] = {
-    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d},
-    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d},
-    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d},
-    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d},
+    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d},
+    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
+    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
+    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
 }
 """By padding mode and number of axes."""
 
-_PAD_CHANNELS: dict[int, Callable[..., nn.Module]] = {0: nn.ConstantPad1d, 1: nn.ConstantPad2d, 2: nn.ConstantPad3d}
-"""By the number of axes behind the channels."""
+_PAD_CHANNELS: dict[int, Callable[..., nn.Module]] = {
+    0: nn.ConstantPad1d,
+    1: nn.ConstantPad2d,
+    2: nn.ConstantPad3d,
+    3: nn.ConstantPad3d,
+}
+"""By the number of axes behind the channels; the last takes what ``torch.nn.functional.pad`` does."""
 
 
 def fold(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     *,
+    example_inputs: Any = None,
     plan: str = "model",
     batch_size: int = 1,
     rates: Rates | None = None,
@@ -48,23 +56,29 @@ def fold(
 ) -> nn.Module:
     """A copy of ``model`` in which plain torch modules stand for the factorised layers and compute the same.
 
-    ``input_shape``: one input without the batch dimension. ``plan``: ``model`` gives each layer what is fastest at
-    ``batch_size`` by the cost model on a device of these ``rates`` (by default the model's own): cores are merged where
-    that helps, even all of them. ``chain`` gives it a module for each core, the fewest parameters; ``dense`` one
-    ``Conv2d`` or ``Linear``, named as in the network that was compressed. A convolution in groups, an embedding, and a
-    layer that a forward pass does not reach, become dense. With ``keep_cores`` a weight that is merged of several cores
-    is computed from these whenever it is used (``torch.nn.utils.parametrize``): there are as few parameters as in
-    ``model``.
+    ``input_shape``: one input without the batch dimension; or ``example_inputs``, as ``compress`` has them. ``plan``:
+    ``model`` gives each layer what is fastest at ``batch_size`` by the cost model on a device of these ``rates`` (by
+    default the model's own): cores are merged where that helps, even all of them. ``chain`` gives it a module for each
+    core, the fewest parameters; ``dense`` one ``Conv2d`` or ``Linear``, named as in the network that was compressed. A
+    convolution in groups, an embedding, a layer that a forward pass does not reach, and one that torch has with several
+    weights become dense. With ``keep_cores`` a weight that is merged of several cores is computed from these whenever
+    it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
-    Layers that share a weight share it afterwards where both are dense. Kernels lie channels last. Raises
-    ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    Layers that share a weight share it afterwards where both are dense. Kernels lie channels last; what was frozen is.
+    Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     model = copy.deepcopy(model)
-    inputs = trace(model, input_shape).inputs
+    inputs = trace(model, Examples.of(model, input_shape, example_inputs)).inputs
     found: dict[nn.Module, nn.Module] = {}
+    for name, layer in [*model.named_modules(remove_duplicate=False)]:
+        if isinstance(layer, Parted):
+            found[layer] = found.get(layer) or layer.together(partial(_weight, keep_cores=keep_cores))
+            if not name:
+                return found[layer]
+            model.set_submodule(name, found[layer])
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
             found[layer] = _whole(layer) if keep_cores and layer.of_cores else layer.plain()
@@ -74,6 +88,7 @@ def fold(
                 path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
                 if len(path.terms) > 1:
                     found[layer] = _chain(layer, path, shape, keep_cores)
+            _train_as(layer, found[layer])
         elif isinstance(layer, Dropout):
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
@@ -89,10 +104,38 @@ def fold(
 
 def _whole(layer: Factorised) -> nn.Module:
     """``layer.plain()`` with the cores as its parameters."""
-    graph, shape = layer.graph, layer.weight_shape
-    whole = [count + beyond for count, beyond in zip(shape, graph.padding, strict=False)]
-    merged = Merged(graph, merge_tree(graph), graph.modes, (*whole, *shape[2:]), shape[:2])
-    return merging(layer.plain(), merged, layer.tensors(), layer.bias, keep=True)
+    module = layer.plain()
+    merged = _merged(layer, layer.transposed and not isinstance(module, nn.Linear))
+    return merging(module, merged, layer.tensors(), layer.bias, keep=True)
+
+
+def _weight(module: nn.Module, name: str, layer: Factorised, keep_cores: bool) -> nn.Module:
+    """``module`` with the weight of ``layer`` as its own of this name, or with the cores as its parameters."""
+    module = weighing(module, name, _merged(layer, layer.transposed), layer.tensors(), keep_cores)
+    _train_as(layer, module, name)
+    return module
+
+
+def _train_as(layer: Factorised, module: nn.Module, weight: str | None = None) -> None:
+    """Freeze a bias of ``module`` as the layer's, and weights where all cores are; or the ``weight`` of this name."""
+    cores = any(core.requires_grad for core in layer.tensors())
+    for name, parameter in module.named_parameters():
+        if weight is None and name.endswith("bias"):
+            parameter.requires_grad_(layer.bias is not None and layer.bias.requires_grad)
+        elif weight is None or weight in name.split("."):
+            parameter.requires_grad_(cores)
+
+
+def _merged(layer: Factorised, transposed: bool) -> Merged:
+    """The weight of a layer, outputs first unless it is ``transposed``."""
+    graph = layer.graph
+    (outputs, inputs, *kernel), (more_outputs, more_inputs) = graph.weight_shape, graph.padding
+    rows, columns = (graph.outputs, outputs, more_outputs), (graph.inputs, inputs, more_inputs)
+    if transposed:
+        rows, columns = columns, rows
+    order = (*rows[0], *columns[0], *graph.modes[len(rows[0]) + len(columns[0]) :])
+    shape, read = (rows[1] + rows[2], columns[1] + columns[2], *kernel), (rows[1], columns[1])
+    return Merged(graph, merge_tree(graph), order, shape, read)
 
 
 def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bool = False) -> nn.Module:
@@ -104,19 +147,19 @@ def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bo
     modules = chain.modules
     if isinstance(layer, FactorisedConv):
         if layer.pad_first is not None:
-            modules.insert(0, _PADS[layer.padding_mode][len(layer.stride)](layer.pad_first))
+            modules.insert(0, _PADS[layer.padding_mode][len(layer.kernel_size)](layer.pad_first))
     elif len(shape) > 2 and not all(isinstance(module, nn.Linear) for module in modules):
         modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *shape[1:-1]))]
     return nn.Sequential(*modules)
 
 
 class _Chain:
-    """Modules, and the indices of what they put out: ``(b, order [, y] [, x])``, the order flat in one dimension."""
+    """Modules, and the indices of what they put out: ``(b, order, space)``, the order flat in one dimension."""
 
     def __init__(self, layer: Factorised, keep_cores: bool) -> None:
         self.graph, self.cores, self.keep_cores = layer.graph, layer.tensors(), keep_cores
         self.sizes, self.bias = layer.graph.sizes, layer.bias
-        self.convolution, self.axes = layer.convolution(), len(layer.weight_shape) - 2
+        self.moves, self.axes = layer.moves if isinstance(layer, FactorisedConv) else None, len(layer.weight_shape) - 2
         self.order, self.outputs = layer.graph.inputs, layer.graph.outputs
         self.beyond = 0  # channels that the last call puts out and nobody reads
         self.modules: list[nn.Module] = []
@@ -132,10 +175,12 @@ class _Chain:
         self.arrange(meeting.wanted[1:])  # the batch is no index of this chain's
         self.order = meeting.after[1:]
         groups = self.size(need.group)
+        rows, columns, read = new, need.summed, (meeting.new, meeting.summed)
+        if self.moves and self.moves.along(axes).transposed:
+            rows, columns, read = columns, rows, read[::-1]
         taps = self._taps(axes, groups)
-        shape = (groups * self.size(new), self.size(need.summed), *taps)
-        read = (groups * meeting.new, meeting.summed)
-        merged = Merged(self.graph, meeting.term.tree, (*need.group, *new, *need.summed, *axes), shape, read)
+        shape, read = (groups * self.size(rows), self.size(columns), *taps), (groups * read[0], read[1])
+        merged = Merged(self.graph, meeting.term.tree, (*need.group, *rows, *columns, *axes), shape, read)
         cores, bias = [self.cores[position] for position in merged.members], None
         self.beyond = 0 if meeting.writes else self.graph.padding[0]
         if meeting.writes:
@@ -175,18 +220,22 @@ class _Chain:
 
     def _taps(self, axes: tuple[str, ...], groups: int) -> tuple[int, ...]:
         """The last sizes of a call's weight; a product in groups is a convolution, too."""
-        if not self.axes:
+        if not self.moves:
             return (1,) * (groups > 1)
-        return tuple(self.sizes[axis] if axis in axes else 1 for axis in KERNEL)[-self.axes :]
+        return tuple(self.sizes[mode] if mode in axes else 1 for mode in self.moves.modes)
 
     def _call(
         self, shape: tuple[int, ...], groups: int, axes: tuple[str, ...], hold: Callable[[nn.Module], nn.Module]
     ) -> list[nn.Module]:
-        """A convolution or a product whose weight, of ``shape`` ``(new, summed / groups [, taps])``, ``hold`` gives."""
+        """A convolution or a product whose weight, of ``shape`` ``(new, summed / groups [, taps])``, ``hold`` gives.
+
+        That of a transposed convolution is of ``(summed, new / groups, taps)``.
+        """
         new, summed, taps = shape[0], shape[1] * groups, shape[2:]
-        if self.convolution:
-            settings = (values[-self.axes :] for values in self.convolution.along(axes))
-            return [hold(TORCH[self.axes](summed, new, taps, *settings, groups=groups, device="meta"))]
+        if self.moves:
+            moves = self.moves.along(axes)
+            summed, new = (new, summed) if moves.transposed else (summed, new)
+            return [hold(torch_conv(moves, summed, new, taps, groups=groups))]
         if groups == 1:
             return [hold(nn.Linear(summed, new, device="meta"))]
         product = hold(nn.Conv1d(summed, new, 1, groups=groups, device="meta"))

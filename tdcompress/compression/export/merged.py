@@ -74,6 +74,14 @@ def merging(module: M, merged: Merged, cores: Sequence[Tensor], bias: Tensor | N
     """``module``, in place, whose weight is merged of these cores: now, or to ``keep`` them, whenever it is read."""
     if not keep or len(merged.members) == 1:
         return holding(module, merged(*cores), bias)
-    module = holding(module, torch.cat([core.flatten() for core in cores]), bias)
-    parametrize.register_parametrization(module, "weight", merged, unsafe=True)  # the product has another shape
+    return weighing(holding(module, cores[0], bias), "weight", merged, cores, keep)
+
+
+def weighing(module: M, name: str, merged: Merged, cores: Sequence[Tensor], keep: bool) -> M:
+    """The same for the weight of this ``name`` alone."""
+    if not keep or len(merged.members) == 1:
+        setattr(module, name, nn.Parameter(merged(*cores).detach().clone()))
+        return module
+    setattr(module, name, nn.Parameter(torch.cat([core.detach().flatten() for core in cores])))
+    parametrize.register_parametrization(module, name, merged, unsafe=True)  # the product has another shape
     return module

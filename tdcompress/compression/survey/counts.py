@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...layers.base import Factorised
-from ...layers.kinds import kind_by_class, why_not
+from ...layers.kinds import kind_by_class, parted_by, why_not
+from ...layers.parted import Parted
+from .inputs import Examples
 from .plans import dense_macs, layer_macs
 from .trace import Trace, trace
 
 _NEVER_CALLED = "its weight is used without calling it"
+_MISSED = "the inputs do not reach it"
 
 
-def count(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
-    """Counts of a whole network and of each layer that has a weight, for one input of ``input_shape``.
+def count(model: nn.Module, input_shape: Sequence[int] | None = None, *, example_inputs: Any = None) -> dict[str, Any]:
+    """Counts of a whole network and of each layer that has a weight, for one input.
 
-    ``input_shape``: without the batch dimension. ``parameters`` and ``dense_parameters`` count every parameter (biases
+    ``input_shape``: that of one input without the batch dimension; or ``example_inputs``, as ``compress`` has them, and
+    then of a pass of those. ``parameters`` and ``dense_parameters`` count every parameter (biases
     and norms too), one that several layers share once; ``macs`` and ``dense_macs`` are the multiply-accumulates per
     input of activations with weights, of every call of every layer; ``activation_macs`` are those of activations with
     one another, as in attention, which no compression changes. ``layers``: a dictionary each, in the order in which a
-    forward pass reaches them; ``plan`` says how a layer contracts, or why its weight is dense.
+    forward pass reaches them, and last those that it does not. Their ``plan`` says how they contract, ``put_together``
+    whether their cores are merged to the whole weight for it, ``reason`` why a weight is dense.
     """
-    seen, counted = trace(model, input_shape), set[int]()
-    layers = [_layer(name, model.get_submodule(name), seen, counted) for name in seen.reached]
+    return counted_from(model, trace(model, Examples.of(model, input_shape, example_inputs)))
+
+
+def counted_from(model: nn.Module, seen: Trace) -> dict[str, Any]:
+    """``count`` of a model that was traced, perhaps before layers were swapped or ranks cut."""
+    counted = set[int]()
+    layers = [_layer(name, model.get_submodule(name), seen, counted) for name in (*seen.reached, *seen.missed)]
     parameters = distinct(model.parameters())
     dense = parameters + sum(layer["dense_parameters"] - layer["parameters"] for layer in layers)
     return {
@@ -77,13 +88,25 @@ def _layer(name: str, layer: nn.Module, seen: Trace, counted: set[int]) -> dict[
         "macs": macs,
         "dense_macs": macs,
         "plan": "dense",
-        "reason": why_not(layer) or getattr(layer, "left_dense", None if name in seen.inputs else _NEVER_CALLED),
+        "put_together": False,
+        "reason": why_dense(name, layer, seen),
     }
 
 
+def why_dense(name: str, layer: nn.Module, seen: Trace) -> str | None:
+    """Why a layer is dense, None where nobody wanted anything else."""
+    if name in seen.missed:
+        return _MISSED
+    if isinstance(layer, Parted):
+        return "its weights are layers of their own"  # what it has beside them
+    called = name in seen.inputs or parted_by(layer) is not None
+    reason: str | None = why_not(layer) or getattr(layer, "left_dense", None if called else _NEVER_CALLED)
+    return reason
+
+
 def _factorised(name: str, layer: Factorised, seen: Trace, counted: set[int]) -> dict[str, Any]:
-    graph, inputs = layer.graph, seen.inputs[name]
-    dense, entries = dense_macs(layer, inputs), distinct(layer.tensors(), counted)
+    graph, inputs, entries = layer.graph, seen.inputs.get(name, Counter()), distinct(layer.tensors(), counted)
+    merged = len(graph.cores) > 1 and len(layer.plan.path.terms) == 1 and not layer.lookup
     return {
         "name": name,
         "kind": "convolution" if layer.spatial else "embedding" if layer.lookup else "linear",
@@ -95,7 +118,8 @@ def _factorised(name: str, layer: Factorised, seen: Trace, counted: set[int]) ->
         "parameters": entries,
         "dense_parameters": math.prod(layer.weight_shape) if entries else 0,
         "macs": layer_macs(layer, inputs),
-        "dense_macs": dense,
+        "dense_macs": dense_macs(layer, inputs),
         "plan": "reconstruct" if layer.reconstructs else layer.plan.text,
+        "put_together": layer.reconstructs or merged,
         "reason": None,
     }

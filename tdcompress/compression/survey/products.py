@@ -31,15 +31,17 @@ class Products(TorchDispatchMode):
         self.counting = True
         self.used: dict[str, None] = {}
         self._owner: dict[int, str] = {}
-        self._weighty = set(layers)
+        self._weights: dict[str, set[str]] = {}  # by owner: who owned the memory of its weights before it
         self._kept: list[Tensor] = []  # what comes of parameters alone: a storage that is freed may be another's soon
         for name, module in model.named_modules():
             above = [layer for layer in layers if not layer or f"{name}.".startswith(f"{layer}.")]
             owner = min(above, key=len, default=name)
+            if name in layers:
+                self._weights.setdefault(name, set())
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                self._owner.setdefault(_storage(tensor), owner)
-            if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
-                self._weighty.add(owner)
+                first = self._owner.setdefault(_storage(tensor), owner)
+                if isinstance(tensor, nn.Parameter) and tensor.dim() > 1:
+                    self._weights.setdefault(owner, set()).add(first)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -51,7 +53,7 @@ class Products(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         owners = [self._owner.get(_storage(tensor)) for tensor in tensors]
         for owner in owners:
-            if owner in self._weighty:
+            if owner in self._weights:
                 self.used.setdefault(str(owner))
         product = _PRODUCTS.get(func.overloadpacket)
         if product is not None and self.counting:
@@ -66,6 +68,10 @@ class Products(TorchDispatchMode):
             for tensor in outputs:
                 self._owner.pop(_storage(tensor), None)
         return out
+
+    def unused(self) -> list[str]:
+        """The modules with a weight that was not read, nor that of another which it shares."""
+        return [name for name, owners in self._weights.items() if not (owners | {name}) & self.used.keys()]
 
     def _count(self, found: tuple[int, list[Tensor]], *args: Any) -> None:
         macs, factors = found

@@ -1,50 +1,70 @@
-"""What the layers of a model are given, and what they cost, when it sees an input."""
+"""What the layers of a model are given, and what they cost, when it sees inputs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...layers.base import Factorised
-from ...layers.kinds import KINDS
+from ...layers.kinds import kind_by_class
 from ...tensor.errors import ConfigError
+from .inputs import Examples, refuse_lazy
 from .products import Products
 
 Inputs = Counter[tuple[int, ...]]
-"""The shapes of what a layer is given for one image, with the batch dimension, and how often: a recurrent layer calls
+"""The shapes of what a layer is given, with the batch dimension, and how often: a recurrent layer calls
 its hidden-to-hidden weight once a time step. A plan is made for the first."""
 
 
 @dataclass
 class Trace:
-    """What a forward pass shows of a model, for one input.
+    """What a forward pass shows of a model.
 
     ``inputs``: of each layer that holds cores, or is of a class in ``KINDS``, in the order in which they are reached.
     ``macs``: multiply-accumulates of activations with weights, by the name of the module whose parameters those are;
     a layer that holds cores is not among them, because its MACs depend on the plan. ``between``: those of activations
-    with one another. ``reached``: every module that owns a weight, in the order of its first use.
+    with one another. ``reached``: every module that owns a weight, in the order of its first use; ``missed``: those
+    whose weight no call reads. ``shown``: what the model was shown, in words.
     """
 
     inputs: dict[str, Inputs] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     between: int = 0
     reached: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    shown: str = ""
+
+    def of(self, model: nn.Module) -> Trace:
+        """The same of ``model`` as it is now, where a module may stand for several that were traced below it."""
+        known = {name for name, _ in model.named_modules(remove_duplicate=False)}
+
+        def now(name: str) -> str:
+            return name if name in known else now(name.rpartition(".")[0])
+
+        macs = Counter[str]()
+        for name, n in self.macs.items():
+            macs[now(name)] += n
+        reached = list(dict.fromkeys(map(now, self.reached)))
+        missed = [name for name in dict.fromkeys(map(now, self.missed)) if name not in reached]
+        inputs = {name: found for name, found in self.inputs.items() if name in known}
+        return replace(self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed)
 
 
-def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
-    """Show ``model`` one input of zeros, ``input_shape`` without the batch dimension.
+def trace(model: nn.Module, examples: Examples) -> Trace:
+    """Show ``model`` these inputs.
 
-    Raises ``ConfigError`` for a shape that it cannot take.
+    Raises ``ConfigError`` where it cannot take them, and for layers that such a pass would give their shapes.
     """
-    kinds: tuple[type[nn.Module], ...] = (Factorised, *KINDS)
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
-    some = next(model.parameters(), torch.zeros(()))
+    refuse_lazy(model)
+    layers = {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, Factorised) or kind_by_class(layer)
+    }
     found, products = Trace(), Products(model, layers.keys())
 
     def note(name: str, x: Tensor) -> None:
@@ -53,12 +73,13 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
 
     try:
         with products, _unfused(), _uncounted(products, [layer for layer in layers.values() if _looks_up(layer)]):
-            watch(model, layers, torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype), note)
-    except Exception as error:  # anyone's code, which may object to a shape in any way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"the model cannot take an input of shape {tuple(input_shape)}: {reason}") from error
+            watch(model, layers, examples, note)
+    except Exception as error:  # anyone's code, which may object to an input in any way
+        reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"the model cannot take {examples}: {reason}") from error
     found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
-    found.between, found.reached = products.between, list(products.used)
+    found.between, found.reached, found.missed = products.between, list(products.used), products.unused()
+    found.shown = str(examples)
     return found
 
 
@@ -90,35 +111,41 @@ def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: Tenso
         if name not in found:
             found[name] = x.detach().clone()
 
-    watch(model, layers, batch, note)
+    watch(model, layers, Examples((batch,)), note)
     return found
 
 
 def watch(
-    model: nn.Module, layers: Mapping[str, nn.Module], batch: Tensor, note: Callable[[str, Tensor], None]
+    model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples, note: Callable[[str, Tensor], None]
 ) -> None:
-    """Show ``batch`` to ``model``, and ``note`` what each of ``layers`` is given, call by call.
+    """Show ``examples`` to ``model`` in evaluation mode, and ``note`` what each of ``layers`` is given, call by call.
 
-    Neither the model's statistics nor random states change.
+    Of a layer with several inputs, that is the first. Neither the model's buffers nor torch's random states change.
     """
 
     def noting(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            note(name, next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+            given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            if given:
+                note(name, given[0])
 
         return hook
 
     hooks = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     try:
         model.eval()
-        with torch.no_grad():
-            model(batch)
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            model(*examples.args, **examples.kwargs)
     finally:
         for hook in hooks:
             hook.remove()
         for module, training in modes.items():
             module.training = training
+        for buffer, value in buffers:  # some layers keep statistics in any mode
+            buffer.data.copy_(value)
 
 
 @contextmanager
@@ -132,3 +159,13 @@ def _unfused() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(False)
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
+
+
+def keep_trace(model: nn.Module, seen: Trace) -> None:
+    """Keep on a compressed ``model`` what its layers are given, see ``kept_trace``."""
+    vars(model)["compression_trace"] = seen
+
+
+def kept_trace(model: nn.Module) -> Trace | None:
+    """The trace that a model was compressed with, None of one that was not."""
+    return vars(model).get("compression_trace")

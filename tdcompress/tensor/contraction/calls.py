@@ -1,31 +1,63 @@
-"""The calls that a contraction path is compiled to: linear, conv2d and matmul on channels_last activations."""
+"""The calls that a contraction path is compiled to: linear, convolution and matmul on channels_last activations."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .roles import KERNEL
+
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
 
 @dataclass(frozen=True)
 class Convolution:
-    """Stride, padding and dilation along y and x, as conv2d takes them."""
+    """How a kernel moves over the input: settings along each axis, as torch's convolutions take them.
 
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    ``transposed``: it is the gradient of a convolution with these settings, which may be taken along one axis after
+    the other, too. Only then there is ``output_padding``.
+    """
 
-    def along(self, axes: tuple[str, ...]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """The arguments of a convolution over ``axes`` only (a subset of kh, kw)."""
-        height, width = "kh" in axes, "kw" in axes
-        return (
-            (self.stride[0] if height else 1, self.stride[1] if width else 1),
-            (self.padding[0] if height else 0, self.padding[1] if width else 0),
-            (self.dilation[0] if height else 1, self.dilation[1] if width else 1),
-        )
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...] = ()
+    transposed: bool = False
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The kernel modes of these axes."""
+        return tuple(KERNEL)[-len(self.stride) :]
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        """The spatial indices of these axes."""
+        return tuple(KERNEL[mode] for mode in self.modes)
+
+    def along(self, axes: Sequence[str]) -> Convolution:
+        """The same over ``axes`` only, some of ``modes``."""
+
+        def kept(values: Sequence[int], missing: int) -> tuple[int, ...]:
+            return tuple(v if mode in axes else missing for v, mode in zip(values, self.modes, strict=True))
+
+        stride, padding, dilation = kept(self.stride, 1), kept(self.padding, 0), kept(self.dilation, 1)
+        if not self.transposed or not axes:  # without a kernel either is a product at every pixel
+            return Convolution(stride, padding, dilation)
+        return Convolution(stride, padding, dilation, kept(self.output_padding, 0), True)
+
+    def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
+        """``(b, in, space)`` with a kernel of torch's shape."""
+        axes = len(self.stride)
+        if not self.transposed:
+            return _CONVOLVE[axes](x, kernel, bias, self.stride, self.padding, self.dilation, groups)
+        settings = (self.stride, self.padding, self.output_padding, groups, self.dilation)
+        return _TRANSPOSED[axes](x, kernel, bias, *settings)
 
 
 @dataclass(frozen=True)
@@ -78,8 +110,9 @@ class Kernel(Weight):
 
     def __call__(self, slots: list[Tensor]) -> Tensor:
         weight = super().__call__(slots)
-        plain = weight.dtype == torch.float64
-        return weight.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
+        if weight.dtype == torch.float64:
+            return weight.contiguous()
+        return weight.contiguous(memory_format=torch.channels_last if weight.dim() == 4 else torch.channels_last_3d)
 
 
 @dataclass(frozen=True)
@@ -131,33 +164,33 @@ class Scale:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution: the indices before y and x are its batch, those behind them its channels.
+    """A convolution: the indices before those of space are its batch, those behind them its channels.
 
-    ``groups``: the entries of bonds that later calls need again, and of indices that stay among the channels.
+    ``groups``: the entries of bonds that later calls need again, and of indices that stay among the channels. ``axes``:
+    the kernel modes along which it runs, moved as ``moves`` says.
     """
 
     weight: Weight
     order: tuple[int, ...] | None
-    lead: int  # how many indices stand before y and x
+    lead: int  # how many indices stand before those of space
     channels: int
     groups: int
-    new: tuple[int, ...]  # sizes behind y and x afterwards
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    new: tuple[int, ...]  # sizes behind those of space afterwards
+    axes: tuple[str, ...]
+    moves: Convolution
 
     def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         if self.order is not None:
             x = x.permute(self.order)
         lead = x.shape[: self.lead]
         x = self.convolved(x, kernel, bias)
-        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[2:], *self.new)
+        return x.permute(0, *range(2, x.dim()), 1).reshape(*lead, *x.shape[2:], *self.new)
 
     def convolved(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The same for an activation that lies right already, as conv2d returns it: ``(images, channels, y, x)``."""
-        lead, (height, width) = x.shape[: self.lead], x.shape[self.lead : self.lead + 2]
-        x = x.reshape(math.prod(lead), height, width, self.channels).permute(0, 3, 1, 2)
-        return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
+        """The same for an activation that lies right already, as torch returns it: ``(images, channels, space)``."""
+        lead, end = x.shape[: self.lead], self.lead + len(self.moves.stride)
+        x = x.reshape(math.prod(lead), *x.shape[self.lead : end], self.channels)
+        return self.moves(x.permute(0, x.dim() - 1, *range(1, x.dim() - 1)), kernel, bias, self.groups)
 
 
 Step = Linear | Batched | Scale | Conv

@@ -55,10 +55,12 @@ def _paired(tree: Any) -> Tree:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The input as the planner sees it: images in a batch; ``space`` maps y and x to (size before, size after) the
-    convolution along that axis, and is empty for a linear layer. ``uses``: how many inputs share what is merged of the
-    cores; infinitely many in a network that only infers, where merging costs nothing."""
+    """The input as the planner sees it: images in a batch; ``space`` maps [z,] y and x to (size before, size after) the
+    convolution along that axis, and is empty for a linear layer. ``transposed``: every tap meets every pixel of the
+    input, not of the output. ``uses``: how many inputs share what is merged of the cores; infinitely many in a network
+    that only infers, where merging costs nothing."""
 
     batch: int
     space: tuple[tuple[str, tuple[int, int]], ...] = ()
     uses: float = 1
+    transposed: bool = False

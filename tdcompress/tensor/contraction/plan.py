@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from ..graph import Graph
 from .calls import Batched, Conv, Convolution, Kernel, Linear, Merge, Scale, Step, Weight
 from .cost import Rates
 from .path import Path, Tree
-from .roles import KERNEL, convolves, others, parts
+from .roles import convolves, others, parts
 from .search import merge_tree
 from .walk import Meeting, walk
 
@@ -24,7 +24,7 @@ class Plan:
     """The compiled path of one layer; ``text`` names its calls in order."""
 
     path: Path
-    spatial: bool
+    space: tuple[str, ...]
     merges: tuple[Merge, ...]
     steps: tuple[Step, ...]
     in_sizes: tuple[int, ...]
@@ -44,7 +44,8 @@ class Plan:
     def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
         """Contract ``x`` with the cores and add the bias.
 
-        Images ``(b, in, y, x)``, best channels last, become ``(b, out, y', x')``; rows ``(b, in)`` become ``(b, out)``.
+        Images ``(b, in, [z,] y, x)``, best channels last, become ``(b, out, [z',] y', x')``; rows ``(b, in)`` become
+        ``(b, out)``.
         """
         return self.apply(x, self.weights(cores), bias)
 
@@ -57,8 +58,8 @@ class Plan:
 
     def apply(self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
         """Contract ``x`` with what ``weights`` gave and add the bias."""
-        if self.spatial:
-            x = x.permute(0, 2, 3, 1)
+        if self.space:
+            x = x.permute(0, *range(2, x.dim()), 1)
         lead = x.dim() - 1
         if self.padding[1]:
             x = F.pad(x, (0, self.padding[1]))
@@ -79,7 +80,14 @@ class Plan:
             x = x.contiguous() if bias is None else x
         if bias is not None and not self.fuse_bias:
             x = x + bias.to(x.dtype)
-        return x.permute(0, 3, 1, 2) if self.spatial else x
+        return x.permute(0, lead, *range(1, lead)) if self.space else x
+
+    def moving(self, convolution: Convolution) -> Plan:
+        """The same plan with other settings of the convolution."""
+        steps = tuple(
+            replace(step, moves=convolution.along(step.axes)) if isinstance(step, Conv) else step for step in self.steps
+        )
+        return replace(self, steps=steps)
 
 
 class Compiler:
@@ -88,8 +96,8 @@ class Compiler:
     ``slots``: the indices of each; ``members``: the cores it is made of; ``names``: what it is called in a plan's text.
     """
 
-    def __init__(self, graph: Graph, spatial: bool = False, convolution: Convolution | None = None) -> None:
-        self.graph, self.spatial, self.convolution = graph, spatial, convolution or Convolution()
+    def __init__(self, graph: Graph, convolution: Convolution | None = None) -> None:
+        self.graph, self.convolution = graph, convolution
         self.slots: list[tuple[str, ...]] = [core.indices for core in graph.cores]
         self.members: list[frozenset[int]] = [frozenset({k}) for k in range(len(graph.cores))]
         self.names: list[str] = [core.name for core in graph.cores]
@@ -132,10 +140,9 @@ class Compiler:
 
     def apply(self, meeting: Meeting) -> tuple[Step, str]:
         """Emit the merges of a term; returns the call that contracts the activation with it, and its text."""
-        term, need, wanted = meeting.term, meeting.need, meeting.wanted
+        term, need, wanted, moves = meeting.term, meeting.need, meeting.wanted, self.convolution
         slot = self.merge(term.tree)
         indices = self.slots[slot]
-        axes = tuple(axis for axis in KERNEL if axis in indices)
         permute = None if wanted == meeting.before else tuple(meeting.before.index(i) for i in wanted)
         summed, new = meeting.summed, self.sizes(term.new)
         group = tuple(i for i in wanted if i in need.group)
@@ -154,26 +161,27 @@ class Compiler:
             return kind(slot, order, shape, stored, copies, read)
 
         step: Step
-        if convolves(wanted, need, bool(axes), self.spatial):
-            taps = tuple(self.graph.sizes[axis] if axis in axes else 1 for axis in KERNEL)
-            stride, padding, dilation = self.convolution.along(axes)
-            shape = (self.size(group) * self.size(term.new), self.size(need.summed), *taps)
-            kernel = weight(
-                *group, *term.new, *tail, *axes, shape=shape, memory=(*group, *term.new, *axes, *tail), kind=Kernel
-            )
-            before = wanted.index("y")
+        if moves is not None and convolves(wanted, need, bool(meeting.axes), moves.space):
+            axes = tuple(mode for mode in moves.modes if mode in indices)
+            moves = moves.along(axes)
+            taps = tuple(self.graph.sizes[mode] if mode in axes else 1 for mode in moves.modes)
+            rows, columns = (*group, *term.new), tail
+            if moves.transposed:  # as torch has its kernel
+                rows, columns, read = (*group, *tail), term.new, read and read[::-1]
+            shape = (self.size(rows), self.size(columns), *taps)
+            kernel = weight(*rows, *columns, *axes, shape=shape, memory=(*rows, *axes, *columns), kind=Kernel)
             step = Conv(
                 kernel,
                 permute,
-                before,
+                wanted.index(moves.space[0]),
                 copies * self.size(group) * summed,
                 copies * self.size(group),
                 (*self.sizes(spread), *self.sizes(group), *new),
-                stride,
-                padding,
-                dilation,
+                axes,
+                moves,
             )
-            text = f"{taps[0]}x{taps[1]}" + (f"/{copies * self.size(group)}" if group or spread else "")
+            text = "x".join(map(str, taps)) + ("^T" if moves.transposed else "")
+            text += f"/{copies * self.size(group)}" if group or spread else ""
         elif group and not tail and not term.new:
             broadcast = tuple(self.graph.sizes[i] if i in group else 1 for i in wanted)
             step, text = Scale(weight(*group, shape=broadcast)), "*"
@@ -186,10 +194,10 @@ class Compiler:
         return step, f"{self.names[slot]}:{text}"
 
 
-def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convolution | None = None) -> Plan:
-    """Compile ``path`` for ``graph``; ``spatial``: the activation is an image and kh, kw convolve."""
-    compiler = Compiler(graph, spatial, convolution)
-    space = ("y", "x") if spatial else ()
+def compile_path(graph: Graph, path: Path, convolution: Convolution | None = None) -> Plan:
+    """Compile ``path`` for ``graph``; ``convolution``: how kernel modes move over an activation that is an image."""
+    compiler = Compiler(graph, convolution)
+    space = convolution.space if convolution else ()
     steps, texts = [], []
     meetings = list(walk(graph, path, space))
     for meeting in meetings:
@@ -202,7 +210,7 @@ def compile_path(graph: Graph, path: Path, spatial: bool, convolution: Convoluti
     beyond, missing = graph.padding
     return Plan(
         path,
-        spatial,
+        space,
         tuple(compiler.merges),
         tuple(steps),
         (first.summed,) if first.reads else compiler.sizes(graph.inputs),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KERNEL = {"kh": "y", "kw": "x"}
-"""Kernel modes, and the spatial index of the input along which each convolves."""
+KERNEL = {"kd": "z", "kh": "y", "kw": "x"}
+"""Kernel modes, and the spatial index of the input along which each convolves; of fewer axes the last."""
 MODES = {space: mode for mode, space in KERNEL.items()}
 
 
@@ -35,18 +35,21 @@ def parts(left: Sequence[str], right: Sequence[str], needed: frozenset[str]) -> 
     )
 
 
-def arranged(order: Sequence[str], need: Parts, kernel: bool, space: bool, spread: bool = False) -> tuple[str, ...]:
+def arranged(
+    order: Sequence[str], need: Parts, kernel: bool, space: Sequence[str], spread: bool = False
+) -> tuple[str, ...]:
     """The order in which the activation must lie for a contraction, as near to ``order`` as it allows.
 
-    A convolution wants ``(.., y, x, group, summed)``, or ``(b, y, x, .., group, summed)`` if it is ``spread``, a matrix
-    product ``(.., summed)``, a batched one ``(group, .., summed)``, an elementwise product any order.
+    A convolution wants ``(.., space, group, summed)``, or ``(b, space, .., group, summed)`` if it is ``spread``, a
+    matrix product ``(.., summed)``, a batched one ``(group, .., summed)``, an elementwise product any order. ``space``:
+    the spatial indices, in the order in which they lie, none for rows.
     """
     ends = need.group + need.summed
     if spread:
-        return ("b", "y", "x", *others(need), *ends)
+        return ("b", *space, *others(need), *ends)
     if kernel or (need.group and space and (need.summed or need.new)):
-        lead = tuple(i for i in order if i not in ends and i not in KERNEL.values())
-        return (*lead, "y", "x", *ends)
+        lead = tuple(i for i in order if i not in ends and i not in space)
+        return (*lead, *space, *ends)
     if need.group and not need.summed and not need.new:
         return tuple(order)
     lead = tuple(i for i in order if i not in ends)
@@ -55,10 +58,10 @@ def arranged(order: Sequence[str], need: Parts, kernel: bool, space: bool, sprea
 
 def others(need: Parts) -> tuple[str, ...]:
     """The indices of an activation of images that a contraction leaves alone, beside batch and pixels."""
-    return tuple(index for index in need.kept if index not in ("b", "y", "x"))
+    return tuple(index for index in need.kept if index not in ("b", *MODES))
 
 
-def convolves(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> bool:
+def convolves(order: Sequence[str], need: Parts, kernel: bool, space: Sequence[str]) -> bool:
     """Whether the contraction of an activation that lies as ``arranged`` says runs as a convolution.
 
     Besides those along a kernel axis: products at every pixel, which are 1x1 convolutions where the images lie whole.
@@ -66,7 +69,8 @@ def convolves(order: Sequence[str], need: Parts, kernel: bool, space: bool) -> b
     if kernel or not space or not (need.summed or need.new):
         return kernel
     ends = {*need.group, *need.summed}
-    return bool(need.group) or (tuple(order[:3]) == ("b", "y", "x") and set(order[3:]) == ends)
+    whole = ("b", *space)
+    return bool(need.group) or (tuple(order[: len(whole)]) == whole and set(order[len(whole) :]) == ends)
 
 
 def result(order: Sequence[str], need: Parts, new: Sequence[str]) -> tuple[str, ...]:

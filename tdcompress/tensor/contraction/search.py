@@ -120,7 +120,7 @@ class Search:
         modes = tuple(index for index in self.graph.outputs if index in need.new)
         bonds = tuple(index for index in need.new if index not in modes)
         for spread in (False, True) if axes and others(need) else (False,):
-            wanted = arranged(order, need, bool(axes), bool(self.space), spread)
+            wanted = arranged(order, need, bool(axes), tuple(self.space), spread)
             copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
             if not done and self.graph.padding[1] and need.summed != self.graph.inputs:
                 copy += self.rates.copy(self.size(order))
@@ -133,19 +133,21 @@ class Search:
         self, order: tuple[str, ...], wanted: tuple[str, ...], done: int, subset: int, need: Parts,
         axes: tuple[str, ...], spread: bool,
     ) -> float:  # fmt: skip
-        rows, group, summed, new, taps = (
-            self.size(part, done | subset) for part in (need.kept, need.group, need.summed, need.new, axes)
-        )
+        after = done | subset
+        rows = self.size(need.kept, done if self.geometry.transposed else after)
+        group, summed, new, taps = (self.size(part) for part in (need.group, need.summed, need.new, axes))
         copies = self.size(others(need)) if spread else 1
-        sizes = (self.size(order, done), copies * group * summed * new * taps, rows * group * new)
-        image = convolves(wanted, need, bool(axes), bool(self.space))
+        out = self.size(need.kept, after) * group * new
+        sizes = (self.size(order, done), copies * group * summed * new * taps, out)
+        image = convolves(wanted, need, bool(axes), tuple(self.space))
         return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, image)
 
     def macs(self, path: Path) -> int:
         """Multiply-accumulates of the calls on the activation, for the whole batch."""
         total = 0
         for meeting in walk(self.graph, path, tuple(self.space)):
-            need, done = meeting.need, sum(1 << position for position in meeting.done)
+            met = meeting.done - meeting.members if self.geometry.transposed else meeting.done
+            need, done = meeting.need, sum(1 << position for position in met)
             total += self.size((*need.kept, *need.group, *meeting.axes), done) * meeting.summed * meeting.new
         return total
 
@@ -203,6 +205,11 @@ def paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "model") -
     weight; ``chain`` applies one core at a time; ``dense`` merges all cores.
     """
     return list(_paths(graph, tuple(sorted(graph.sizes.items())), geometry, rates, plan))
+
+
+def whole_paths(graph: Graph, geometry: Geometry, rates: Rates) -> list[Path]:
+    """The one path that puts the weight together first, as candidates are listed."""
+    return paths(graph, geometry, rates, "dense")
 
 
 @lru_cache(maxsize=4096)

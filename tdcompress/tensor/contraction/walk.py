@@ -48,7 +48,7 @@ def walk(graph: Graph, path: Path, space: Sequence[str] = (), arrange: Arrange |
     ``space``: the spatial indices of an activation of images, none for rows: it comes as ``(b, space, inputs)``.
     ``arrange``: how it must lie for each contraction; by default as ``roles.arranged`` says, for the calls of a plan.
     """
-    lies = arrange or (lambda order, need, kernel, spread: arranged(order, need, kernel, bool(space), spread))
+    lies = arrange or (lambda order, need, kernel, spread: arranged(order, need, kernel, space, spread))
     order, done = ("b", *space, *graph.inputs), frozenset[int]()
     for term in path.terms:
         members = positions(term.tree)

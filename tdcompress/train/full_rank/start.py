@@ -15,7 +15,6 @@ from ...config.schema import AUTO, TrainConfig
 from ...layers.kinds import factorised
 from ...results.identity import resolved
 from ...tensor.contraction.cost import Rates
-from ...tensor.errors import ConfigError
 from ...tensor.rank import Budget, Size
 from ..network import Image, cutting, sketched
 
@@ -62,11 +61,6 @@ class Start:
         needs_weights = config.rank.needs_weights
         then = sketched(config, model, image, Size(1) if needs_weights else None, rates)
         names = list(factorised(then))
-        if not names:
-            raise ConfigError(
-                f"full_rank_epochs={asked}: no layer is smaller with method={config.method.format} at "
-                f"rank={config.rank}, so there is nothing to switch to; choose another method or a smaller rank"
-            )
         # Of all layers that may become cores: when the ranks have settled depends on no method.
         ranks = StableRanks.of(model, config.epochs, keep=config.arch.keep) if asked == AUTO else None
         cuts = _cuts(config)

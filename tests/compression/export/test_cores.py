@@ -129,3 +129,13 @@ def test_it_computes_the_same(written):
         images = torch.randn(batch, *SHAPE)
         with torch.inference_mode():
             torch.testing.assert_close(read(images), written.network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_three_axes_and_transposed_ones():
+    twin = nn.Sequential(nn.Conv3d(8, 12, 3, padding=1), nn.ConvTranspose3d(12, 8, (2, 3, 2), stride=2), nn.Flatten())
+    shape, x = (8, 4, 5, 6), torch.randn(3, 8, 4, 5, 6)
+    model = compress(twin, "tt", 3, shape, keep=[], rates=RATES, plan="chain").eval()
+    plain = fold(model, shape, plan="chain", rates=RATES, keep_cores=True)
+    loaded = WRITERS["onnx"].read(WRITERS["onnx"].write(plain, shape), plain)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-5)

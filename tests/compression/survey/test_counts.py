@@ -10,8 +10,8 @@ from cases import CASES, IMAGE, IN, Case
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tdcompress.cli.tables import print_report
 from tdcompress.compression.survey.counts import count
+from tdcompress.compression.survey.report import Report
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.models import build as archs
@@ -142,7 +142,8 @@ def test_what_is_not_swapped_counts_the_same_on_both_sides():
     # 2*(16 + 16) + 16, batch norm 32, 16*4 + 4, and 12 of the layer that no input reaches
     assert report["parameters"] == 64 + 16 + 32 + 68 + 12
     assert report["dense_parameters"] == 256 + 16 + 32 + 68 + 12
-    assert [layer["name"] for layer in report["layers"]] == ["0", "2"]
+    assert [layer["name"] for layer in report["layers"]] == ["0", "2", "3"]
+    assert report["layers"][2]["reason"] == "the inputs do not reach it" and report["layers"][2]["macs"] == 0
 
 
 def counted_macs(layer: nn.Module, shape: tuple[int, ...]) -> int:
@@ -174,7 +175,7 @@ def test_macs_on_a_border_that_is_added_beforehand(settings: dict):
 
 def test_the_printed_table(capsys: pytest.CaptureFixture[str]):
     model = compress(archs.build(ArchConfig(name="lenet5"), 1, 10, 28), "cp", 4, (1, 28, 28))
-    print_report(count(model, (1, 28, 28)))
+    print(Report(count(model, (1, 28, 28))))
     printed = capsys.readouterr().out
     for word in ("conv1", "conv2", "fc1", "fc2", "50x20x5x5", "20x4 5x5x4 50x4", "dense", "cp"):
         assert word in printed

@@ -1,0 +1,192 @@
+"""A compressed model as one file, from which a freshly built dense model becomes it again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from safetensors.torch import save as serialised
+from torch import Tensor, nn
+
+from ... import __version__
+from ...device.files import RunError, write_whole
+from ...device.rates import device_rates
+from ...layers.attention import call_layers, separate_as
+from ...layers.base import Factorised, Planner
+from ...layers.kinds import factorised, kind_of, put_back, take_apart
+from ...tensor.contraction.path import Path as Contraction
+from ...tensor.errors import ConfigError
+from ...tensor.graph import Core, Graph
+from ..survey.trace import Trace, keep_trace, kept_trace
+from ..swap import put_cores
+from .state_dicts import StateDict, read_state_dict
+
+M = TypeVar("M", bound=nn.Module)
+FORMAT = 1  # of what the metadata say
+_KEY = "tdcompress"
+
+
+def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = None) -> None:
+    """Write a model that ``compress`` returned as a ``.safetensors`` file, whole or not at all.
+
+    Its metadata say how each layer is held: format, graph with its ranks, plan, and which layers share their cores; and
+    the plain ``config`` that it was trained with, if there is one. A tensor that has several names stands there once.
+
+    Raises ``ConfigError`` for a model without cores, ``RunError`` where the file cannot be written.
+    """
+    layers = factorised(model)
+    if not layers:
+        raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
+    first: dict[int, str] = {}
+    seen = kept_trace(model)
+    said = {
+        "format": FORMAT,
+        "version": __version__,
+        "layers": {name: _described(name, layer, first) for name, layer in layers.items()},
+        "left": {name: vars(m)["left_dense"] for name, m in model.named_modules() if "left_dense" in vars(m)},
+        "trace": None if seen is None else _plain_trace(seen),
+        "config": config,
+    }
+    tensors: dict[str, Tensor] = {}
+    there: set[tuple[Any, ...]] = set()
+    for name, value in model.state_dict().items():
+        place = (value.untyped_storage()._cdata, value.storage_offset(), value.shape, value.stride())
+        if place not in there:
+            there.add(place)
+            tensors[name] = value.contiguous()
+    whole = serialised(tensors, metadata={_KEY: json.dumps(said)})
+    write_whole(Path(path), lambda file: file.write(whole))
+
+
+def load(path: str | Path, model: M) -> M:
+    """Give ``model`` the weights in a file, and where these are cores, layers that hold them.
+
+    ``model``: as its class builds it, dense. The file: one of ``save``, whose network it then is to the bit, or any
+    that ``read_state_dict`` reads. Nothing in it is run, and no input is needed. Returns the model, or what takes its
+    place if it is itself a layer.
+
+    Raises ``RunError`` for a file that is missing or damaged, ``ConfigError`` for one of another model, naming what is
+    different.
+    """
+    found = read_state_dict(path)
+    said = described(found)
+    if said is not None:
+        model = _with_layers(model, said, found)
+    found = found.named_as(model)
+    found.log()
+    found.load_into(model)
+    return model
+
+
+def described(found: StateDict) -> dict[str, Any] | None:
+    """What ``save`` wrote beside the tensors of this file, None for a file of anything else.
+
+    Raises ``RunError`` for a file of a later version.
+    """
+    if _KEY not in found.metadata:
+        return None
+    said: dict[str, Any] = json.loads(found.metadata[_KEY])
+    if said["format"] != FORMAT:
+        raise RunError(
+            f"{found.source} is of format {said['format']}, written by tdcompress {said['version']}; this is "
+            f"{__version__}, which reads format {FORMAT}: use that version"
+        )
+    return said
+
+
+def _described(name: str, layer: Factorised, first: dict[int, str]) -> dict[str, Any]:
+    graph, planner = layer.graph, layer.planner
+    return {
+        "format": layer.format,
+        "layout": layer.layout,
+        "weight_shape": list(layer.weight_shape),
+        "graph": {**asdict(graph), "sizes": dict(graph.sizes)},
+        "cores_of": first.setdefault(id(layer.tensors()[0]), name),
+        "path": layer.plan.path.plain(),
+        "planner": {
+            "input_shape": list(planner.input_shape),
+            "batch_size": planner.batch_size,
+            "plan": planner.plan,
+            "uses": planner.uses,
+        },
+        "checkpoint": layer.checkpoint,
+    }
+
+
+def _with_layers(model: M, said: Mapping[str, Any], found: StateDict) -> M:
+    """``model`` with the layers that the metadata of a file describe, holding the file's cores."""
+    if factorised(model):
+        raise ConfigError("the model holds cores already: load takes one as its class builds it, dense")
+    whole: nn.Module
+    whole, wholes = take_apart(model)
+    try:
+        separate_as(whole, said["layers"].keys())
+        new: dict[str, Factorised] = {}
+        for name, values in said["layers"].items():
+            new[name] = _layer(whole, name, values, found, new)
+        for layer in new.values():
+            others = [other for other in new.values() if other is not layer and _same_cores(other, layer)]
+            if others:
+                layer.tie(others)
+        whole = put_cores(whole, {whole.get_submodule(name): layer for name, layer in new.items()})
+    finally:
+        whole = put_back(whole, wholes)
+    for name, reason in said["left"].items():
+        vars(whole.get_submodule(name))["left_dense"] = reason
+    if said["trace"] is not None:
+        keep_trace(whole, _trace_of(said["trace"]))
+    call_layers(whole)
+    return cast(M, whole)
+
+
+def _layer(
+    model: nn.Module, name: str, said: Mapping[str, Any], found: StateDict, others: Mapping[str, Factorised]
+) -> Factorised:
+    twin = dict(model.named_modules()).get(name)
+    kind = kind_of(twin) if twin is not None else None
+    if twin is None or kind is None:
+        raise ConfigError(f"{found.source} does not fit: the model has no layer {name} that can be held as cores")
+    weight = kind.weight(twin)
+    if list(weight.shape) != said["weight_shape"]:
+        raise ConfigError(
+            f"{found.source} does not fit: the weight of {name} is {tuple(said['weight_shape'])} in it and "
+            f"{tuple(weight.shape)} in the model"
+        )
+    graph = _graph(said["graph"])
+    if said["cores_of"] != name:
+        cores = list(others[said["cores_of"]].tensors())
+    else:
+        tensors = [found.tensors[f"{name}.cores.{core.name}".lstrip(".")] for core in graph.cores]
+        cores = [nn.Parameter(tensor.to(weight), weight.requires_grad) for tensor in tensors]
+    planned = said["planner"] | {"input_shape": tuple(said["planner"]["input_shape"])}
+    planner = Planner(rates=device_rates(weight.device, weight.dtype), **planned)
+    layer = kind.held(twin, said["format"], graph, cores, planner)
+    layer.use(Contraction.from_plain(said["path"]))
+    layer.layout, layer.checkpoint = said["layout"], said["checkpoint"]
+    return layer
+
+
+def _graph(said: Mapping[str, Any]) -> Graph:
+    cores = tuple(Core(core["name"], tuple(core["indices"])) for core in said["cores"])
+    lists = {key: tuple(said[key]) for key in ("modes", "inputs", "outputs", "weight_shape")}
+    return Graph(cores=cores, sizes=dict(said["sizes"]), **lists)
+
+
+def _same_cores(one: Factorised, other: Factorised) -> bool:
+    return one.tensors()[0] is other.tensors()[0]
+
+
+def _plain_trace(seen: Trace) -> dict[str, Any]:
+    inputs = {name: [[list(shape), calls] for shape, calls in shapes.items()] for name, shapes in seen.inputs.items()}
+    return {**asdict(seen), "inputs": inputs}
+
+
+def _trace_of(said: Mapping[str, Any]) -> Trace:
+    inputs = {
+        name: Counter({tuple(shape): calls for shape, calls in shapes}) for name, shapes in said["inputs"].items()
+    }
+    return Trace(**{**said, "inputs": inputs})

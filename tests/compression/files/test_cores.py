@@ -1,0 +1,127 @@
+"""Compressed models as files: the same network again, to the bit, in a model that was just built."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from cases import FACTORISED
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import tdcompress
+from tdcompress.device.files import RunError
+from tdcompress.layers.kinds import factorised
+from tdcompress.tensor.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Net(nn.Module):
+    """Layers of many kinds: a table that is the classifier, too, several weights in one layer, axes of any number."""
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.table, self.out = nn.Embedding(60, width), nn.Linear(width, 60, bias=False)
+        self.out.weight = self.table.weight
+        self.recurrent = nn.GRU(width, width, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.cross = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.conv, self.up = nn.Conv1d(width, width, 3, padding=1), nn.ConvTranspose1d(width, width, 3, padding=1)
+        self.norm = nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.recurrent(self.table(x))[0]
+        x = self.attention(x, x, x)[0]
+        x = self.cross(x, x.flip(1), x.flip(1))[0]
+        return self.out(self.norm(self.up(self.conv(x.transpose(1, 2)))).transpose(1, 2))
+
+
+X = torch.arange(14).reshape(2, 7)
+
+
+def built(seed: int) -> Net:
+    torch.manual_seed(seed)
+    return Net()
+
+
+@pytest.mark.parametrize("format", FACTORISED)
+def test_the_same_network_again(format: str, tmp_path: Path):
+    model = tdcompress.compress(built(0), format, 3, example_inputs=X, keep=["conv"], allow_larger=True)
+    model.train()(X).square().mean().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.1 * (parameter.grad if parameter.grad is not None else 0)
+    model.recurrent.ih_l0.use(model.recurrent.ih_l0.candidates[-1])
+    path = tmp_path / "deep" / "model.safetensors"
+    tdcompress.save(model.eval(), path)
+    again = tdcompress.load(path, built(1)).eval()
+    assert list(factorised(again)) == list(factorised(model))
+    assert {"cross.q_proj", "attention.in_proj", "recurrent.hh_l0", "table", "up"} <= factorised(again).keys()
+    with torch.inference_mode():
+        assert torch.equal(again(X), model(X))
+    held, found = model.state_dict(), again.state_dict()
+    assert held.keys() == found.keys() and all(torch.equal(held[key], found[key]) for key in held)
+    assert again.table.cores is not again.out.cores and again.table.tensors()[0] is again.out.tensors()[0]
+    for name, layer in factorised(again).items():
+        own = model.get_submodule(name)
+        assert (layer.graph, layer.plan.path, layer.layout) == (own.graph, own.plan.path, own.layout)
+    assert tdcompress.report(again) == tdcompress.report(model)
+    assert path.stat().st_size < 4 * sum(p.numel() for p in model.parameters()) + 4096 * (2 + len(factorised(model)))
+
+
+def test_training_goes_on(tmp_path: Path):
+    model = tdcompress.compress(built(0), "tt", 3, example_inputs=X, keep=["conv"])
+    model.conv.weight.requires_grad_(False)
+    tdcompress.save(model, tmp_path / "model.safetensors")
+    again = tdcompress.load(tmp_path / "model.safetensors", built(1))
+    for net in (model, again):
+        torch.manual_seed(2)
+        net(X).square().mean().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert gradients and all(torch.equal(dict(again.named_parameters())[n].grad, g) for n, g in gradients.items())
+
+
+def test_a_layer_by_itself_and_one_of_another_type(tmp_path: Path):
+    layer = tdcompress.compress(nn.Linear(64, 64).double(), "tucker", 4, (64,), keep=[])
+    tdcompress.save(layer, tmp_path / "layer.safetensors")
+    again = tdcompress.load(tmp_path / "layer.safetensors", nn.Linear(64, 64).double())
+    assert torch.equal(again.to_dense(), layer.to_dense()) and again.to_dense().dtype == torch.float64
+    single = tdcompress.load(tmp_path / "layer.safetensors", nn.Linear(64, 64))
+    assert single.to_dense().dtype == torch.float32
+    torch.testing.assert_close(single.to_dense().double(), layer.to_dense(), rtol=1e-5, atol=1e-6)
+
+
+def test_dense_files_of_anyone(tmp_path: Path):
+    model = built(0)
+    torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "a.pt")
+    save_file({k: v for k, v in model.state_dict().items() if k != "out.weight"}, tmp_path / "b.safetensors")
+    for name in ("a.pt", "b.safetensors"):  # tied weights stand in the second once
+        again = tdcompress.load(tmp_path / name, built(1))
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())
+        assert again.out.weight is again.table.weight
+
+
+def test_what_does_not_fit(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ConfigError, match="this Net holds no cores: compress it first, or save its state_dict"):
+        tdcompress.save(built(0), path)
+    model = tdcompress.compress(built(0), "tt", 3, example_inputs=X)
+    tdcompress.save(model, path)
+    with pytest.raises(ConfigError, match="the model holds cores already: load takes one as its class builds it"):
+        tdcompress.load(path, copy.deepcopy(model))
+    with pytest.raises(ConfigError, match=r"the weight of \S+ is \(\d+, \d+\) in it and \(\d+, \d+\) in the model"):
+        tdcompress.load(path, Net(24))
+    with pytest.raises(ConfigError, match=r"the model has no layer \S+ that can be held as cores"):
+        tdcompress.load(path, nn.Linear(3, 3))
+    with safe_open(path, framework="pt") as file:
+        said = json.loads(file.metadata()["tdcompress"])
+    save_file(load_file(path), path, metadata={"tdcompress": json.dumps(said | {"format": 9, "version": "7.0"})})
+    with pytest.raises(RunError, match=r"is of format 9, written by tdcompress 7\.0"):
+        tdcompress.load(path, built(1))
+    with pytest.raises(RunError, match="model"):
+        tdcompress.save(model, path / "below a file")

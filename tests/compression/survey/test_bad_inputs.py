@@ -1,0 +1,120 @@
+"""What is said, in one line, of models and inputs that cannot be compressed; and that nothing changes then."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tdcompress
+from tdcompress.layers.kinds import factorised
+from tdcompress.tensor.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def linear(**settings: torch.device | torch.dtype) -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 16, **settings), nn.Linear(16, 16, **settings))
+
+
+class Raising(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("\nonly on Sundays\nand never on Mondays")
+
+
+def inferring() -> nn.Module:
+    with torch.inference_mode():
+        return linear()
+
+
+BAD = {
+    "neither": (linear, {}, "say what the model takes: input_shape or example_inputs, one of them"),
+    "both": (linear, {"input_shape": (16,), "example_inputs": torch.zeros(1, 16)}, "input_shape or example_inputs"),
+    "another type": (
+        linear,
+        {"example_inputs": torch.zeros(1, 16, dtype=torch.float64)},
+        r"cannot take example_inputs \(float64 \(1, 16\)\): .*dtype",
+    ),
+    "another device": (
+        linear,
+        {"example_inputs": torch.zeros(1, 16, device="meta")},
+        "example_inputs are on meta, the model is on cpu: bring them to one device",
+    ),
+    "another shape": (linear, {"input_shape": (15,)}, r"cannot take an input of shape \(15,\): mat1 and mat2 shapes"),
+    "no shape": (linear, {"input_shape": (1.5,)}, "holds what is no whole number; see example_inputs"),
+    "an unknown keyword": (
+        linear,
+        {"example_inputs": {"x": torch.zeros(1, 16)}},
+        r"cannot take example_inputs \(x=float32 \(1, 16\)\): .* unexpected keyword argument 'x'",
+    ),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(4)),
+        {"input_shape": (16,)},
+        "0.weight has no shape yet: call the model",
+    ),
+    "meta": (
+        lambda: linear(device=torch.device("meta")),
+        {"example_inputs": torch.zeros(1, 16)},
+        "0.weight is on the meta device, without values: load",
+    ),
+    "inference": (inferring, {"input_shape": (16,)}, "0.weight was made in inference mode: build the model outside"),
+    "no parameters": (nn.ReLU, {"input_shape": (16,)}, "ReLU has no parameters, so there is nothing to compress"),
+    "twice": (
+        lambda: tdcompress.compress(linear(), "tt", 3, (16,), keep=[]),
+        {"input_shape": (16,)},
+        r"no layer would be held as cores \(0, 1: it holds cores already\)",
+    ),
+    "all kept": (linear, {"input_shape": (16,), "keep": ["*"]}, r"no layer would be held as cores \(0, 1: kept\)"),
+    "no layer": (
+        lambda: nn.Sequential(nn.LayerNorm(16)),
+        {"input_shape": (16,)},
+        r"held as cores \(none with a weight of two axes is reached\)",
+    ),
+    "a layer that computes its weight, by name": (
+        lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16)), nn.Linear(16, 16)),
+        {"input_shape": (16,), "layers": {"0": {"rank": 2}}, "keep": []},
+        r"method.layers: 0 stays dense \(its weight is parametrised: .*remove_parametrizations\(layer, 'weight'\)\)",
+    ),
+    "cores of a layer that computes its weight": (
+        lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16)), nn.Linear(16, 16)),
+        {"input_shape": (16,), "cores": {"0": {"core1": torch.zeros(16, 3), "core2": torch.zeros(3, 16)}}, "keep": []},
+        r"cores: 0 stays dense \(its weight is parametrised",
+    ),
+    "raises": (
+        lambda: nn.Sequential(nn.Linear(16, 16), Raising()),
+        {"input_shape": (16,)},
+        r"the model cannot take an input of shape \(16,\): only on Sundays",
+    ),
+    "too many ranks": (linear, {"input_shape": (16,), "rank": [2, 2], "keep": []}, "layer 0: rank=2-2 has 2 sizes"),
+    "too many ranks of a layer": (
+        linear,
+        {"input_shape": (16,), "layers": {"1": {"rank": [2, 2]}}, "keep": []},
+        "layer 1: rank=2-2 has 2 sizes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_line_and_nothing_changed(name: str):
+    make, given, message = BAD[name]
+    model = make()
+    layers = dict(model.named_modules())
+    with pytest.raises(ConfigError, match=message) as error:
+        tdcompress.compress(model, "tt", **{"rank": 3, "keep": [], "layout": "matrix"} | given)
+    assert "\n" not in str(error.value)
+    assert dict(model.named_modules()) == layers
+    assert not any("compression_trace" in vars(module) for name, module in layers.items()) or name == "twice"
+
+
+def test_the_report_says_where_a_weight_is_put_together():
+    for plan, together in (("dense", True), ("chain", False)):
+        model = tdcompress.compress(linear(), "tt", 2, (16,), keep=["0"], plan=plan)
+        (_, row) = tdcompress.report(model).counts["layers"]
+        assert row["put_together"] is together
+        assert ("tt, put together" in str(tdcompress.report(model))) is together
+
+
+def test_the_dense_format_may_swap_nothing():
+    model = tdcompress.compress(linear(), "dense", 3, (16,))
+    assert not factorised(model)
+    assert [layer["format"] for layer in tdcompress.report(model).counts["layers"]] == ["dense", "dense"]
