@@ -56,7 +56,7 @@ def test_cancelling_components_are_brought_down_at_the_same_error(large: float):
     before = relative_error(graph, cores, weight)
     found = bounded(graph, weight, cores, 1.001 * before * float(weight.norm()))
     assert components(graph, cores) > large  # it does diverge
-    assert components(graph, found) < 0.01 * components(graph, cores)
+    assert components(graph, found) < 0.1 * components(graph, cores)
     assert float((einsum_dense(graph, found) - weight).norm() / weight.norm()) <= 1.001 * before * (1 + 1e-9)
 
 
