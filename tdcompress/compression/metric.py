@@ -16,12 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.metric import Moment
+from ..tensor.fitting.metric import LARGEST, Moment
 from .survey.inputs import Examples
 from .survey.trace import watch
-
-FULL = 2304
-"""Inputs of a weight, channels times taps, up to which their whole moment is taken: that of 256 channels, nine taps."""
 
 ROWS = 4096
 """Inputs drawn from those of one call, at most; a call of a convolution has one for each of its outputs' pixels."""
@@ -52,7 +49,7 @@ def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) ->
     """The second moment of what each of these layers is given while ``model``, in evaluation mode, sees ``data``.
 
     Uncentred, over a layer's input channels, groups taken together; of convolutions over channels times kernel taps
-    where these are at most ``FULL``, else, and where they are transposed, over the channels alone; of wider linear
+    where these are at most ``LARGEST``, else, and where they are transposed, over the channels alone; of wider linear
     layers only the diagonal; of embeddings how often each row is read, once more than it was. At most ``ROWS`` inputs
     of a call are drawn, always the same. Raises ``ConfigError`` for layers that ``data`` does not reach, for inputs
     that the model cannot take, for activations that are not finite, and for those that ``estimate_again`` could not
@@ -102,7 +99,7 @@ def _moment(layer: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[Te
     else:
         rows = _drawn(x.reshape(-1, inputs), generator)
     rows = rows.float()
-    if rows.shape[1] > FULL and not taps:
+    if rows.shape[1] > LARGEST and not taps:
         return rows.square().sum(0).double(), len(rows)
     value = (rows.T @ rows).double()
     if isinstance(layer, _ConvNd) and layer.transposed and layer.groups > 1:  # inputs of two groups never meet
@@ -120,7 +117,7 @@ def _patches(layer: _ConvNd, x: Tensor, inputs: int, taps: Sequence[int], genera
     if x.dim() == axes + 1:
         x = x[None]
     windows = x
-    whole = not layer.transposed and inputs * math.prod(taps) <= FULL
+    whole = not layer.transposed and inputs * math.prod(taps) <= LARGEST
     if whole:
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         windows = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)

@@ -22,7 +22,7 @@ STEPS = 50
 """Most steps of the descent in the whole metric."""
 
 LARGEST = 2304
-"""Of the inputs whose moment the descent multiplies with: that of 256 channels and nine taps."""
+"""Inputs up to which a moment is taken whole, and multiplied with in the descent: 256 channels times nine taps."""
 
 Fit = Callable[[Graph, Tensor], list[Tensor]]
 
