@@ -64,7 +64,10 @@ def _decompose(job: Job, options: CompressOptions) -> None:
     shown = _shown(config, device, options.data)
     model, image = initial(config, device, data=shown)
     print_report(replace(report(model), errors=layer_errors(model, weights)), config.rank)
-    path = Path(options.out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
+    suffix = ".pt" if shown is None else f"-data{options.data}.pt"
+    path = Path(
+        options.out or Path(config.results_dir, "compressed", *job.directory.parts[-4:-1], job.directory.name + suffix)
+    )
     write_compressed(path, model, config)
     weights.load_into(twin)
     twin, model = (network.to(device).to(memory_format=torch.channels_last).eval() for network in (twin, model))

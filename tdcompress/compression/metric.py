@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.metric import Moment
+from ..tensor.fitting.metric import LARGEST, Moment
 from .survey.inputs import Examples
 from .survey.trace import watch
-
-FULL = 2304
-"""Inputs of a weight, channels times taps, up to which their whole moment is taken: that of 256 channels, nine taps."""
 
 ROWS = 4096
 """Inputs drawn from those of one call, at most; a call of a convolution has one for each of its outputs' pixels."""
@@ -39,9 +36,10 @@ def batches(model: nn.Module, data: Iterable[Any]) -> list[Examples]:
     found = []
     for batch in data:
         inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        found.append(Examples.of(model, None, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)))
-        if not found[-1].tensors:
+        inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
+        if not any(isinstance(value, Tensor) for value in tree_leaves(inputs)):
             raise ConfigError(f"data= holds a batch without tensors ({type(batch).__name__})")
+        found.append(Examples.of(model, None, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)))
     if not found:
         raise ConfigError("data= holds no batch")
     return found
@@ -51,26 +49,32 @@ def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) ->
     """The second moment of what each of these layers is given while ``model``, in evaluation mode, sees ``data``.
 
     Uncentred, over a layer's input channels, groups taken together; of convolutions over channels times kernel taps
-    where these are at most ``FULL``, else, and where they are transposed, over the channels alone; of wider linear
+    where these are at most ``LARGEST``, else, and where they are transposed, over the channels alone; of wider linear
     layers only the diagonal; of embeddings how often each row is read, once more than it was. At most ``ROWS`` inputs
     of a call are drawn, always the same. Raises ``ConfigError`` for layers that ``data`` does not reach, for inputs
-    that the model cannot take, and for activations that are not finite.
+    that the model cannot take, for activations that are not finite, and for those that ``estimate_again`` could not
+    take the variance of.
     """
     layers = {name: model.get_submodule(name) for name in names}
+    norms = {name: layer for name, layer in model.named_modules() if _estimates(layer)}
     found: dict[str, Tensor] = {}
     counts = dict.fromkeys(names, 0)
     generator = torch.Generator().manual_seed(0)
 
     def note(name: str, x: Tensor) -> None:
+        if name in norms:
+            if x.numel() <= x.shape[1]:
+                raise ConfigError(f"layer {name}: a batch of data= gives it no two values of a channel, so no variance")
+            return
         value, count = _moment(layers[name], x.detach(), generator)
         found[name] = found[name] + value if name in found else value
         counts[name] += count
 
     for examples in data:
         with _told(examples):
-            watch(model, layers, examples, note)
+            watch(model, layers | norms, examples, note)
     for name in names:
-        if name not in found:
+        if not counts[name]:
             raise ConfigError(f"layer {name}: no batch of data= reaches it, so nothing says what it is given")
         if not found[name].isfinite().all():
             raise ConfigError(f"layer {name}: what data= gives it is not finite")
@@ -95,9 +99,13 @@ def _moment(layer: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[Te
     else:
         rows = _drawn(x.reshape(-1, inputs), generator)
     rows = rows.float()
-    if rows.shape[1] > FULL and not taps:
+    if rows.shape[1] > LARGEST and not taps:
         return rows.square().sum(0).double(), len(rows)
-    return (rows.T @ rows).double(), len(rows)
+    value = (rows.T @ rows).double()
+    if isinstance(layer, _ConvNd) and layer.transposed and layer.groups > 1:  # inputs of two groups never meet
+        of_group = torch.arange(inputs, device=value.device) // (inputs // layer.groups)
+        value = value * (of_group[:, None] == of_group)
+    return value, len(rows)
 
 
 def _patches(layer: _ConvNd, x: Tensor, inputs: int, taps: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -109,7 +117,7 @@ def _patches(layer: _ConvNd, x: Tensor, inputs: int, taps: Sequence[int], genera
     if x.dim() == axes + 1:
         x = x[None]
     windows = x
-    whole = not layer.transposed and inputs * math.prod(taps) <= FULL
+    whole = not layer.transposed and inputs * math.prod(taps) <= LARGEST
     if whole:
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         windows = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
@@ -129,13 +137,17 @@ def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
     return rows[torch.randint(len(rows), (ROWS,), generator=generator).to(rows.device)]
 
 
+def _estimates(layer: nn.Module) -> TypeGuard[_BatchNorm]:
+    return isinstance(layer, _BatchNorm) and layer.running_mean is not None
+
+
 def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
     """Estimate the running statistics of batch normalisations from ``data``: the mean of those of its batches.
 
     All else stays in evaluation mode, as it is. Layers that ``data`` does not reach keep what they have. Raises
     ``ConfigError`` for batches that the model cannot take.
     """
-    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    norms = [layer for layer in model.modules() if _estimates(layer)]
     if not norms:
         return
     modes = {module: module.training for module in model.modules()}

@@ -68,6 +68,27 @@ def test_every_kind_of_layer_is_fitted_by_its_inputs(kind: str):
     assert fitted < 0.95 * plain
 
 
+def test_inputs_of_two_groups_of_a_transposed_convolution_never_meet():
+    """Each output is of one group, so what the inputs of two have in common says nothing of the error."""
+    torch.manual_seed(0)
+    layer, x = nn.ConvTranspose2d(16, 24, 3, groups=2, bias=False), inputs(2, 16, 8, 8)
+    plain, fitted = both(layer, x, "tt", layout="paired")
+    assert fitted < 0.95 * plain
+    found = moments(nn.Sequential(layer), ["0"], batches(layer, [x]))["0"].value
+    rows = x.movedim(1, -1).reshape(-1, 16).double()
+    whole = rows.T @ rows / len(rows)
+    assert torch.allclose(found[:8, :8], whole[:8, :8], rtol=1e-4, atol=1e-8) and not found[8:, :8].any()
+
+
+def test_layers_without_an_input_and_inference_mode():
+    with pytest.raises(ConfigError, match="layer 0: no batch of data= reaches it"):
+        compress(nn.Sequential(nn.Linear(16, 16)), "tt", 2, (16,), keep=[], data=[torch.zeros(0, 16)])
+    layer, x = nn.Conv2d(16, 12, 3, bias=False), inputs(2, 16, 6, 6)
+    with torch.inference_mode():
+        plain, fitted = both(layer, x.clone(), "tt")
+    assert fitted < plain
+
+
 def test_rows_that_are_looked_up_often_count_more():
     torch.manual_seed(0)
     layer = nn.Embedding(30, 16)
@@ -157,12 +178,16 @@ def test_a_batch_that_fails_leaves_the_statistics():
         (torch.zeros(1, 3, 9, 9), {}, "data= takes an iterable of batches"),
         ([], {}, "data= holds no batch"),
         ([("x", 1)], {}, "data= holds a batch without tensors"),
+        ([None], {}, "data= holds a batch without tensors"),
+        ([torch.zeros(1, 3, 3, 3)], {}, "layer 1: a batch of data= gives it no two values of a channel"),
+        ([torch.zeros(0, 3, 9, 9)], {}, "layer 1: a batch of data= gives it no two values of a channel"),
         ([torch.zeros(1, 4, 9, 9)], {}, "the model cannot take a batch of data="),
         ([torch.full((1, 3, 9, 9), float("nan"))], {}, "layer 3: what data= gives it is not finite"),
         ([torch.zeros(1, 3, 9, 9)], {"init": "variance"}, "init=variance fits none"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(data: Any, settings: dict[str, Any], said: str):
+    model = normed()
     with pytest.raises(ConfigError, match=said) as error:
-        compress(normed(), "tucker", 4, (3, 9, 9), data=data, keep=["0"], **settings)
-    assert "\n" not in str(error.value)
+        compress(model, "tucker", 4, (3, 9, 9), data=data, keep=["0"], **settings)
+    assert "\n" not in str(error.value) and not factorised(model)

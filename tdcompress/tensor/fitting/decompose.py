@@ -82,8 +82,8 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
                 another = alternate(step, weight, _gaussian(step, weight, generator), sweeps)
                 best = min(best, fit(step, another), key=itemgetter(0))
     if best[0] > EXACT and cancellation(graph, best[1]) > CANCELLING:
-        smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK) * best[0]))
-        best = smaller if smaller[0] <= (1 + 2 * SLACK) * best[0] else best
+        smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK / 2) * best[0]))
+        best = smaller if smaller[0] <= (1 + SLACK) * best[0] else best  # it was rounded
     return best[1]
 
 

@@ -22,7 +22,7 @@ STEPS = 50
 """Most steps of the descent in the whole metric."""
 
 LARGEST = 2304
-"""Of the inputs whose moment the descent multiplies with: that of 256 channels and nine taps."""
+"""Inputs up to which a moment is taken whole, and multiplied with in the descent: 256 channels times nine taps."""
 
 Fit = Callable[[Graph, Tensor], list[Tensor]]
 
@@ -127,19 +127,22 @@ def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _descended(graph: Graph, weight: Tensor, moment: Tensor, axes: list[int], cores: Sequence[Tensor]) -> list[Tensor]:
     """The cores after some steps of L-BFGS on tr (W - What) M (W - What)^T; it never ends above its start."""
+    weight, moment = weight.clone(), moment.clone()  # which inference mode may have made, then none has gradients
+    found = [core.detach().float().clone().requires_grad_() for core in cores]
+    before = [core.detach().clone() for core in found]
     last = list(range(-len(axes), 0))
+    scale = float(weight.square().sum())
 
     def loss() -> Tensor:
         error = (weight - merge_all(graph, found)).movedim(axes, last).reshape(-1, len(moment))
         return ((error @ moment if moment.dim() == 2 else error * moment) * error).sum() / scale
 
-    scale = weight.square().sum()
     rows = weight.numel() // len(moment)
     steps = min(STEPS, int(WORK / (4 * rows * moment.numel() + 1)))
-    found = [core.detach().float().clone().requires_grad_() for core in cores]
-    before = [core.detach().clone() for core in found]
     descent = torch.optim.LBFGS(
         found, max_iter=steps, max_eval=2 * steps, history_size=10, line_search_fn="strong_wolfe"
     )
@@ -150,7 +153,5 @@ def _descended(graph: Graph, weight: Tensor, moment: Tensor, axes: list[int], co
         value.backward()
         return value
 
-    with torch.enable_grad():
-        start = float(descent.step(closure).detach())
-    with torch.no_grad():
-        return [core.detach() for core in found] if float(loss()) <= start else before
+    start = float(descent.step(closure).detach())
+    return [core.detach() for core in found] if float(loss().detach()) <= start else before
