@@ -14,15 +14,20 @@ from ..layers.parted import Parted
 
 
 def left_dense(
-    names: Sequence[str], model: nn.Module, keep: Sequence[str] | None, by_macs: bool = False
+    names: Sequence[str],
+    model: nn.Module,
+    keep: Sequence[str] | None,
+    by_macs: bool = False,
+    heavy: Collection[str] = (),
 ) -> dict[str, str]:
     """Which of the layers stay dense, and why.
 
-    Those whose names match a pattern of ``keep``; by default the first convolution, and the last linear layer unless
-    its kind says that it is there to be held as cores or its weight is also another's. Those that cannot be held, see
-    ``kinds.why_not``. And those that share their weight with another module, because cores would part them, unless it
-    is one parameter of several of the layers, none of which stays dense: see ``ties``. ``by_macs``: what is to be saved
-    are MACs, of which a lookup has none; layers that share a weight have different ones.
+    Those whose names match a pattern of ``keep``; by default the first convolution and the last linear layer, but for
+    ``heavy`` ones, and unless its kind says that it is there to be held as cores or its weight is also another's. Those
+    that cannot be held, see ``kinds.why_not``. And those that share their weight with another module, because cores
+    would part them, unless it is one parameter of several of the layers, none of which stays dense: see ``ties``.
+    ``by_macs``: what is to be saved are MACs, of which a lookup has none; layers that share a weight have different
+    ones.
     """
     layers = {name: model.get_submodule(name) for name in names}
     shares = _shares(layers, model)
@@ -34,9 +39,11 @@ def left_dense(
         kinds = {name: kind for name, layer in layers.items() if (kind := kind_by_class(layer)) is not None}
         convolutions = [name for name, kind in kinds.items() if kind.weights[0].axes]
         linears = [name for name, kind in kinds.items() if kind.name == "linear"]
-        found |= dict.fromkeys(convolutions[:1], "kept: the first convolution")
+        found |= {name: "kept: the first convolution" for name in convolutions[:1] if name not in heavy}
         found |= {
-            name: "kept: the last linear layer" for name in linears[-1:] if not (kinds[name].may_end or shares[name])
+            name: "kept: the last linear layer"
+            for name in linears[-1:]
+            if not (kinds[name].may_end or shares[name] or name in heavy)
         }
     for name, layer in layers.items():
         kind = kind_of(layer)

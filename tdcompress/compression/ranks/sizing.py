@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from ...layers.base import Factorised
 from ...layers.kinds import weights_once
 from ...tensor.caps import absorbed
 from ...tensor.contraction.cost import Rates
@@ -15,20 +16,39 @@ from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ...tensor.rank import Budget
 from ..spec import Swap
-from ..survey.counts import distinct
+from ..survey.counts import distinct, why_dense
 from ..survey.plans import dense_macs, layer_macs, path_macs
 from ..survey.trace import Trace
 from . import adaptive
 from .budget import Count, Unreachable, fit
 
 _SHUNNED = 10
+_NAMED = 3  # of the layers that stand in the way of a budget
+
+
+def heavy(budget: Budget, model: nn.Module, seen: Trace) -> list[str]:
+    """The layers whose dense weights take a tenth of the budget or more."""
+    if budget.kind == "macs":
+        costs = {name: seen.macs.get(name, 0) for name in seen.inputs}
+        limit = budget.value * sum(seen.macs.values())
+    else:
+        costs = {name: distinct(model.get_submodule(name).parameters(recurse=False)) for name in seen.inputs}
+        limit = budget.parameters(distinct(model.parameters()))
+    return [name for name, cost in costs.items() if cost >= limit / 10]
 
 
 def meet(
-    budget: Budget, model: nn.Module, swaps: Sequence[Swap], seen: Trace, batch_size: int, multiple: int = 1
+    budget: Budget,
+    model: nn.Module,
+    swaps: Sequence[Swap],
+    seen: Trace,
+    left: Mapping[str, str],
+    batch_size: int,
+    multiple: int = 1,
 ) -> None:
     """Set the ranks of those ``swaps`` that have none of their own so that the whole network meets the budget.
 
+    ``left``: why other layers stay dense; what stands in the way of a budget that cannot be met is named with it.
     ``multiple``: of what larger ranks are multiples where that is possible, a power of two.
     """
     if multiple < 1 or multiple & (multiple - 1):
@@ -73,12 +93,28 @@ def meet(
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
         smallest, largest, nearest = (budget.said(total, whole) for total in totals)
+        way = _in_the_way(budget, model, seen, left, dense) if error.smallest > target else ""
         raise ConfigError(
             f"rank={budget} cannot be met within 2 %: the smallest ranks give {smallest}, the largest {largest}, "
-            f"the nearest found {nearest}"
+            f"the nearest found {nearest}{way}"
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph if budget.adaptive else absorbed(graph)  # a bond that is to be cut must be there
+
+
+def _in_the_way(budget: Budget, model: nn.Module, seen: Trace, left: Mapping[str, str], swaps: Collection[str]) -> str:
+    """What takes most of a budget that is too small: the largest of the weights that stay dense, and why."""
+    costs: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if name not in swaps and not isinstance(module, Factorised):
+            entries = distinct(module.parameters(recurse=False))
+            costs[name] = seen.macs.get(name, 0) if budget.kind == "macs" else entries
+    named = sorted((name for name, cost in costs.items() if cost), key=lambda name: -costs[name])
+    said = []
+    for name in named[:_NAMED]:
+        reason = left.get(name) or why_dense(name, model.get_submodule(name), seen)
+        said.append(f"{name or 'the model itself'} ({costs[name]:,}: {reason})")
+    return f"; dense stay {', '.join(said)}{', ..' * (len(named) > _NAMED)}" if said else ""
 
 
 class _MacsAlong:

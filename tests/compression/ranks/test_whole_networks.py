@@ -1,0 +1,36 @@
+"""What a budget of a whole network is spent on, and what stands in its way."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from tdcompress import compress
+from tdcompress.layers.kinds import factorised
+from tdcompress.tensor.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_what_stands_in_the_way_of_a_budget_is_named():
+    model = nn.Sequential(nn.Linear(100, 100), nn.Bilinear(100, 100, 4), nn.Linear(4, 100), nn.Linear(100, 4))
+    model.unused = nn.Linear(90, 90)
+    pair = nn.Module()
+    pair.net, pair.forward = model, lambda x: model[3](model[2](model[1](model[0](x), x)))
+    with pytest.raises(ConfigError) as error:
+        compress(pair, "tt", "10x", (100,), keep=["net.2"])
+    assert str(error.value).split("; dense stay ")[1] == (
+        "net.1 (40,004: Bilinear cannot be held as cores), net.unused (8,190: the inputs do not reach it), "
+        "net.2 (500: kept)"
+    )
+
+
+def test_a_first_or_last_layer_stays_dense_where_it_takes_under_a_tenth_of_the_budget():
+    def net() -> nn.Module:
+        convolution = nn.Sequential(nn.Conv2d(3, 64, 3), nn.AdaptiveAvgPool2d(8), nn.Flatten())  # 1,792
+        return nn.Sequential(*convolution, nn.Linear(4096, 64), nn.Linear(64, 20))  # 262,208; 1,300
+
+    for rank, held in (("10x", {"3"}), ("16x", {"0", "3"}), ("params:17000", {"0", "3"}), ("25x", {"0", "3", "4"})):
+        assert set(factorised(compress(net(), "tt", rank, (3, 16, 16)))) == held, rank
+    assert set(factorised(compress(net(), "tt", "25x", (3, 16, 16), keep=["4"]))) == {"0", "3"}
+    assert set(factorised(compress(net(), "tt", 2, (3, 16, 16)))) == {"3"}  # no budget that it could take much of
