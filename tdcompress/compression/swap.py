@@ -55,12 +55,12 @@ def compress(
     ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; or
     ``example_inputs``: a tensor, a tuple of arguments, or a dictionary of keywords. The layers that a forward pass of
     it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first convolution and the
-    last linear layer, where they take under a tenth of a budget. A layer whose cores would hold no fewer entries than
-    its weight stays dense too, unless ``allow_larger``. The cores start with the variance that the layer's present
-    weight has, or, with ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for
-    ``batch_size`` such inputs at once (by default 100, or one where the examples are a batch already) and a device of
-    these ``rates``, by default the model's own. Cores of a frozen weight are frozen, hooks are kept. Returns the model,
-    or what takes its place if it is itself a layer; ``report`` says what became of each layer.
+    last linear layer, where they take under a tenth of a budget of parameters. A layer whose cores would hold no fewer
+    entries than its weight stays dense too, unless ``allow_larger``. The cores start with the variance that the layer's
+    present weight has, or, with ``init="fit"`` and for trained weights, as near to it as can be. Contractions are
+    planned for ``batch_size`` such inputs at once (by default 100, or one where the examples are a batch already) and a
+    device of these ``rates``, by default the model's own. Cores of a frozen weight are frozen, hooks are kept. Returns
+    the model, or what takes its place if it is itself a layer; ``report`` says what became of each layer.
 
     ``rank``: the bond dimension, a list of one for each bond of a layer, or ``"reference"``. Or what the whole network
     may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs /

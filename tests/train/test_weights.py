@@ -31,7 +31,6 @@ from tdcompress.train.run import train
 from tdcompress.train.weights import layer_errors, read_weights, write_compressed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
 SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9}
 DENSE = TrainConfig(
     dataset=DatasetConfig("digits", image_size=16),
