@@ -21,7 +21,7 @@ from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
 from ..survey.inputs import Examples
-from ..survey.trace import trace
+from ..survey.trace import keep_trace, trace
 from .merged import Merged, merging, weighing
 
 PLANS = ("model", "chain", "dense")
@@ -71,6 +71,7 @@ def fold(
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     model = copy.deepcopy(model)
+    keep_trace(model, None)
     inputs = trace(model, Examples.of(model, input_shape, example_inputs)).inputs
     found: dict[nn.Module, nn.Module] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:

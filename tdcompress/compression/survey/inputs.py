@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ...tensor.errors import ConfigError
 
@@ -36,10 +38,8 @@ class Examples:
             raise ConfigError("say what the model takes: input_shape or example_inputs, one of them")
         if input_shape is not None:
             some = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-            if not all(isinstance(size, int) for size in input_shape):
-                raise ConfigError(f"input_shape={input_shape} holds what is no whole number; see example_inputs")
-            zeros = torch.zeros(1, *input_shape, device=some.device, dtype=some.dtype)
-            return Examples((zeros,), shape=tuple(input_shape))
+            shape = _whole_numbers(input_shape)
+            return Examples((torch.zeros(1, *shape, device=some.device, dtype=some.dtype),), shape=shape)
         if isinstance(example_inputs, Mapping):
             found = Examples((), example_inputs)
         else:
@@ -48,6 +48,8 @@ class Examples:
         if len(here) == 1 and not there <= here:
             (device,), others = here, ", ".join(sorted(map(str, there - here)))
             raise ConfigError(f"example_inputs are on {others}, the model is on {device}: bring them to one device")
+        if found.batch == 0:
+            raise ConfigError(f"{found} is an empty batch: give one input at least")
         return found
 
     @property
@@ -60,6 +62,11 @@ class Examples:
         """The first dimension of the first tensor."""
         return next((len(tensor) for tensor in self.tensors if tensor.dim()), 1)
 
+    def given_to(self, model: nn.Module) -> Any:
+        """What ``model`` makes of copies of them: it may write into what it is given."""
+        copied = partial(tree_map_only, Tensor, Tensor.clone)
+        return model(*copied(self.args), **copied(dict(self.kwargs)))
+
     def __str__(self) -> str:
         if self.shape is not None:
             return f"an input of shape {self.shape}"
@@ -68,7 +75,11 @@ class Examples:
 
 
 def refuse(model: nn.Module) -> None:
-    """Raise ``ConfigError`` for a model whose layers cannot be swapped as it is."""
+    """Raise ``ConfigError`` for what is no model whose layers can be swapped as it is."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"a model is a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError("the layers of a scripted model cannot be replaced: compress the model that was scripted")
     refuse_lazy(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
@@ -84,6 +95,19 @@ def refuse_lazy(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ConfigError(f"{name} has no shape yet: call the model with an input first")
+
+
+def _whole_numbers(shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        sizes = tuple(map(operator.index, shape))
+    except TypeError as error:
+        raise ConfigError(
+            "input_shape says the sizes of one input as whole numbers, such as (3, 32, 32); other inputs are "
+            "example_inputs"
+        ) from error
+    if min(sizes, default=1) < 1:
+        raise ConfigError(f"input_shape={sizes} holds a size below one")
+    return sizes
 
 
 def _said(value: Any) -> str:

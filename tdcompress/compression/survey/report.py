@@ -38,7 +38,7 @@ class Report:
         for title in ("layer", "shape", "held as", "cores"):
             table.add_column(title, overflow="fold")
         for title in ("ranks", "parameters", "MACs"):
-            table.add_column(title, justify="right", overflow="fold")
+            table.add_column(title, justify="right", no_wrap=title != "ranks", overflow="fold")
         table.add_column("plan, or why dense", overflow="fold")
         if self.errors:
             table.add_column("error", justify="right")
@@ -85,11 +85,17 @@ def report(model: nn.Module) -> Report:
     """What became of each layer of a model that ``compress`` returned, at its present ranks.
 
     Held as cores: their shapes and ranks, and whether the weight is put together for a contraction. Dense: why. Of the
-    inputs that the model was compressed with. Raises ``ConfigError`` for a model that was not compressed.
+    inputs that the model was compressed with. Raises ``ConfigError`` for a model that was not compressed, and for one
+    whose layers were replaced afterwards.
     """
     seen = kept_trace(model)
     if seen is None:
         raise ConfigError(f"this {type(model).__name__} was not compressed; tdcompress.count says what it holds")
+    changed = seen.changed(model)
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: another layer than when the model was compressed; see tdcompress.count"
+        )
     return Report(counted_from(model, seen), seen.shown)
 
 

@@ -30,7 +30,8 @@ class Trace:
     ``macs``: multiply-accumulates of activations with weights, by the name of the module whose parameters those are;
     a layer that holds cores is not among them, because its MACs depend on the plan. ``between``: those of activations
     with one another. ``reached``: every module that owns a weight, in the order of its first use; ``missed``: those
-    whose weight no call reads. ``shown``: what the model was shown, in words.
+    whose weight no call reads. ``shown``: what the model was shown, in words; ``entries``: how many parameters a module
+    with a weight had itself when ``of`` was called, None where it held cores.
     """
 
     inputs: dict[str, Inputs] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Trace:
     reached: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     shown: str = ""
+    entries: dict[str, int | None] = field(default_factory=dict)
 
     def of(self, model: nn.Module) -> Trace:
         """The same of ``model`` as it is now, where a module may stand for several that were traced below it."""
@@ -53,7 +55,19 @@ class Trace:
         reached = list(dict.fromkeys(map(now, self.reached)))
         missed = [name for name in dict.fromkeys(map(now, self.missed)) if name not in reached]
         inputs = {name: found for name, found in self.inputs.items() if name in known}
-        return replace(self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed)
+        entries = {name: _entries(model.get_submodule(name)) for name in (*reached, *missed)}
+        return replace(self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed, entries=entries)
+
+    def changed(self, model: nn.Module) -> list[str]:
+        """The modules of ``entries`` that are no longer what they were, but for the ranks of cores."""
+        now = dict(model.named_modules(remove_duplicate=False))
+        return [name for name, size in self.entries.items() if name not in now or _entries(now[name]) != size]
+
+
+def _entries(module: nn.Module) -> int | None:
+    if isinstance(module, Factorised):
+        return None
+    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
 
 
 def trace(model: nn.Module, examples: Examples) -> Trace:
@@ -138,7 +152,7 @@ def watch(
     try:
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices):
-            model(*examples.args, **examples.kwargs)
+            examples.given_to(model)
     finally:
         for hook in hooks:
             hook.remove()
@@ -161,11 +175,12 @@ def _unfused() -> Iterator[None]:
         yield
 
 
-def keep_trace(model: nn.Module, seen: Trace) -> None:
-    """Keep on a compressed ``model`` what its layers are given, see ``kept_trace``."""
+def keep_trace(model: nn.Module, seen: Trace | None) -> None:
+    """Keep on a compressed ``model`` what its layers are given, see ``kept_trace``; None: no longer."""
     vars(model)["compression_trace"] = seen
 
 
 def kept_trace(model: nn.Module) -> Trace | None:
     """The trace that a model was compressed with, None of one that was not."""
-    return vars(model).get("compression_trace")
+    found: Trace | None = vars(model).get("compression_trace")
+    return found

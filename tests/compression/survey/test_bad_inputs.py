@@ -41,7 +41,10 @@ BAD = {
         "example_inputs are on meta, the model is on cpu: bring them to one device",
     ),
     "another shape": (linear, {"input_shape": (15,)}, r"cannot take an input of shape \(15,\): mat1 and mat2 shapes"),
-    "no shape": (linear, {"input_shape": (1.5,)}, "holds what is no whole number; see example_inputs"),
+    "no shape": (linear, {"input_shape": (1.5,)}, "input_shape says the sizes of one input as whole numbers"),
+    "no tuple": (linear, {"input_shape": 16}, "input_shape says the sizes of one input as whole numbers"),
+    "no size": (linear, {"input_shape": (-1,)}, r"input_shape=\(-1,\) holds a size below one"),
+    "empty": (linear, {"example_inputs": torch.zeros(0, 16)}, r"float32 \(0, 16\)\) is an empty batch: give one input"),
     "an unknown keyword": (
         linear,
         {"example_inputs": {"x": torch.zeros(1, 16)}},
@@ -112,6 +115,23 @@ def test_the_report_says_where_a_weight_is_put_together():
         (_, row) = tdcompress.report(model).counts["layers"]
         assert row["put_together"] is together
         assert ("tt, put together" in str(tdcompress.report(model))) is together
+
+
+def test_what_is_no_model_of_layers():
+    with pytest.raises(ConfigError, match=r"^a model is a torch\.nn\.Module, got function$"):
+        tdcompress.compress(linear, "tt", 3, (16,))
+    with pytest.raises(ConfigError, match="compress the model that was scripted"):
+        tdcompress.compress(torch.jit.script(linear()), "tt", 3, (16,))
+
+
+def test_a_report_is_of_the_layers_that_were_compressed():
+    model = tdcompress.compress(linear(), "tt", 2, (16,))
+    with pytest.raises(ConfigError, match="this Sequential was not compressed"):
+        tdcompress.report(tdcompress.fold(model, (16,)))
+    model[1] = nn.Linear(16, 4)
+    with pytest.raises(ConfigError, match=r"^1: another layer than when the model was compressed"):
+        tdcompress.report(model)
+    assert tdcompress.count(model, (16,))["layers"][1]["dense_macs"] == 64
 
 
 def test_the_dense_format_may_swap_nothing():

@@ -69,6 +69,15 @@ def test_one_tensor_is_what_its_shape_is():
     assert batch[2].planner.batch_size == 1 and batch[2].planner.input_shape == (7, 16, 4, 4)
 
 
+def test_examples_that_the_model_writes_into_stay_as_they_are():
+    given = torch.randn(2, 16)
+    before = given.clone()
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(16, 16))
+    for inputs in (given, (given,), {"input": given}):
+        tdcompress.count(model, example_inputs=inputs)
+    assert torch.equal(given, before)
+
+
 def test_it_leaves_no_trace():
     model = Two().train()
     model.drop.eval()
