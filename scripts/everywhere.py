@@ -1,8 +1,13 @@
 """Compress networks of many kinds and check what becomes of them: a row of a table each.
 
-    python scripts/everywhere.py                        # all networks, formats and ratios; a row that is there is kept
-    python scripts/everywhere.py --only vit_b_16,unet --formats tt,cp --ranks 4x --out everywhere.csv
-    python scripts/everywhere.py --timm resnetv2_50,davit_tiny   # and these of timm's
+    python scripts/everywhere.py                                 # all networks, formats and ratios
+    python scripts/everywhere.py --only vit_b_16,unet --formats tt,cp --ranks 4x
+
+--only NAMES of networks, by default all
+--formats NAMES, by default all
+--ranks BUDGETS, by default 4x,10x
+--timm NAMES of models of timm, besides
+--out FILE, by default results/everywhere.csv; rows that are there are kept
 
 The networks have random weights. Columns: what was asked and reached; ``seconds`` that compress took; ``error``, the
 largest difference of the outputs from those of the dense network that holds the cores' weights, relative to their norm;

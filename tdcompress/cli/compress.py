@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..compression.comparison import Side, at_hand, compared
+from ..compression.comparison import Side, accuracy, at_hand, compared
 from ..compression.survey.report import report
+from ..config.schema import TrainConfig
 from ..config.words import quoted, read, split
+from ..data.datasets import datasets
 from ..device.machine import choose_device
 from ..tensor.errors import ConfigError
 from ..train.launch.job import Job
@@ -24,12 +28,14 @@ from .tables import print_comparison, print_report
 class CompressOptions:
     """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write.
 
-    ``test``: let both networks answer the test images, if these are at hand.
+    ``test``: let both networks answer the test images, if these are at hand; ``data``: so many training batches whose
+    inputs the weights are fitted by, and batch normalisations estimated by.
     """
 
     checkpoint: tuple[str, ...] = ()
     out: str | None = None
     test: bool = True
+    data: int | None = None
 
 
 def run(words: Sequence[str]) -> None:
@@ -55,7 +61,8 @@ def _decompose(job: Job, options: CompressOptions) -> None:
     twin, _ = dense(config)
     weights = read_weights(str(config.init_from), twin)
     weights.refuse_factorised()
-    model, image = initial(config, device)
+    shown = _shown(config, device, options.data)
+    model, image = initial(config, device, data=shown)
     print_report(replace(report(model), errors=layer_errors(model, weights)), config.rank)
     path = Path(options.out or Path(config.results_dir, "compressed", *job.directory.parts[-4:]).with_suffix(".pt"))
     write_compressed(path, model, config)
@@ -63,5 +70,20 @@ def _decompose(job: Job, options: CompressOptions) -> None:
     twin, model = (network.to(device).to(memory_format=torch.channels_last).eval() for network in (twin, model))
     before, after = Side.of("dense", twin, image), Side.of(path.name, model, image, path.stat().st_size)
     test = at_hand(config, device, print) if options.test else None
-    print_comparison(compared(before, after, image, device, test), device)
+    comparison = compared(before, after, image, device, test)
+    print_comparison(comparison, device)
+    if shown is not None and test is not None and comparison.accuracies is not None:
+        plain = initial(config, device)[0].to(device).to(memory_format=torch.channels_last).eval()
+        print(
+            f"test accuracy before fine-tuning: {comparison.accuracies[1]:.2%} fitted by {len(shown)} training "
+            f"batches, {accuracy(plain, test):.2%} without"
+        )
     print(path)
+
+
+def _shown(config: TrainConfig, device: torch.device, count: int | None) -> list[Any] | None:
+    """The first ``count`` batches of the training images, shuffled and augmented as the run's."""
+    if count is None:
+        return None
+    train = datasets(config.dataset, device, print, config.seed).train
+    return [*islice(train.epoch(config.batch_size, seed=config.seed, epoch=0, shuffle=True), count)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from ..config.overrides import for_layer
 from ..config.schema import MethodConfig
+from ..device.rates import device_rates
 from ..layers.base import Factorised, Planner
 from ..layers.kinds import Kind
 from ..tensor.build import build, with_rank
@@ -17,6 +19,7 @@ from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import INITS, OF_TRAINED
+from ..tensor.fitting.metric import Moment, fit_in_metric
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.rank import Budget, LayerRank, Rank, Reference
@@ -61,6 +64,25 @@ class Swap:
         shape, calls = next(iter(self.inputs.items()))
         planner = Planner(shape, batch_size, rates, self.method.plan, calls if self.kind.once else 1)
         return self.kind.held(self.layer, self.format.name, self.graph, cores, planner)
+
+    def fitted(self, batch_size: int, rates: Rates | None, init: str | None, moment: Moment | None) -> Factorised:
+        """The layer with the cores it was given, or else with those of ``init``, by default the method's.
+
+        ``moment``: of its inputs, in whose metric the init is to fit the weight, if in any.
+        """
+        weight, values = self.weight, INITS[init or self.method.init or self.format.init]
+        if self.cores is not None:
+            cores = [self.cores[core.name].detach().clone() for core in self.graph.cores]  # whose tensors are not ours
+        else:
+            # On the CPU, as everywhere: a fit is many small solves, which a GPU takes longer for.
+            fit = values if moment is None else partial(fit_in_metric, moment=moment, fit=values)
+            cores = fit(self.graph, weight.cpu())
+        new = self.module(
+            [core.to(weight) for core in cores], batch_size, rates or device_rates(weight.device, weight.dtype)
+        )
+        new.cores.requires_grad_(self.kind.weight(self.layer).requires_grad)
+        new.checkpoint, new.layout = self.method.checkpoint, self.layout
+        return new
 
 
 def swap_for(

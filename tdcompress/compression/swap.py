@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from fnmatch import fnmatch
@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from ..config.schema import DECAYS, MethodConfig, layer_ranks
-from ..device.rates import device_rates
 from ..layers.attention import call_layers, separate
 from ..layers.base import HOOKS, Factorised
 from ..layers.kinds import kind_of, put_back, take_apart, why_not
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.initial import INITS
+from ..tensor.fitting.initial import OF_TRAINED
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, RankLike, parse
 from ..tensor.weight import checked
 from .left import aliases, left_dense, of_parts, ties
+from .metric import batches, estimate_again, moments
 from .ranks.sizing import heavy, meet
 from .spec import Swap, swap_for
 from .survey.counts import why_dense
@@ -46,6 +46,7 @@ def compress(
     batch_size: int | None = None,
     rates: Rates | None = None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    data: Iterable[Any] | None = None,
     **settings: Any,
 ) -> M:
     """Swap, in place, every layer of ``model`` whose class is in ``KINDS`` for one whose weight is held as cores.
@@ -54,12 +55,12 @@ def compress(
     ``kernel="separate"``, ``plan="dense"`` ..). ``input_shape``: one input without the batch dimension; or
     ``example_inputs``: a tensor, a tuple of arguments, or a dictionary of keywords. The layers that a forward pass of
     it reaches are swapped. ``keep``: name patterns of layers that stay dense; by default the first convolution and the
-    last linear layer, where they take under a tenth of a budget. A layer whose cores would hold no fewer entries than
-    its weight stays dense too, unless ``allow_larger``. The cores start with the variance that the layer's present
-    weight has, or, with ``init="fit"`` and for trained weights, as near to it as can be. Contractions are planned for
-    ``batch_size`` such inputs at once (by default 100, or one where the examples are a batch already) and a device of
-    these ``rates``, by default the model's own. Cores of a frozen weight are frozen, hooks are kept. Returns the model,
-    or what takes its place if it is itself a layer; ``report`` says what became of each layer.
+    last linear layer, where they take under a tenth of a budget of parameters. A layer whose cores would hold no fewer
+    entries than its weight stays dense too, unless ``allow_larger``. The cores start with the variance that the layer's
+    present weight has, or, with ``init="fit"`` and for trained weights, as near to it as can be. Contractions are
+    planned for ``batch_size`` such inputs at once (by default 100, or one where the examples are a batch already) and a
+    device of these ``rates``, by default the model's own. Cores of a frozen weight are frozen, hooks are kept. Returns
+    the model, or what takes its place if it is itself a layer; ``report`` says what became of each layer.
 
     ``rank``: the bond dimension, a list of one for each bond of a layer, or ``"reference"``. Or what the whole network
     may cost, met to within 2 %: ``"10x"`` (dense parameters / parameters), ``"params:120000"``, ``"macs:0.2"`` (MACs /
@@ -71,13 +72,26 @@ def compress(
     al. 2016). ``cores``: of an equal network, by layer and core; then the layers that it names are swapped, no others,
     and the ranks are those of its shapes.
 
+    ``data``: a few batches, inputs as ``example_inputs`` or ``(inputs, targets)``, all of them held: trained weights
+    are fitted in the metric of what each layer is given, see ``fit_in_metric`` and ``moments``, and the statistics of
+    batch normalisations are estimated again.
+
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, for a budget that
     no ranks meet, with the smallest and the largest that can be reached, and where no layer is swapped, with the
     reasons. The model is then what it was.
     """
     refuse(model)
+    method, shown = _chosen(method, settings), None
     examples = Examples.of(model, input_shape, example_inputs)
-    return _compressed(model, _chosen(method, settings), rank, examples, keep, batch_size, rates, cores)
+    if data is not None:
+        if cores is not None or method.init not in (None, *OF_TRAINED):
+            other = f"init={method.init}" if cores is None else "cores="
+            raise ConfigError(f"data= says what weights are fitted by, {other} fits none: leave one of them out")
+        method, shown = replace(method, init=method.init or "fit"), batches(model, data)
+    new = _compressed(model, method, rank, examples, keep, batch_size, rates, cores, data=shown)
+    if shown is not None:
+        estimate_again(new, shown)
+    return new
 
 
 def sketch(
@@ -125,12 +139,13 @@ def _compressed(
     rates: Rates | None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
     values: str | None = None,
+    data: Sequence[Examples] | None = None,
 ) -> M:
-    """``compress``; ``values``: the init that gives the cores in place of the method's."""
+    """``compress``; ``values``: the init that gives the cores in place of the method's; ``data``: what fits go by."""
     new: nn.Module
     new, wholes = take_apart(model)
     try:
-        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values)
+        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values, data)
     finally:  # as it was, also where an error says why nothing was done
         new = put_back(new, wholes)
     keep_trace(new, seen.of(new))
@@ -148,6 +163,7 @@ def _swapped(
     rates: Rates | None,
     cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
     values: str | None,
+    data: Sequence[Examples] | None,
 ) -> tuple[M, Trace]:
     """The same for a model whose layers have one weight each, and what it was seen to do before."""
     asked = parse(rank)
@@ -203,6 +219,8 @@ def _swapped(
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         meet(asked, model, swaps, seen, left, batch_size, method.rank_multiple)
+    shrunk = [swap.name for swap in swaps if not swap.stays_dense(swap.graph)]
+    shown_to = moments(model, shrunk, data) if data is not None else {}
     swapped: dict[nn.Module, Factorised] = {}
     for swap in swaps:
         with _naming(swap.name):
@@ -210,7 +228,7 @@ def _swapped(
             if swap.stays_dense(swap.graph):
                 left |= dict.fromkeys(uses, _NO_SMALLER)
                 continue
-            new = _factorised(swap, batch_size, rates, values)
+            new = swap.fitted(batch_size, rates, values, shown_to.get(swap.name))
             for name in uses:
                 layer = model.get_submodule(name)
                 swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
@@ -253,20 +271,6 @@ def _naming(layer: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"layer {layer}: {error}") from error
-
-
-def _factorised(swap: Swap, batch_size: int, rates: Rates | None, values: str | None) -> Factorised:
-    weight = swap.weight
-    if swap.cores is not None:
-        cores = [swap.cores[core.name].detach().clone() for core in swap.graph.cores]  # whose tensors are not ours
-    else:
-        # On the CPU, as everywhere: a fit is many small solves, which a GPU takes longer for.
-        cores = INITS[values or swap.method.init or swap.format.init](swap.graph, weight.cpu())
-    rates = rates or device_rates(weight.device, weight.dtype)
-    new = swap.module([core.to(weight) for core in cores], batch_size, rates)
-    new.cores.requires_grad_(swap.kind.weight(swap.layer).requires_grad)
-    new.checkpoint, new.layout = swap.method.checkpoint, swap.layout
-    return new
 
 
 def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs) -> Factorised:

@@ -26,19 +26,17 @@ def parameter_groups(
     """
     if decay == "factors" or not weight_decay:
         return [{"params": list(model.parameters())}]
-    held, dense = weights_once(model), dense_weights(model)
-    tied = factorised(model).keys() - held.keys()
-    apart: list[tuple[list[nn.Parameter], float]]
+    held, dense = factorised(model), dense_weights(model)
+    apart: list[tuple[list[nn.Parameter], float]] = []
     if decay == "scaled":
-        apart = [
-            (held[name].tensors(), held[name].graph.parameters / held[name].graph.dense_parameters)
-            if name in held
-            else ([dense[name]], 1.0)
-            for name in (held if names is None else names)
-            if name not in tied
-        ]
+        for name in held if names is None else names:
+            layer = held.get(name)
+            share = layer.graph.parameters / layer.graph.dense_parameters if layer else 1.0
+            parameters = layer.tensors() if layer else [dense[name]]
+            if not any(parameters[0] is others[0] for others, _ in apart):  # of layers that are tied to one before
+                apart.append((parameters, share))
     else:
-        apart = [([core for layer in held.values() for core in layer.tensors()], 0.0)]
+        apart = [([core for layer in weights_once(model).values() for core in layer.tensors()], 0.0)]
     seen = {parameter for parameters, _ in apart for parameter in parameters}
     others = [parameter for parameter in model.parameters() if parameter not in seen]
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -40,13 +40,15 @@ def network(
     rates: Rates | None = None,
     trained: Weights | None = None,
     dense: bool = False,
+    data: Iterable[Any] | None = None,
 ) -> nn.Module:
     """The network of ``config``, its layers swapped, for square images of ``image_size`` pixels.
 
     With the weights that were ``trained`` already, or else those of ``init_from``: dense ones are decomposed as
     ``config.method`` and ``config.rank`` say; cores are taken as they are. Where it begins at full rank, see
     ``TrainConfig.full_rank_epochs``: as it will be after the switch, its cores drawn; ``dense``, or with weights that
-    were trained dense: as it is before. Raises ``ConfigError`` where they do not fit.
+    were trained dense: as it is before. ``data``: what dense weights are fitted by, see ``compress``. Raises
+    ``ConfigError`` where they do not fit.
     """
     model = build(config.arch, in_channels, classes, image_size)
     method, cores, image = config.method, None, (in_channels, image_size, image_size)
@@ -65,7 +67,8 @@ def network(
     if starts_dense and cores is None:
         return model if dense or trained is not None else sketched(config, model, image, rates=rates)
     keep, batch_size = config.arch.keep, config.batch_size
-    compress(model, method, config.rank, image, keep=keep, batch_size=batch_size, rates=rates, cores=cores)
+    options: dict[str, Any] = {"keep": keep, "batch_size": batch_size, "rates": rates, "cores": cores, "data": data}
+    compress(model, method, config.rank, image, **options)
     if weights is not None and cores is not None:
         weights.load_into(model)
     return model
@@ -124,17 +127,18 @@ def initial(
     trained: Weights | None = None,
     sizes: Sizes | None = None,
     dense: bool = False,
+    data: Iterable[Any] | None = None,
 ) -> tuple[nn.Module, Image]:
     """The ``network`` as training starts from it, on the CPU, planned for ``device``, and the shape of an image.
 
     ``trained``: the weights of a run, and then the network as these left it. ``sizes``: of the data, where they are
-    known already. ``dense``: before the switch, where it begins at full rank. The random numbers are those of
-    ``config.seed``.
+    known already. ``dense``: before the switch, where it begins at full rank. ``data``: see ``network``. The random
+    numbers are those of ``config.seed``.
     """
     channels, size, classes = sizes or shape(config.dataset)
     rates = rates_of(config, device)
     torch.manual_seed(config.seed)  # behind the rates: measuring them draws random numbers
-    return network(config, channels, classes, size, rates, trained, dense), (channels, size, size)
+    return network(config, channels, classes, size, rates, trained, dense, data), (channels, size, size)
 
 
 def rates_of(config: TrainConfig, device: torch.device) -> Rates:

@@ -15,6 +15,7 @@ from ..config.schema import TrainConfig
 from ..device.archive import read
 from ..device.files import RunError, write_whole
 from ..layers.base import Factorised
+from ..layers.kinds import weights_once
 from ..results.identity import differences, identity, plain
 from ..tensor.errors import ConfigError
 from . import checkpoint
@@ -120,11 +121,12 @@ def write_compressed(path: Path, model: nn.Module, config: TrainConfig) -> None:
 
 def layer_errors(model: nn.Module, weights: Weights) -> dict[str, float]:
     """||W - What|| / ||W|| of each factorised layer, W among the dense ``weights``; under "" that of all together."""
-    lost, whole, found = 0.0, 0.0, {}
+    lost, whole, found, once = 0.0, 0.0, dict[str, float](), weights_once(model)
     for name, layer in model.named_modules():
         if isinstance(layer, Factorised):
             weight = weights.state[f"{name}.weight"].double()
             norm, error = float(weight.norm()), float((layer.to_dense().detach().cpu().double() - weight).norm())
-            lost, whole = lost + error**2, whole + norm**2
+            if name in once:
+                lost, whole = lost + error**2, whole + norm**2
             found[name] = error / norm if error > 0 else 0.0
     return found | {"": (lost / whole) ** 0.5 if lost > 0 else 0.0}

@@ -132,23 +132,26 @@ def test_ranks_are_cut_once_for_both():
 
 
 def test_decay_counts_it_once():
-    model = compressed(Language())
+    dense, model = Language(), compressed(Language())
     for decay in ("scaled", "frobenius", "factors"):
-        groups = parameter_groups(model, decay, 0.1, ["table", "out"])
-        parameters = [p for group in groups for p in group["params"]]
-        assert len(parameters) == len({id(p) for p in parameters}) == len(list(model.parameters()))
+        before, after = (parameter_groups(one, decay, 0.1, ["table", "out"]) for one in (dense, model))
+        assert len(before) == len(after)
+        for one, groups in ((dense, before), (model, after)):
+            parameters = [id(p) for group in groups for p in group["params"]]
+            assert sorted(parameters) == sorted(id(p) for p in one.parameters())
     torch.testing.assert_close(frobenius_penalty(model, 2.0), einsum_weight(model.out).square().sum())
 
 
 def test_a_dense_training_goes_on_and_a_budget_is_met():
     model = Language()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.named_parameters(), lr=0.1, momentum=0.9)
     model(X).square().sum().backward()
     optimizer.step()
     switch(model, optimizer, "tt", "2x", (5,), keep=["body"])
     report = tdcompress.count(model, (5,))
     assert report["compression_ratio"] == pytest.approx(2, rel=0.02)
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in model.parameters()}
+    assert set(optimizer.param_groups[0]["param_names"]) == {name for name, _ in model.named_parameters()}
     before = model(X).detach()
     model(X).square().sum().backward()
     optimizer.step()

@@ -162,7 +162,8 @@ def test_activations_keep_their_scale_through_vgg16(format: str, layout: str | N
     logarithm, seeds = 0.0, 4
     for seed in range(seeds):
         torch.manual_seed(seed)
-        x, model = torch.randn(2, 3, 32, 32), archs.build(ArchConfig(name="vgg16", width=0.25), 3, 10, 32).eval()
+        config = ArchConfig(name="vgg16", width=0.125 if init == "spectral" else 0.25)
+        x, model = torch.randn(2, 3, 32, 32), archs.build(config, 3, 10, 32).eval()
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

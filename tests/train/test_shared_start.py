@@ -53,14 +53,15 @@ def begun_alone(lines):
     return sum("epoch 1/4" in line for line in lines)
 
 
-@pytest.mark.parametrize("asked", [{"full_rank_epochs": 2}, {"full_rank_epochs": "auto"}])
-def test_as_if_each_had_trained_its_own(tmp_path, asked):
-    shared = [config_of(tmp_path / "shared", method, **asked) for method in ("tt", "cp")]
+def test_as_if_each_had_trained_its_own(tmp_path):
+    shared = [config_of(tmp_path / "shared", method, full_rank_epochs="auto") for method in ("tt", "cp")]
     lines, outcomes = swept(*shared)
     (start,) = (tmp_path / "shared" / "starts").glob("*/seed0")
     assert begun_alone(lines) == 1 and set(outcomes) == {run_of(config).directory for config in shared}
     assert {path.name for path in start.iterdir()} == LEFT
+    spent = (start / "metrics.csv").read_text()
     for config in shared:
+        assert (run_of(config).directory / "metrics.csv").read_text().startswith(spent)  # their seconds, too
         alone = replace(config, results_dir=str(tmp_path / "alone"))
         summary = train(alone, run_of(alone), print)
         assert metrics(run_of(config)).equals(metrics(run_of(alone)))
@@ -70,14 +71,6 @@ def test_as_if_each_had_trained_its_own(tmp_path, asked):
         assert found.switch["shared"] == str(start) and summary.switch["shared"] is None
         assert found.switch["epoch"] == summary.switch["epoch"]
     assert len(read_runs(tmp_path / "shared")) == 2  # the start is none that is compared
-
-
-def test_its_epochs_cost_what_they_cost(tmp_path):
-    configs = [config_of(tmp_path, method) for method in ("tt", "cp")]
-    swept(*configs)
-    texts = [(run_of(config).directory / "metrics.csv").read_text().splitlines() for config in configs]
-    (start,) = (tmp_path / "starts").glob("*/seed0")
-    assert texts[0][:3] == texts[1][:3] == (start / "metrics.csv").read_text().splitlines()  # their seconds too
 
 
 def test_what_decides_where_they_lie(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -30,7 +31,6 @@ from tdcompress.train.run import train
 from tdcompress.train.weights import layer_errors, read_weights, write_compressed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
 SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9}
 DENSE = TrainConfig(
     dataset=DatasetConfig("digits", image_size=16),
@@ -214,6 +214,17 @@ def test_files_that_cannot_be_used(tmp_path: Path):
     path.write_bytes(data)
     with pytest.raises(RunError, match="damaged"):
         read_weights(str(path))
+
+
+def test_the_verb_fits_by_training_batches(tdc, tmp_path: Path, dense: TrainConfig):
+    code, out, err = tdc(f"compress checkpoint={folder(dense)} method=tt rank=2 data=3")
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.startswith("test accuracy before fine-tuning: ")]
+    found = re.fullmatch(r".*: (\S+)% fitted by 3 training batches, (\S+)% without", line)
+    (row,) = [line for line in out.splitlines() if line.startswith("test accuracy  ")]
+    assert f"{found[1]}%" in row and float(found[1]) > float(found[2])
+    code, _, err = tdc(f"compress checkpoint={folder(dense)} method=tt rank=2 data=-1")
+    assert code == 2 and "data=-1 is not a whole number of at least 1" in err
 
 
 def test_the_verb_and_what_follows_it(tdc, tmp_path: Path, dense: TrainConfig):

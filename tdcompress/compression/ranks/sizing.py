@@ -27,14 +27,14 @@ _NAMED = 3  # of the layers that stand in the way of a budget
 
 
 def heavy(budget: Budget, model: nn.Module, seen: Trace) -> list[str]:
-    """The layers whose dense weights take a tenth of the budget or more."""
+    """The layers whose dense weights take a tenth of a budget of parameters or more.
+
+    Of one of MACs none: a first convolution takes many, and has too few channels for ranks that save them.
+    """
     if budget.kind == "macs":
-        costs = {name: seen.macs.get(name, 0) for name in seen.inputs}
-        limit = budget.value * sum(seen.macs.values())
-    else:
-        costs = {name: distinct(model.get_submodule(name).parameters(recurse=False)) for name in seen.inputs}
-        limit = budget.parameters(distinct(model.parameters()))
-    return [name for name, cost in costs.items() if cost >= limit / 10]
+        return []
+    limit = budget.parameters(distinct(model.parameters())) / 10
+    return [name for name in seen.inputs if distinct(model.get_submodule(name).parameters(recurse=False)) >= limit]
 
 
 def meet(

@@ -23,18 +23,18 @@ WORK = 2e11
 
 
 def alternate(
-    graph: Graph, weight: Tensor, cores: Sequence[Tensor], sweeps: int, tolerance: float = 3e-4
+    graph: Graph, weight: Tensor, cores: Sequence[Tensor], sweeps: int, limit: float = WORK, tolerance: float = 3e-4
 ) -> list[Tensor]:
     """Cores, in double precision, that fit ``weight`` (one dimension per mode) better than ``cores`` do.
 
-    At most ``sweeps`` sweeps, or what ``WORK`` allows; stops when one lowers the squared error by less than
-    ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds their
-    norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it vanishes with the error and with what
-    is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
+    At most ``sweeps`` sweeps, or what ``limit`` multiply-adds allow; stops when one lowers the squared error by less
+    than ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds
+    their norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it vanishes with the error and with
+    what is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
     """
-    fit = _Alternation(graph, weight, list(cores))
+    fit = Alternation(graph, weight, list(cores))
     before = math.inf
-    for _ in range(min(sweeps, max(2, int(WORK / work(graph))))):
+    for _ in range(min(sweeps, max(2, int(limit / work(graph))))):
         error = fit.sweep()
         if before - error <= tolerance * error:
             break
@@ -77,7 +77,7 @@ Parts = list[tuple[list[int], Tensor]]
 """A Gram matrix as a Kronecker product: the axes of the core that each part is over, and the part."""
 
 
-class _Alternation:
+class Alternation:
     """The state of one fit.
 
     A core X enters W linearly: its best value solves X G = V, where R is the network without X, V = W R over the
@@ -101,19 +101,23 @@ class _Alternation:
         energy = sum(float(core.square().sum()) for core in self.cores)
         found = 1 - self.error / self.norm
         self.penalty = TIKHONOV * max(self.error * found, 0.0) / energy if energy else 0.0
-        self._visit(tuple(range(len(self.cores))), [self.weight], [])
+        self.solve_all()
         core, target, parts = self.solved
         image = core
         for axes, matrix in parts:
-            image = _times(image, axes, matrix)
+            image = times(image, axes, matrix)
         # ||W - What||^2 = ||W||^2 - 2 <V, X> + <X G, X>
         self.error = self.norm - float((core * (2 * target - image)).sum())
         return self.error
 
+    def solve_all(self) -> None:
+        """Solve for every core once."""
+        self._visit(tuple(range(len(self.cores))), [self.weight], [])
+
     def _visit(self, members: tuple[int, ...], weight: list[Term], gram: list[Term]) -> None:
         """Solve for ``members``; ``weight`` and ``gram``: W and the copies, contracted with all other cores."""
         if len(members) == 1:
-            self._solve(members[0], weight, gram)
+            self.solve(members[0], weight, gram)
             return
         half = len(members) // 2
         halves = members[:half], members[half:]
@@ -133,28 +137,35 @@ class _Alternation:
         yield Term(indices, core)
         yield Term(tuple(i if i in self.graph.modes else _primed(i) for i in indices), core)
 
-    def _solve(self, k: int, weight: list[Term], gram: list[Term]) -> None:
+    def solve(self, k: int, weight: list[Term], gram: list[Term]) -> None:
         """Replace core ``k`` by X + (V - X G - l X) (G + l + ridge)^-1, which lowers the error and the penalty's sum.
 
         Where the rest of the network falls apart without the core, G is the Kronecker product of the parts' Gram
         matrices, each over its own bonds, and is inverted part by part: with the p-th root of l on each of p parts
         their product is at least G + l.
         """
-        core, indices = self.cores[k], self.graph.cores[k].indices
-        target = torch.ones((), dtype=torch.float64, device=core.device)
+        core = self.cores[k]
+        target, parts = self.equations(k, weight, gram)
+        image = core
+        for axes, matrix in parts:
+            image = times(image, axes, matrix)
+        step = target - image - self.penalty * core
+        for axes, matrix in parts:
+            step = times(step, axes, self._factor(matrix, self.penalty ** (1 / len(parts))), solve=True)
+        self.cores[k] = core + step
+        self.solved = self.cores[k], target, parts
+
+    def equations(self, k: int, weight: list[Term], gram: list[Term]) -> tuple[Tensor, Parts]:
+        """V and G of core ``k``, in double precision."""
+        indices = self.graph.cores[k].indices
+        target, parts = torch.ones((), dtype=torch.float64, device=self.cores[k].device), []
         for term in weight:
             target = target * _aligned(term, indices).double()
-        image, parts = core, []
         for term in gram:
             bonds = term.indices[: len(term.indices) // 2]
             size = math.prod(term.value.shape[: len(bonds)])
             parts.append(([indices.index(bond) for bond in bonds], term.value.double().reshape(size, size)))
-            image = _times(image, *parts[-1])
-        step = target - image - self.penalty * core
-        for axes, matrix in parts:
-            step = _times(step, axes, self._factor(matrix, self.penalty ** (1 / len(parts))), solve=True)
-        self.cores[k] = core + step
-        self.solved = self.cores[k], target, parts
+        return target, parts
 
     def _factor(self, matrix: Tensor, penalty: float) -> Tensor:
         """The Cholesky factor of a Gram matrix, penalty and ridge, larger where cancellation left it indefinite."""
@@ -178,10 +189,16 @@ def _aligned(term: Term, indices: tuple[str, ...]) -> Tensor:
     return value.reshape([term.value.shape[term.indices.index(i)] if i in term.indices else 1 for i in indices])
 
 
-def _times(core: Tensor, axes: list[int], matrix: Tensor, solve: bool = False) -> Tensor:
-    """``core`` times a symmetric ``matrix`` over the joint ``axes``, or its solution with that Cholesky factor."""
+def times(core: Tensor, axes: list[int], matrix: Tensor, solve: bool = False) -> Tensor:
+    """``matrix`` times ``core`` over the joint ``axes``, or its solution with that Cholesky factor.
+
+    A vector stands for a diagonal matrix.
+    """
     lead = list(range(len(axes)))
     moved = core.movedim(axes, lead)
     flat = moved.reshape(len(matrix), -1)
-    flat = torch.cholesky_solve(flat, matrix) if solve else matrix @ flat
+    if matrix.dim() == 1:
+        flat = matrix[:, None] * flat
+    else:
+        flat = torch.cholesky_solve(flat, matrix) if solve else matrix @ flat
     return flat.reshape(moved.shape).movedim(lead, axes)

@@ -14,7 +14,8 @@ from ..caps import capped
 from ..graph import Graph
 from ..norm import squared_norm
 from ..weight import over_modes, to_dense
-from .als import alternate, balanced, work
+from .als import WORK, alternate, balanced, work
+from .bounded import CANCELLING, SLACK, bounded, cancellation
 from .expansion import expansions
 from .opening import openings
 from .padding import padded
@@ -26,6 +27,9 @@ EXACT = 3e-7
 RESTARTS, CHEAP = 2, 1e5
 """How many random starts are tried at each rank as well, and the most multiply-adds of their sweeps: small fits are
 caught in local minima, large ones are not worth the time."""
+
+GROWTH = 0.25
+"""The part of ``WORK`` that is spent at each rank on the way: what is found there is only a start."""
 
 Fit = tuple[float, list[Tensor]]
 """The relative error of cores once they are rounded, and the cores, in double precision."""
@@ -71,11 +75,15 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
         best = best[0], padded(step, best[1], seed)
         if step is graph and constructed:
             best = min(best, found, key=itemgetter(0))
-        best = min(best, fit(step, alternate(step, weight, best[1], sweeps)), key=itemgetter(0))
+        limit = WORK if step is graph else GROWTH * WORK
+        best = min(best, fit(step, alternate(step, weight, best[1], sweeps, limit)), key=itemgetter(0))
         for _ in range(RESTARTS if work(step) < CHEAP else 0):
             if best[0] > EXACT:
                 another = alternate(step, weight, _gaussian(step, weight, generator), sweeps)
                 best = min(best, fit(step, another), key=itemgetter(0))
+    if best[0] > EXACT and cancellation(graph, best[1]) > CANCELLING:
+        smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK) * best[0]))
+        best = smaller if smaller[0] <= (1 + 2 * SLACK) * best[0] else best
     return best[1]
 
 

@@ -51,7 +51,7 @@ def built(seed: int) -> Net:
 
 @pytest.mark.parametrize("format", FACTORISED)
 def test_the_same_network_again(format: str, tmp_path: Path):
-    model = tdcompress.compress(built(0), format, 3, example_inputs=X, keep=["conv"], allow_larger=True)
+    model = tdcompress.compress(built(0), format, 3, example_inputs=X, keep=["conv"], allow_larger=True, factors=2)
     model.train()(X).square().mean().backward()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,0 +1,174 @@
+"""What the layers of a model are given by data: the second moments that their weights are fitted by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map_only
+
+from ..layers.kinds import kind_of
+from ..tensor.errors import ConfigError
+from ..tensor.fitting.metric import Moment
+from .survey.inputs import Examples
+from .survey.trace import watch
+
+FULL = 2304
+"""Inputs of a weight, channels times taps, up to which their whole moment is taken: that of 256 channels, nine taps."""
+
+ROWS = 4096
+"""Inputs drawn from those of one call, at most; a call of a convolution has one for each of its outputs' pixels."""
+
+
+def batches(model: nn.Module, data: Iterable[Any]) -> list[Examples]:
+    """The inputs in ``data``, where the model is.
+
+    Of a tuple or list, which is ``(inputs, targets)``, the first element; the inputs: a tensor, a tuple of arguments,
+    or a mapping of keywords. Raises ``ConfigError`` where there are none.
+    """
+    if isinstance(data, Tensor | Mapping | str) or not isinstance(data, Iterable):
+        raise ConfigError(f"data= takes an iterable of batches, a DataLoader or a list, not {type(data).__name__}")
+    device = next(model.parameters()).device
+    found = []
+    for batch in data:
+        inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        found.append(Examples.of(model, None, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)))
+        if not found[-1].tensors:
+            raise ConfigError(f"data= holds a batch without tensors ({type(batch).__name__})")
+    if not found:
+        raise ConfigError("data= holds no batch")
+    return found
+
+
+def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) -> dict[str, Moment]:
+    """The second moment of what each of these layers is given while ``model``, in evaluation mode, sees ``data``.
+
+    Uncentred, over a layer's input channels, groups taken together; of convolutions over channels times kernel taps
+    where these are at most ``FULL``, else, and where they are transposed, over the channels alone; of wider linear
+    layers only the diagonal; of embeddings how often each row is read, once more than it was. At most ``ROWS`` inputs
+    of a call are drawn, always the same. Raises ``ConfigError`` for layers that ``data`` does not reach, for inputs
+    that the model cannot take, and for activations that are not finite.
+    """
+    layers = {name: model.get_submodule(name) for name in names}
+    found: dict[str, Tensor] = {}
+    counts = dict.fromkeys(names, 0)
+    generator = torch.Generator().manual_seed(0)
+
+    def note(name: str, x: Tensor) -> None:
+        value, count = _moment(layers[name], x.detach(), generator)
+        found[name] = found[name] + value if name in found else value
+        counts[name] += count
+
+    for examples in data:
+        with _told(examples):
+            watch(model, layers, examples, note)
+    for name in names:
+        if name not in found:
+            raise ConfigError(f"layer {name}: no batch of data= reaches it, so nothing says what it is given")
+        if not found[name].isfinite().all():
+            raise ConfigError(f"layer {name}: what data= gives it is not finite")
+    return {name: Moment((value / counts[name]).cpu(), _looks_up(layers[name])) for name, value in found.items()}
+
+
+def _looks_up(layer: nn.Module) -> bool:
+    kind = kind_of(layer)
+    return kind is not None and kind.factorised.lookup
+
+
+def _moment(layer: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[Tensor, int]:
+    """The sum of the squares of the inputs in ``x``, as a matrix or its diagonal, and how many inputs these are."""
+    kind = kind_of(layer)
+    assert kind is not None
+    outputs, inputs, *taps = kind.outputs_first(layer).shape
+    if kind.factorised.lookup:
+        read = x.flatten().bincount(minlength=outputs).double()
+        return read + 1, x.numel() + outputs
+    if isinstance(layer, _ConvNd):
+        rows = _patches(layer, x, inputs, taps, generator)
+    else:
+        rows = _drawn(x.reshape(-1, inputs), generator)
+    rows = rows.float()
+    if rows.shape[1] > FULL and not taps:
+        return rows.square().sum(0).double(), len(rows)
+    return (rows.T @ rows).double(), len(rows)
+
+
+def _patches(layer: _ConvNd, x: Tensor, inputs: int, taps: Sequence[int], generator: torch.Generator) -> Tensor:
+    """What the weight of each group is multiplied with at some of the outputs' pixels: ``(pixels, inputs [* taps])``.
+
+    Pixels of the input, where the moment is of channels alone.
+    """
+    axes = len(taps)
+    if x.dim() == axes + 1:
+        x = x[None]
+    windows = x
+    whole = not layer.transposed and inputs * math.prod(taps) <= FULL
+    if whole:
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        windows = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+        for axis, (tap, stride, dilation) in enumerate(zip(taps, layer.stride, layer.dilation, strict=True), 2):
+            windows = windows.unfold(axis, dilation * (tap - 1) + 1, stride)[..., ::dilation]
+    sizes = (len(x), *windows.shape[2 : 2 + axes])
+    drawn = torch.randint(math.prod(sizes), (ROWS,), generator=generator) if math.prod(sizes) > ROWS else None
+    pixels = torch.arange(math.prod(sizes)) if drawn is None else drawn
+    image, *places = torch.unravel_index(pixels.to(x.device), sizes)
+    rows = windows.movedim(1, 1 + axes)[(image, *places)]  # (pixels, channels, taps ..)
+    return rows.reshape(-1, inputs * (math.prod(taps) if whole else 1))
+
+
+def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
+    if len(rows) <= ROWS:
+        return rows
+    return rows[torch.randint(len(rows), (ROWS,), generator=generator).to(rows.device)]
+
+
+def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
+    """Estimate the running statistics of batch normalisations from ``data``: the mean of those of its batches.
+
+    All else stays in evaluation mode, as it is. Layers that ``data`` does not reach keep what they have. Raises
+    ``ConfigError`` for batches that the model cannot take.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    if not norms:
+        return
+    modes = {module: module.training for module in model.modules()}
+    before = {norm: ({name: value.clone() for name, value in norm.named_buffers()}, norm.momentum) for norm in norms}
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    done = False
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum, norm.training = None, True
+        for examples in data:
+            with _told(examples), torch.no_grad(), torch.random.fork_rng(devices):
+                model(*examples.args, **examples.kwargs)
+        done = True
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for norm, (buffers, momentum) in before.items():
+            norm.momentum = momentum
+            seen = done and norm.num_batches_tracked is not None and int(norm.num_batches_tracked) > 0
+            for name, value in norm.named_buffers():
+                if not seen or name == "num_batches_tracked":
+                    value.copy_(buffers[name])
+
+
+@contextmanager
+def _told(examples: Examples) -> Iterator[None]:
+    """What a model objects to in a batch, in one line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # anyone's code, which may object to an input in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"the model cannot take a batch of data=, {examples}: {reason}") from error

@@ -1,0 +1,156 @@
+"""Fits in the metric of a layer's inputs: an error of the weight counts as much as it changes the outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..contraction.plan import merge_all
+from ..graph import Graph
+from ..weight import over_modes
+from .als import WORK, balanced, times
+
+RIDGE = 1e-2
+"""Of the mean square of an input, added to all of them: directions that a few batches did not show count a little."""
+
+STEPS = 50
+"""Most steps of the descent in the whole metric."""
+
+LARGEST = 2304
+"""Of the inputs whose moment the descent multiplies with: that of 256 channels and nine taps."""
+
+Fit = Callable[[Graph, Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The uncentred second moment of what a weight is multiplied with.
+
+    ``value``: a matrix, or its diagonal where it has no more; over the channels, inputs or, where a row of the weight
+    is looked up (``rows``), outputs, or over inputs times kernel taps, in the weight's order.
+    """
+
+    value: Tensor
+    rows: bool = False
+
+
+def fit_in_metric(graph: Graph, weight: Tensor, moment: Moment, fit: Fit) -> list[Tensor]:
+    """Cores in single precision for which ||(W - What) X|| is small, X having this ``moment``; W is ``weight``.
+
+    ``fit``: finds cores for a weight in the Frobenius norm. The moment is taken for the Kronecker product of its
+    partial traces over the modes that each core has of it, as in K-FAC's sense (Martens and Grosse 2015, section 3);
+    the square root S of each part is multiplied onto W along its modes, and its inverse onto the core that has them.
+    Where one core has all of them (``i`` of a linear layer's W; ``i kh kw`` in layout matrix) that is exact: ||(W -
+    What) S|| = ||(W - What) X|| (Zhang et al. 2016, section 3.1; SVD-LLM, Wang et al. 2025, section 3.1). Where not,
+    the cores go on from there by L-BFGS on tr (W - What) M (W - What)^T with the whole moment M, unless it is of more
+    than ``LARGEST`` inputs.
+    """
+    metric = _Metric(graph, moment)
+    weight = over_modes(graph, weight.double())
+    for axes, root, _ in metric.parts:
+        weight = times(weight, axes, root)
+    cores = fit(graph, weight.float())
+    if len(metric.parts) > 1 and len(metric.whole) <= LARGEST:
+        cores = _descended(graph, weight.float(), metric.seen_through_parts().float(), metric.axes, cores)
+    found = [core.double() for core in cores]
+    for axes, _, inverse in metric.parts:
+        names = [graph.modes[axis] for axis in axes]
+        k = graph.carriers[names[0]][0]
+        found[k] = times(found[k], [graph.cores[k].indices.index(name) for name in names], inverse)
+    return [core.float() for core in balanced(graph, found)]
+
+
+class _Metric:
+    """A moment over the modes of a graph.
+
+    ``axes``: of the weight over ``graph.modes``, those that the moment is over; ``whole``: it, padded as the weight is,
+    its mean diagonal entry one; ``parts``: for each core that has such modes their axes, the root of the moment's
+    partial trace over them, and its inverse.
+    """
+
+    def __init__(self, graph: Graph, moment: Moment) -> None:
+        channels = graph.outputs if moment.rows else graph.inputs
+        kernel = [mode for mode in graph.modes if mode not in (*graph.inputs, *graph.outputs)]
+        count = graph.weight_shape[0 if moment.rows else 1]
+        taps = len(moment.value) // count
+        modes = [*channels, *(kernel if taps > 1 else ())]
+        self.axes = [graph.modes.index(mode) for mode in modes]
+        self.sizes = [graph.sizes[mode] for mode in modes]
+        missing = graph.padding[0 if moment.rows else 1]
+        value = moment.value.double()
+        mean = float((value if value.dim() == 1 else value.diagonal()).mean())
+        value = value / mean if mean else torch.ones_like(value) if value.dim() == 1 else torch.eye(len(value)).double()
+        for axis in range(value.dim()):
+            split = value.unflatten(axis, (count, taps)).movedim(axis, -1)
+            value = F.pad(split, (0, missing)).movedim(-1, axis).flatten(axis, axis + 1)
+        ridge = torch.full((len(value),), RIDGE, dtype=value.dtype)
+        self.whole = value + (ridge if value.dim() == 1 else ridge.diag())
+        groups = [[k for k, mode in enumerate(modes) if mode in core.indices] for core in graph.cores]
+        self.parts = [([self.axes[k] for k in group], *_roots(self._trace(group))) for group in groups if group]
+
+    def _trace(self, group: Sequence[int]) -> Tensor:
+        """The mean over all other modes, of equal entries of them, where the moment is a matrix."""
+        others = [k for k in range(len(self.sizes)) if k not in group]
+        count = len(self.sizes)
+        value = self.whole.reshape(self.sizes * self.whole.dim())
+        size = math.prod(self.sizes[k] for k in group)
+        if self.whole.dim() == 1:
+            return value.permute([*group, *others]).reshape(size, -1).mean(1)
+        order = [*group, *others]
+        value = value.permute([*order, *(count + k for k in order)])
+        rest = len(self.whole) // size
+        return torch.einsum("aqbq->ab", value.reshape(size, rest, size, rest)) / rest
+
+    def seen_through_parts(self) -> Tensor:
+        """The moment once its parts are undone: the identity, if it is their Kronecker product."""
+        value = self.whole.reshape(self.sizes * self.whole.dim())
+        for side in range(self.whole.dim()):
+            for axes, _, inverse in self.parts:
+                places = [side * len(self.sizes) + self.axes.index(axis) for axis in axes]
+                value = times(value, places, inverse)
+                if self.whole.dim() == 1:
+                    value = times(value, places, inverse)
+        return value.reshape(self.whole.shape)
+
+
+def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """The symmetric square root of a matrix, or of a diagonal, and the root's inverse."""
+    if moment.dim() == 1:
+        return moment.sqrt(), moment.rsqrt()
+    values, vectors = torch.linalg.eigh(moment)
+    roots = values.clamp(min=RIDGE / 2).sqrt()
+    return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
+
+
+def _descended(graph: Graph, weight: Tensor, moment: Tensor, axes: list[int], cores: Sequence[Tensor]) -> list[Tensor]:
+    """The cores after some steps of L-BFGS on tr (W - What) M (W - What)^T; it never ends above its start."""
+    last = list(range(-len(axes), 0))
+
+    def loss() -> Tensor:
+        error = (weight - merge_all(graph, found)).movedim(axes, last).reshape(-1, len(moment))
+        return ((error @ moment if moment.dim() == 2 else error * moment) * error).sum() / scale
+
+    scale = weight.square().sum()
+    rows = weight.numel() // len(moment)
+    steps = min(STEPS, int(WORK / (4 * rows * moment.numel() + 1)))
+    found = [core.detach().float().clone().requires_grad_() for core in cores]
+    before = [core.detach().clone() for core in found]
+    descent = torch.optim.LBFGS(
+        found, max_iter=steps, max_eval=2 * steps, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        descent.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        start = float(descent.step(closure).detach())
+    with torch.no_grad():
+        return [core.detach() for core in found] if float(loss()) <= start else before

@@ -1,0 +1,80 @@
+"""Error-preserving correction: components that cancel are brought down, the error stays."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import Case, einsum_dense
+from torch import Tensor
+
+from tdcompress.tensor.fitting.bounded import bounded, cancellation
+from tdcompress.tensor.fitting.decompose import decompose, relative_error
+from tdcompress.tensor.graph import Graph
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def components(graph: Graph, cores: list[Tensor]) -> float:
+    """The largest sum, over the bonds, of the components' squared norms over that of W, each built by einsum."""
+    whole = einsum_dense(graph, cores).square().sum()
+    sums = []
+    for bond in graph.bonds:
+        parts = (
+            [
+                c.narrow(k.indices.index(bond), n, 1) if bond in k.indices else c
+                for k, c in zip(graph.cores, cores, strict=True)
+            ]
+            for n in range(graph.sizes[bond])
+        )
+        sums.append(sum(einsum_dense(graph, part).square().sum() for part in parts))
+    return float(max(sums) / whole)
+
+
+def diverging(large: float) -> tuple[Graph, Tensor, list[Tensor]]:
+    """Two rank-one terms of opposite sign that approach a tensor of border rank two as they grow (Kolda 2009, 3.3)."""
+    graph = Case("cp", "channels", "merged", "conv").graph(rank=3)
+    bases = {core.name: torch.linalg.qr(normal(math.prod(graph.shape(core)[:-1]), 2))[0].T for core in graph.cores}
+    cores = []
+    for n, core in enumerate(graph.cores):
+        first, second = bases[core.name]
+        terms = [first + second / large, first, normal(len(first))]
+        scales = (large, -large, 0.0) if n == 0 else (1.0, 1.0, 1.0)
+        value = torch.stack([scale * term for scale, term in zip(scales, terms, strict=True)], 1)
+        cores.append(value.reshape(graph.shape(core)))
+    limit = einsum_dense(graph, cores)
+    weight = limit + 0.1 * normal(*limit.shape) * limit.norm() / limit.numel() ** 0.5
+    return graph, weight, cores
+
+
+@pytest.mark.parametrize("large", [10.0, 100.0])
+def test_cancelling_components_are_brought_down_at_the_same_error(large: float):
+    graph, weight, cores = diverging(large)
+    before = relative_error(graph, cores, weight)
+    found = bounded(graph, weight, cores, 1.001 * before * float(weight.norm()))
+    assert components(graph, cores) > large  # it does diverge
+    assert components(graph, found) < 0.1 * components(graph, cores)
+    assert float((einsum_dense(graph, found) - weight).norm() / weight.norm()) <= 1.001 * before * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("format", ["cp", "tr"])
+def test_what_cancels_is_measured_as_by_hand(format: str):
+    graph = Case(format, "split", "merged", "conv").graph(rank=3)
+    cores = [normal(*graph.shape(core)) for core in graph.cores]
+    assert cancellation(graph, cores) == pytest.approx(components(graph, cores))
+
+
+@pytest.mark.parametrize("format", ["cp", "tr"])
+def test_a_fit_whose_components_cancel_is_corrected(format: str, monkeypatch):
+    graph = Case(format, "channels", "merged", "conv").graph({"cp": 24, "tr": 5}[format])
+    weight = normal(*(graph.sizes[mode] for mode in graph.modes))
+    monkeypatch.setattr("tdcompress.tensor.fitting.decompose.CANCELLING", math.inf)
+    plain = decompose(graph, weight, 10)
+    monkeypatch.setattr("tdcompress.tensor.fitting.decompose.CANCELLING", 0.99 * components(graph, plain))
+    found = decompose(graph, weight, 10)
+    assert components(graph, found) < 0.98 * components(graph, plain)
+    assert sum(core.square().sum() for core in found) < 0.99 * sum(core.square().sum() for core in plain)
+    assert relative_error(graph, found, weight) <= 1.002 * relative_error(graph, plain, weight)
