@@ -44,7 +44,9 @@ def changed(model: nn.Sequential) -> Iterator[str]:
     yield "another type"
     for layer in factorised(model).values():
         graph = layer.graph.with_ranks(dict.fromkeys(layer.graph.bonds, 2))
-        strided = [torch.randn(graph.shape(core)[::-1]).permute(*range(len(core.indices))[::-1]) for core in graph.cores]
+        strided = [
+            torch.randn(graph.shape(core)[::-1]).permute(*range(len(core.indices))[::-1]) for core in graph.cores
+        ]
         layer.resize(graph, strided)
     yield "other ranks"
 
@@ -67,7 +69,9 @@ def test_cores_that_are_given_otherwise():
     assert any(not core.is_contiguous() for cores in given.values() for core in cores.values())
     again = compressed("tt", layout="channels", cores=given)
     assert not scattered(again)
-    assert all(torch.equal(again.get_submodule(n).to_dense(), layer.to_dense()) for n, layer in factorised(model).items())
+    assert all(
+        torch.equal(again.get_submodule(n).to_dense(), layer.to_dense()) for n, layer in factorised(model).items()
+    )
 
 
 def test_whoever_flattens_parameters(tmp_path: Path):
@@ -88,8 +92,8 @@ def test_whoever_flattens_parameters(tmp_path: Path):
         value.backward()
         return value
 
-    before = float(optimizer.step(loss))
-    assert float(loss()) < 0.5 * before
+    before = optimizer.step(loss).item()
+    assert loss().item() < 0.5 * before
 
 
 @pytest.mark.parametrize("keep_cores", [False, True])
