@@ -81,6 +81,7 @@ def measure(network: Network, options: InferOptions, device: torch.device) -> di
     model, images = network.build(device).to(dtype), network.images(device).to(dtype)
     along = rates(device, network.precision)
     folded = fold(model, network.image, plan=options.plan, batch_size=network.batch_size, rates=along)
+    folded = folded.to(memory_format=torch.channels_last)
     networks = {"dense": dense, "folded": folded, "factorised": model}
     parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
     calls = {name: finished(Inference(one, images), device) for name, one in networks.items()}

@@ -86,9 +86,9 @@ def accuracy(network: Network, data: Batches) -> float:
 
 
 def state_file(model: nn.Module) -> bytes:
-    """The file that ``torch.save`` makes of the model's ``state_dict``."""
+    """The file that ``torch.save`` makes of the model's ``state_dict``, each tensor in one piece."""
     file = io.BytesIO()
-    torch.save(model.state_dict(), file)
+    torch.save({name: value.contiguous() for name, value in model.state_dict().items()}, file)
     return file.getvalue()
 
 

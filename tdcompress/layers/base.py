@@ -98,6 +98,8 @@ class Factorised(nn.Module, ABC):
         self.planner = planner
         self.kept = Kept()
         self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
+        for core in self.tensors():  # in one piece, as whoever flattens parameters takes them to lie
+            core.data = core.data.contiguous()
         self.register_parameter("bias", cast("nn.Parameter | None", bias))
         self._replan()
 
@@ -132,7 +134,7 @@ class Factorised(nn.Module, ABC):
     def use(self, path: Path) -> None:
         """Contract along ``path`` from now on."""
         self.plan = self._compiled(path)
-        self._lay_out()
+        self.kept.forget()
 
     def _compiled(self, path: Path) -> Plan | Lookup:
         return compile_path(self.graph, path, self.convolution())
@@ -140,7 +142,7 @@ class Factorised(nn.Module, ABC):
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
         """Give the layer, and those tied to it, other ranks: the same parameters, holding other values."""
         for core, value in zip(self.tensors(), cores, strict=True):
-            core.data, core.grad = value, None
+            core.data, core.grad = value.contiguous(), None
         for layer in (self, *self.tied):
             layer.graph = graph
             layer._replan()
@@ -149,17 +151,10 @@ class Factorised(nn.Module, ABC):
         self.candidates = self.planner(self)
         self.use(self.candidates[0])
 
-    def _lay_out(self) -> None:
-        """Bring each core into the memory order that the plan reads without a copy; its shape stays as it is."""
-        for position, core in enumerate(self.tensors()):
-            order = self.plan.memory(position) or tuple(range(core.dim()))
-            self.kept.forget()
-            core.data = core.data.permute(order).contiguous().permute([order.index(k) for k in range(len(order))])
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factorised:
         # A memory format is meant for activations and dense kernels, and refused by tensors of five dimensions.
         super()._apply(lambda tensor: fn(tensor.flatten()).view(tensor.shape), recurse)
-        self._lay_out()
+        self.kept.forget()
         return self
 
     def train(self, mode: bool = True) -> Factorised:
@@ -267,8 +262,7 @@ def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Look
 
 
 def holding(module: L, weight: Tensor, bias: Tensor | None) -> L:
-    """``module``, in place, with copies of this weight, channels last where it has two axes, and of this bias."""
-    lies = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
-    module.weight = nn.Parameter(weight.detach().clone(memory_format=lies))
+    """``module``, in place, with copies of this weight and of this bias, which lie in one piece."""
+    module.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
     module.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
     return module

@@ -28,7 +28,7 @@ from .checkpoint import random_states, restore_random_states
 from .decay import frobenius_penalty, parameter_groups
 from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
-from .optim import build_optimizer, build_scheduler, weight_decay
+from .optim import build_optimizer, build_scheduler, restore_optimizer, weight_decay
 from .watch import bar
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -101,7 +101,7 @@ class Learner:
             self.correct = state["correct"].to(self.device)
         use_plans(self.model, state["plans"])  # numbers are the same bit for bit only along the same paths
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         states = state["random"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -44,6 +45,19 @@ def build_optimizer(config: TrainConfig, parameters: Iterable[Any], device: torc
     if not isinstance(optimizer, Optimizer):
         raise ConfigError(f"optim.optimizer._target_ gives a {type(optimizer).__name__}, not a torch optimizer")
     return optimizer
+
+
+def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """``optimizer.load_state_dict``, and what is held for a parameter's entries lies in memory as the parameter does.
+
+    Fused, an optimizer takes that for granted and pairs the wrong entries where it is not so; cores of earlier versions
+    were laid out along their plans.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, held in optimizer.state.items():
+        for key, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler | None:

@@ -216,3 +216,20 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
     checkpoint.save(run.directory, state | {"config": state["config"] | {"lr": 1.0}})
     with pytest.raises(RunError, match="another configuration"):
         train(config, run, print)
+
+
+def test_the_weights_of_a_checkpoint_may_lie_otherwise(tmp_path, monkeypatch):
+    config = config_in(tmp_path / "whole")
+    train(config, run_of(config), print)
+    broken = replace(config, results_dir=str(tmp_path / "broken"))
+    stopped(broken, monkeypatch, 5)
+    state = checkpoint.load(run_of(broken).directory, print)
+    held = [state["model"], *state["optimizer"]["state"].values()]
+    for values in held:
+        values |= {key: value.mT.contiguous().mT for key, value in values.items() if value.dim() > 1}
+    assert all(any(not value.is_contiguous() for value in values.values()) for values in (held[0], held[1]))
+    checkpoint.save(run_of(broken).directory, state)
+    assert train(broken, run_of(broken), print).status == "finished"
+    assert metrics(run_of(broken)).equals(metrics(run_of(config)))
+    ended = [checkpoint.load(run_of(one).directory, print)["model"] for one in (config, broken)]
+    assert all(torch.equal(value, ended[1][name]) for name, value in ended[0].items())

@@ -131,6 +131,9 @@ def _read_onnx(content: bytes, _: nn.Module) -> Network:
 
 def _torch(network: nn.Module, image: Image) -> bytes:
     file = io.BytesIO()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and "weight" in layer._parameters:
+            layer.to(memory_format=torch.channels_last)  # a program computes with them as they lie
     program = torch.export.export(network, (_images(image),), dynamic_shapes=_free_batch())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of kernels that lie channels last

@@ -80,7 +80,7 @@ def merging(module: M, merged: Merged, cores: Sequence[Tensor], bias: Tensor | N
 def weighing(module: M, name: str, merged: Merged, cores: Sequence[Tensor], keep: bool) -> M:
     """The same for the weight of this ``name`` alone."""
     if not keep or len(merged.members) == 1:
-        setattr(module, name, nn.Parameter(merged(*cores).detach().clone()))
+        setattr(module, name, nn.Parameter(merged(*cores).detach().clone(memory_format=torch.contiguous_format)))
         return module
     setattr(module, name, nn.Parameter(torch.cat([core.detach().flatten() for core in cores])))
     parametrize.register_parametrization(module, name, merged, unsafe=True)  # the product has another shape

@@ -83,15 +83,13 @@ class Merge:
 class Weight:
     """A call's weight from the tensor in ``slot``: its indices permuted to ``order``, then reshaped to ``shape``.
 
-    ``memory``: the order of the slot's indices in memory, slowest first, in which neither copies. ``copies``: how often
-    the result is repeated along its first index, whose size it multiplies. ``read``: how many rows and columns of it
-    are used, where the others are padding.
+    ``copies``: how often the result is repeated along its first index, whose size it multiplies. ``read``: how many
+    rows and columns of it are used, where the others are padding.
     """
 
     slot: int
     order: tuple[int, ...]
     shape: tuple[int, ...]
-    memory: tuple[int, ...]
     copies: int = 1
     read: tuple[int, int] | None = None
 

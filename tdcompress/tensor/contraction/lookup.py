@@ -71,10 +71,6 @@ class Lookup:
     inputs: int
     text: str
 
-    def memory(self, core: int) -> tuple[int, ...] | None:
-        """The order of indices, slowest first, in which the core at position ``core`` is best kept in memory."""
-        return next((step.order for step in self.steps if step.slot == core), None)
-
     def __call__(self, indices: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
         """The rows ``(n, in)`` of the weight at ``indices`` ``(n,)``."""
         return self.apply(indices, self.weights(cores), bias)

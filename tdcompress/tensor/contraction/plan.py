@@ -34,13 +34,6 @@ class Plan:
     fuse_bias: bool  # the last call yields the output channels and can add the bias itself
     text: str
 
-    def memory(self, core: int) -> tuple[int, ...] | None:
-        """The order of indices, slowest first, in which the core at position ``core`` is best kept in memory.
-
-        None for a core that no call uses itself, because it is merged with others.
-        """
-        return next((step.weight.memory for step in self.steps if step.weight.slot == core), None)
-
     def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
         """Contract ``x`` with the cores and add the bias.
 
@@ -154,11 +147,8 @@ class Compiler:
         spread = others(need) if term.spread else ()
         copies = self.size(spread)
 
-        def weight(
-            *arrangement: str, shape: tuple[int, ...], memory: tuple[str, ...] = (), kind: type[Weight] = Weight
-        ) -> Weight:
-            order, stored = (tuple(indices.index(i) for i in part) for part in (arrangement, memory or arrangement))
-            return kind(slot, order, shape, stored, copies, read)
+        def weight(*arrangement: str, shape: tuple[int, ...], kind: type[Weight] = Weight) -> Weight:
+            return kind(slot, tuple(indices.index(i) for i in arrangement), shape, copies, read)
 
         step: Step
         if moves is not None and convolves(wanted, need, bool(meeting.axes), moves.space):
@@ -169,7 +159,7 @@ class Compiler:
             if moves.transposed:  # as torch has its kernel
                 rows, columns, read = (*group, *tail), term.new, read and read[::-1]
             shape = (self.size(rows), self.size(columns), *taps)
-            kernel = weight(*rows, *columns, *axes, shape=shape, memory=(*rows, *axes, *columns), kind=Kernel)
+            kernel = weight(*rows, *columns, *axes, shape=shape, kind=Kernel)
             step = Conv(
                 kernel,
                 permute,
