@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -64,6 +65,7 @@ class Factorised(nn.Module, ABC):
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
     convolve along their axes. ``lookup``: they are indices of rows of the weight. ``of_cores``: its weight is a product
     of the cores and nothing else. ``reconstructs``: it contracts along no plan, but puts the weight together.
+    ``chains``: torch's modules, one for each step of a plan, compute the same.
 
     In evaluation mode and without gradients, what is merged of the cores is merged once and kept, and the plan is the
     one that is fastest then, for each shape of input.
@@ -74,6 +76,7 @@ class Factorised(nn.Module, ABC):
     lookup = False
     of_cores = True
     reconstructs = False
+    chains = True
     transposed = False
     checkpoint = False
     layout = ""
@@ -255,6 +258,25 @@ class Factorised(nn.Module, ABC):
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
+
+
+class OwnClass(Factorised):
+    """A layer whose ``plain()`` is of the very class whose place it took, because none of torch's computes that."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._twin = (_without_values(given[-1]),)  # in a tuple it is no part of the network
+
+    def plain(self) -> nn.Module:
+        """A layer of that class that holds ``to_dense()``."""
+        return holding(_without_values(*self._twin), self.to_dense(), self.bias)
+
+
+def _without_values(layer: nn.Module) -> nn.Module:
+    """A copy of the layer that has none of its parameters."""
+    found = copy.copy(layer)
+    found._parameters = dict.fromkeys(layer._parameters)
+    return found
 
 
 def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Lookup:
