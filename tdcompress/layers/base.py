@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -241,8 +240,13 @@ class Factorised(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """``to_dense()``, for code that reads the weight of torch's own layers (``nn.TransformerEncoderLayer``)."""
-        return self.to_dense()
+        """``to_dense()``, for code that reads the weight of torch's own layers; kept while the layer only infers.
+
+        In the type that it is stored in: torch's functions take it as they take parameters.
+        """
+        cores = self.tensors()
+        with torch.autocast(cores[0].device.type, enabled=False):
+            return self.kept.get(cores, "whole", self.to_dense) if self.infers(cores[0].detach()) else self.to_dense()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight":
@@ -254,25 +258,6 @@ class Factorised(nn.Module, ABC):
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
-
-
-class OwnClass(Factorised):
-    """A layer whose ``plain()`` is of the very class whose place it took, because none of torch's computes that."""
-
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self._twin = (_without_values(given[-1]),)  # in a tuple it is no part of the network
-
-    def plain(self) -> nn.Module:
-        """A layer of that class that holds ``to_dense()``."""
-        return holding(_without_values(*self._twin), self.to_dense(), self.bias)
-
-
-def _without_values(layer: nn.Module) -> nn.Module:
-    """A copy of the layer that has none of its parameters."""
-    found = copy.copy(layer)
-    found._parameters = dict.fromkeys(layer._parameters)
-    return found
 
 
 def _computed(core: Tensor) -> torch.dtype:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.path import Geometry
 from ..tensor.graph import Graph
-from .base import Factorised, OwnClass, Planner, holding
+from .base import Factorised, Planner, holding
+from .own_class import OwnClass
 
 TORCH: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 """Torch's convolution along so many axes."""
@@ -78,8 +79,13 @@ class FactorisedConv(Factorised):
         along = zip(size, moves.padding, moves.dilation, self.kernel_size, moves.stride, strict=True)
         return tuple((length + 2 * pad - gap * (taps - 1) - 1) // step + 1 for length, pad, gap, taps, step in along)
 
+    @staticmethod
+    def padding_of(layer: Any, size: Sequence[int]) -> tuple[int, ...]:
+        """All that the dense ``layer`` adds around an input of this size, as torch.nn.functional.pad takes it."""
+        return tuple(layer._reversed_padding_repeated_twice)
+
     def around(self, size: Sequence[int]) -> tuple[int, ...] | None:
-        """What is added around an input of this size along each axis, see ``_moves``."""
+        """What is added around an input of this size before it is contracted, in the same way."""
         return self.pad_first
 
     def _padded(self, input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -140,11 +146,14 @@ class FactorisedConvSame(OwnClass, FactorisedConv):
 
     chains = False
 
-    def around(self, size: Sequence[int]) -> tuple[int, ...]:
-        """What is added around an input of this size along each axis."""
-        along = zip(size, self.moves.stride, self.moves.dilation, self.kernel_size, strict=True)
+    @staticmethod
+    def padding_of(layer: Any, size: Sequence[int]) -> tuple[int, ...]:
+        along = zip(size, layer.stride, layer.dilation, layer.kernel_size, strict=True)
         more = [max((-(-n // step) - 1) * step + gap * (taps - 1) + 1 - n, 0) for n, step, gap, taps in along]
         return tuple(part for total in more[::-1] for part in (total // 2, total - total // 2))
+
+    def around(self, size: Sequence[int]) -> tuple[int, ...]:
+        return self.padding_of(self, size)
 
 
 class FactorisedConvTranspose(FactorisedConv):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..tensor.contraction.path import Geometry
-from .base import Factorised, OwnClass, holding
+from .base import Factorised, holding
+from .own_class import OwnClass
 
 
 class FeatureMapLinear(nn.Linear):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+from networks import Conv2dSame
 from torch import nn
 
 import tdcompress
@@ -79,18 +78,6 @@ def test_transposed(cls: type[nn.Module], name: str):
         assert layer.geometry(1, shape).space[-axes:] == tuple(
             zip("zyx"[-axes:], zip(shape[1:], layer(x).shape[2:], strict=True), strict=True)
         )
-
-
-class Conv2dSame(nn.Conv2d):
-    """As in timm (``layers.conv2d_same``), which need not be installed."""
-
-    __module__ = "timm.layers.conv2d_same"
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        sizes = zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True)
-        more = [max((math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in sizes]
-        x = F.pad(x, [part for total in more for part in (total // 2, total - total // 2)])
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 @pytest.mark.parametrize("groups", [1, 4])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
+from ...layers.linear import FactorisedLinear
 from ...tensor.errors import ConfigError
 from .inputs import Examples, refuse_lazy
 from .products import Products
@@ -27,6 +28,8 @@ class Trace:
     """What a forward pass shows of a model.
 
     ``inputs``: of each layer that holds cores, or is of a class in ``KINDS``, in the order in which they are reached.
+    ``read``: those of them that are never called, linear layers whose weight other code multiplies with; what it has
+    multiplied is taken for rows.
     ``macs``: multiply-accumulates of activations with weights, by the name of the module whose parameters those are;
     a layer that holds cores is not among them, because its MACs depend on the plan. ``between``: those of activations
     with one another. ``reached``: every module that owns a weight, in the order of its first use; ``missed``: those
@@ -41,6 +44,7 @@ class Trace:
     missed: list[str] = field(default_factory=list)
     shown: str = ""
     entries: dict[str, int | None] = field(default_factory=dict)
+    read: list[str] = field(default_factory=list)
 
     def of(self, model: nn.Module) -> Trace:
         """The same of ``model`` as it is now, where a module may stand for several that were traced below it."""
@@ -55,8 +59,9 @@ class Trace:
         reached = list(dict.fromkeys(map(now, self.reached)))
         missed = [name for name in dict.fromkeys(map(now, self.missed)) if name not in reached]
         inputs = {name: found for name, found in self.inputs.items() if name in known}
+        read = [name for name in self.read if name in inputs]
         entries = {name: _entries(model.get_submodule(name)) for name in (*reached, *missed)}
-        return replace(self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed, entries=entries)
+        return replace(self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed, entries=entries, read=read)
 
     def changed(self, model: nn.Module) -> list[str]:
         """The modules of ``entries`` that are no longer what they were, but for the ranks of cores."""
@@ -91,10 +96,28 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
     except Exception as error:  # anyone's code, which may object to an input in any way
         reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the model cannot take {examples}: {reason}") from error
+    for name, layer in layers.items():
+        rows = _rows(layer, products.macs.get(name, 0))
+        if name not in found.inputs and rows:
+            found.read.append(name)
+            found.inputs[name] = Counter({rows: 1})
+    found.inputs = {name: found.inputs[name] for name in products.used if name in found.inputs}
     found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
     found.between, found.reached, found.missed = products.between, list(products.used), products.unused()
     found.shown = str(examples)
     return found
+
+
+def _rows(layer: nn.Module, macs: int) -> tuple[int, int] | None:
+    """The shape ``(n, in)`` of what a linear layer takes so many MACs for; None of another layer, or for no rows."""
+    kind = kind_by_class(layer)
+    if isinstance(layer, FactorisedLinear):
+        outputs, inputs = layer.graph.weight_shape
+    elif kind is not None and issubclass(kind.factorised, FactorisedLinear):
+        outputs, inputs = kind.outputs_first(layer).shape
+    else:
+        return None
+    return (macs // (outputs * inputs), inputs) if macs >= outputs * inputs else None
 
 
 def _looks_up(layer: nn.Module) -> bool:
