@@ -8,6 +8,7 @@
 --ranks BUDGETS, by default 4x,10x
 --limit SECONDS that a row may take, by default 900
 --again: make rows again that are wrong or failed
+--export: see whether the networks can be exported, which takes longer than all the rest
 --out FILE, by default results/everywhere.csv; rows that are there are kept
 
 The networks have random weights. ``result``: right; refused, and the line that says why nothing was done; wrong, and
@@ -15,19 +16,17 @@ which check says so; or failed, and the error. Other columns: what was asked and
 took; ``error``, the largest difference of the outputs from those of a newly built dense network that holds the cores'
 weights, relative to their norm (1e-4 passes); ``gradients``, the share of the parameters that one backward pass
 reaches (all that it reaches in the dense one); ``loaded``, whether a saved file gives the same outputs in a newly built
-network; ``exported``, whether torch.export writes the folded network as a program that gives the same outputs (1e-3
-passes), where it can write the dense one.
+network; with --export ``exported``, whether torch.export writes the folded network as a program that gives the same
+outputs (1e-3 passes), where it can write the dense one.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cache
@@ -106,7 +105,7 @@ def exports(name: str) -> bool:
     return False
 
 
-def row(name: str, format: str, rank: str) -> dict[str, Any]:
+def row(name: str, format: str, rank: str, export: bool) -> dict[str, Any]:
     """Compress a network and look at what became of it."""
     model, inputs = made(name)
     began = time.perf_counter()
@@ -136,7 +135,7 @@ def row(name: str, format: str, rank: str) -> dict[str, Any]:
         wrong.append("outputs are others after save and load")
     del again
     exported: bool | None = None
-    if exports(name):
+    if export and exports(name):
         try:
             program = torch.export.export(tdcompress.fold(model, example_inputs=inputs), inputs)
             with torch.no_grad():
@@ -164,16 +163,16 @@ def line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def checked(name: str, format: str, rank: str, limit: int) -> dict[str, Any]:
+def checked(name: str, format: str, rank: str, options: argparse.Namespace) -> dict[str, Any]:
     """``row``, whatever happens: a fault is to be seen in the table, and the others go on."""
 
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"not done after {limit} s")
+        raise TimeoutError(f"not done after {options.limit} s")
 
     signal.signal(signal.SIGALRM, stop)
-    signal.alarm(limit)
+    signal.alarm(options.limit)
     try:
-        return row(name, format, rank)
+        return row(name, format, rank, options.export)
     except Exception as error:
         return {"result": f"failed: {line(error)}"}
     finally:
@@ -188,6 +187,7 @@ def main() -> None:
     parser.add_argument("--ranks", default="4x,10x")
     parser.add_argument("--limit", type=int, default=900, help="seconds that a row may take")
     parser.add_argument("--again", action="store_true", help="make rows again that are wrong or failed")
+    parser.add_argument("--export", action="store_true", help="see whether networks can be exported")
     parser.add_argument("--out", type=Path, default=Path("results/everywhere.csv"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -202,7 +202,7 @@ def main() -> None:
             for format in options.formats.split(","):
                 asked = any(fnmatch(name, pattern) for pattern in patterns)
                 if asked and (name, format, rank) not in done:
-                    values = checked(name, format, rank, options.limit)
+                    values = checked(name, format, rank, options)
                     rows.append({"network": name, "format": format, "rank": rank, **values})
                     pandas.DataFrame(rows).to_csv(options.out, index=False)
                     print(rows[-1], flush=True)

@@ -9,37 +9,23 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pandas
 import torch
 import torchvision
 from torch import Tensor, nn
 
 Made = tuple[nn.Module, tuple[Any, ...]]
 
-_TORCHVISION = """
-    squeezenet1_1 shufflenet_v2_x0_5 mnasnet0_5 mobilenet_v3_small mobilenet_v2 regnet_y_400mf efficientnet_b0
-    densenet121 resnet18 resnet50 swin_t convnext_tiny alexnet vit_b_16 vgg11
-""".split()  # as they grow
-
-_TIMM = """
-    starnet_s050 mobilevit_xxs dla46_c lcnet_035 mobilenetv2_035 ese_vovnet19b_slim_dw convnext_zepto_rms
-    repghostnet_050 efficientvit_m0 ghostnet_050 cspnext_tiny iformer_t xcit_nano_12_p8_224 regnety_002
-    cs3darknet_focus_s efficientvit_b0 swiftformer_xs efficientformerv2_s0 pvt_v2_b0 fasternet_t0 fastvit_t8
-    lcnetv2_small inception_next_atto rexnet_100 mobileone_s1 pit_ti_224 hardcorenas_b resnet10t repvit_m1
-    vit_tiny_patch16_dinov3_qkvb coat_tiny edgenext_small convit_tiny deit_tiny_patch16_224 vit_tiny_patch16_224
-    gmlp_ti16_224 hgnetv2_b0 shvit_s1 vit_tiny_r_s16_p8_224 cpubone_nano efficientvim_m1 crossvit_tiny_240
-    mambaout_femto maxvit_pico_rw_256 levit_128s densenet121 halonet_h1 nf_regnet_b0 dpn48b visformer_tiny
-    resnest14d csatv2 resnetv2_18 legacy_seresnet18 poolformerv2_s12 cait_xxs24_224 skresnet18 gcvit_xxtiny
-    tiny_vit_5m_224 efficientformer_l1 hrnet_w18_small lowformer_b0 nest_tiny vit_srelpos_small_patch16_224
-    legacy_xception tnt_s_legacy_patch16_224 inception_v3 rdnet_tiny twins_svt_small mvitv2_tiny
-    convmixer_1024_20_ks9_p14 res2next50 volo_d1_224 sam2_hiera_tiny xception41p sequencer2d_s hiera_tiny_224
-    swin_tiny_patch4_window7_224 swinv2_cr_tiny_224 swinv2_tiny_window8_256 davit_tiny focalnet_tiny_srf
-    selecsls42 tresnet_m nextvit_small inception_v4 inception_resnet_v2 mobilenetv5_base pnasnet5large
-    samvit_base_patch16_224 naflexvit_base_patch16_parfac_gap beit_base_patch16_224 qwen3_vit_88m
-    vitamin_base_224 nasnetalarge vgg11 gemma4_vit_167m deepseek_vit_412m
-""".split()
-"""The smallest model of each family of timm 1.0.31 (a module of it), models for its tests left aside; as they grow."""
+_TORCHVISION = (
+    *("squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v3_small", "mobilenet_v2", "regnet_y_400mf"),
+    *("efficientnet_b0", "densenet121", "resnet18", "resnet50", "swin_t", "convnext_tiny", "alexnet", "vit_b_16"),
+    "vgg11",
+)  # as they grow
+_TIMM = Path(__file__).with_name("timm.csv")
+"""The smallest model of each family of timm 1.0.31 (a module of it), models for its own tests left aside."""
 
 
 class Tagger(nn.Module):
@@ -111,5 +97,5 @@ def networks() -> dict[str, Callable[[], Made]]:
         found |= {name: partial(of_transformers, name) for name in ("bert", "gpt2")}
     found |= {name: partial(of_torchvision, name) for name in _TORCHVISION}
     if importlib.util.find_spec("timm"):
-        found |= {f"timm/{name}": partial(of_timm, name) for name in _TIMM}
+        found |= {f"timm/{name}": partial(of_timm, name) for name in pandas.read_csv(_TIMM)["model"]}
     return found

@@ -92,10 +92,10 @@ class HandChain(nn.Module):
 
 def hand_chain(layer: nn.Module) -> HandChain | None:
     """The hand-written chain of a layer's cores, or None where it has none."""
-    if not isinstance(layer, Factorised) or layer.reconstructs:
+    if not isinstance(layer, Factorised):
         return None
     if isinstance(layer, FactorisedConv):
-        plain = type(layer) is FactorisedConv and not layer.pad_first
+        plain = type(layer) is FactorisedConv and not (layer.reconstructs or layer.pad_first)
         if not plain or len(layer.kernel_size) != len(AXES):
             return None
     chain = links(layer.graph)

@@ -183,7 +183,7 @@ def _swapped(
             with _naming(name):
                 checked(kind.weight(layer))
     seen = trace(model, examples)
-    if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items() if name not in seen.read}):
+    if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items()}):
         seen = trace(model, examples)
     names = list(seen.inputs)
     known = aliases(model, names)
@@ -197,7 +197,7 @@ def _swapped(
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
     by_macs = isinstance(asked, Budget) and asked.kind == "macs"
     large = heavy(asked, model, seen) if isinstance(asked, Budget) else ()
-    left = left_dense(names, model, keep, by_macs, seen.read, large)
+    left = left_dense(names, model, keep, by_macs, seen.reads, large)
     for name in cores or ():
         reason = why_not(model.get_submodule(name))
         if reason is not None:
@@ -227,7 +227,7 @@ def _swapped(
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         meet(asked, model, swaps, seen, left, batch_size, method.rank_multiple)
-    shrunk = [swap.name for swap in swaps if not swap.stays_dense(swap.graph) and swap.name not in seen.read]
+    shrunk = [swap.name for swap in swaps if not swap.stays_dense(swap.graph) and any(swap.inputs.values())]
     shown_to = moments(model, shrunk, data) if data is not None else {}
     swapped: dict[nn.Module, Factorised] = {}
     for _, swap in zip(progress([swap.name for swap in swaps]), swaps, strict=True):
@@ -240,7 +240,6 @@ def _swapped(
             for name in uses:
                 layer = model.get_submodule(name)
                 swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
-                swapped[layer].reconstructs |= name in seen.read
             _tie([swapped[model.get_submodule(name)] for name in uses])
     if not swapped and cores is None and any(format.factorised for format in formats):
         weighty = (*seen.reached, *seen.missed)

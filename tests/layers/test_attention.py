@@ -158,6 +158,7 @@ def test_weights_that_are_read_without_calling_their_layers():
     rows = {row["name"]: row for row in tdcompress.count(model, (STEPS, WIDTH))["layers"]}
     assert {row["put_together"] for row in rows.values()} == {True}
     assert rows["table"]["macs"] == rows["table"]["dense_macs"] == STEPS * WIDTH**2
+    assert rows["attention.in_proj"]["dense_macs"] == 3 * rows["table"]["macs"]
     with pytest.raises(ConfigError, match="its weight is used without calling it, which saves no MACs"):
         tdcompress.compress(Own(), "tt", "macs:0.5", (STEPS, WIDTH), keep=[])
 

@@ -114,7 +114,6 @@ def _described(name: str, layer: Factorised, first: dict[int, str]) -> dict[str,
             "uses": planner.uses,
         },
         "checkpoint": layer.checkpoint,
-        "reconstructs": layer.reconstructs,
     }
 
 
@@ -168,7 +167,6 @@ def _layer(
     layer = kind.held(twin, said["format"], graph, cores, planner)
     layer.use(Contraction.from_plain(said["path"]))
     layer.layout, layer.checkpoint = said["layout"], said["checkpoint"]
-    layer.reconstructs = said.get("reconstructs", layer.reconstructs)
     return layer
 
 
