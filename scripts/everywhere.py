@@ -131,6 +131,7 @@ def row(name: str, format: str, rank: str, init: str | None, export: bool) -> di
         return {"result": f"refused: {error}", "seconds": time.perf_counter() - began}
     seconds, wrong = time.perf_counter() - began, []
     counts = tdcompress.report(model).counts
+    trained = differentiated(model, inputs)  # first: some keep what they compute without gradients
     with torch.no_grad():
         outputs = model(*inputs)
     dense = twin(model, name)
@@ -138,7 +139,6 @@ def row(name: str, format: str, rank: str, init: str | None, export: bool) -> di
         off = distance(outputs, dense(*inputs))
     if not off <= _LARGEST:
         wrong.append(f"outputs differ by {off:.1e}")
-    trained = differentiated(model, inputs)
     if lost := cut_off(model, trained, name):
         wrong.append(f"no gradient reaches {', '.join(lost[:3])}")
     del dense
