@@ -57,8 +57,8 @@ def from_tensorly(graph: Graph, format: Format, found: Any, weight: Tensor) -> t
     """The cores that an object of tensorly holds, its scale shared evenly over them, and the graph at its ranks.
 
     In double precision, on the CPU. ``graph``: at any ranks; ``found``: its arrays are torch's or numpy's; ``weight``:
-    the layer's dense one. Raises ``ConfigError`` for an object of another class than the format's, of another shape or of other
-    arrays, and for one that fits the weight if its dimensions are taken to be in another order.
+    the layer's dense one. Raises ``ConfigError`` for an object of another class than the format's, of another shape or
+    of other arrays, and for one that fits the weight if its dimensions are taken to be in another order.
     """
     read = reading(graph, format)
     name = type(found).__name__
