@@ -60,7 +60,8 @@ def decompose(
     rounded to the weight's dtype; small networks are also fitted from other starts, and the last fit is swept on. At
     the ranks asked for there are the fits that can be constructed as well (``openings``, ``expansions``). So the error
     does not grow with the rank. At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger
-    than a few times the weight is formed. The scale is shared evenly over the cores. Another ``algorithm`` is another
+    than a few times the weight is formed. The scale is shared evenly over the cores, which
+    are contiguous. Another ``algorithm`` is another
     way to all but that.
 
     Raises ``ValueError`` where the weight is not finite.
@@ -73,7 +74,7 @@ def decompose(
         return [weight.new_zeros(graph.shape(core)) for core in graph.cores]
     share = norm ** (1 / len(graph.cores))
     cores = algorithm(graph, (weight.double() / norm).to(weight.dtype), sweeps, seed)
-    return [(core * share).to(weight.dtype) for core in balanced(graph, cores)]
+    return [(core * share).to(weight.dtype).contiguous() for core in balanced(graph, cores)]
 
 
 def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]:
