@@ -60,9 +60,8 @@ def decompose(
     rounded to the weight's dtype; small networks are also fitted from other starts, and the last fit is swept on. At
     the ranks asked for there are the fits that can be constructed as well (``openings``, ``expansions``). So the error
     does not grow with the rank. At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger
-    than a few times the weight is formed. The scale is shared evenly over the cores, which
-    are contiguous. Another ``algorithm`` is another
-    way to all but that.
+    than a few times the weight is formed. The scale is shared evenly over the cores, which are
+    contiguous. Another ``algorithm`` is another way to all but that.
 
     Raises ``ValueError`` where the weight is not finite.
     """
