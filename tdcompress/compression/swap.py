@@ -48,7 +48,7 @@ def compress(
     keep: Sequence[str] | None = None,
     batch_size: int | None = None,
     rates: Rates | None = None,
-    cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    cores: Mapping[str, Any] | None = None,
     data: Iterable[Any] | None = None,
     progress: Progress = iter,
     **settings: Any,
@@ -73,8 +73,8 @@ def compress(
     not); no budget keeps square cores (``tensor.caps.absorbed``). ``"adaptive:10x"``: the larger network that such a
     training starts with, see ``adaptive``. Or what the present weights need, which says something of trained ones only:
     ``"energy:0.9"``, the smallest ranks that keep this share of the squared norm at every bond, or ``"vbmf"`` (Kim et
-    al. 2016). ``cores``: of an equal network, by layer and core; then the layers that it names are swapped, no others,
-    and the ranks are those of its shapes.
+    al. 2016). ``cores``: by layer, those of an equal network by name, or what tensorly found for it (a ``CPTensor`` ..,
+    see ``to_tensorly``); then the layers that it names are swapped, no others, and the ranks are those of its shapes.
 
     ``data``: a few batches, inputs as ``example_inputs`` or ``(inputs, targets)``, all of them held: trained weights
     are fitted in the metric of what each layer is given, see ``fit_in_metric`` and ``moments``, and the statistics of
@@ -142,7 +142,7 @@ def _compressed(
     keep: Sequence[str] | None,
     batch_size: int | None,
     rates: Rates | None,
-    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    cores: Mapping[str, Any] | None,
     progress: Progress,
     values: str | None = None,
     data: Sequence[Examples] | None = None,
@@ -167,7 +167,7 @@ def _swapped(
     keep: Sequence[str] | None,
     batch_size: int | None,
     rates: Rates | None,
-    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    cores: Mapping[str, Any] | None,
     progress: Progress,
     values: str | None,
     data: Sequence[Examples] | None,

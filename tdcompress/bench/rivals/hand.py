@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.base import Factorised
-from ..layers.conv import FactorisedConv
-from ..layers.kinds import factorised
-from ..tensor.graph import Graph
+from ...layers.base import Factorised
+from ...layers.conv import FactorisedConv
+from ...layers.kinds import factorised
+from ...tensor.graph import Graph
 
 AXES = ("kh", "kw")
 
