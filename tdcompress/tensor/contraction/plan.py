@@ -108,7 +108,7 @@ class Compiler:
             return tree
         left, right = self.merge(tree[0]), self.merge(tree[1])
         a, b, members = self.slots[left], self.slots[right], self.members[left] | self.members[right]
-        need = parts(a, b, self.graph.bonds_beyond(members).union(self.graph.modes))
+        need = parts(a, b, self.graph.beyond(members).union(self.graph.modes))
         elementwise = not need.summed
         inner = need.summed
         left_order = (*need.group, *need.kept, *inner)

@@ -55,7 +55,8 @@ def walk(graph: Graph, path: Path, space: Sequence[str] = (), arrange: Arrange |
         done |= members
         indices = graph.open_indices(members)
         axes = tuple(index for index in indices if index in KERNEL)
-        need = parts(order, tuple(index for index in indices if index not in KERNEL), graph.bonds_beyond(done))
+        needed = graph.beyond(done).union(graph.outputs)
+        need = parts(order, tuple(index for index in indices if index not in KERNEL), needed)
         wanted = tuple(lies(order, need, bool(axes), term.spread))
         after = result(wanted, need, term.new)
         reads = need.summed == graph.inputs
