@@ -39,7 +39,8 @@ def batches(model: nn.Module, data: Iterable[Any]) -> list[Examples]:
         inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
         if not any(isinstance(value, Tensor) for value in tree_leaves(inputs)):
             raise ConfigError(f"data= holds a batch without tensors ({type(batch).__name__})")
-        found.append(Examples.of(model, None, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)))
+        here = tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)
+        found.append(Examples.of(model, None, here, called="a batch of data="))
     if not found:
         raise ConfigError("data= holds no batch")
     return found

@@ -183,7 +183,7 @@ class Factorised(nn.Module, ABC):
         ``shape``: what the layer was given, where that is not ``x``; ``convolution``: in place of the layer's own.
         """
         if weights is None and self.infers(x):
-            plan, merged = self._inferring(tuple(shape or x.shape))
+            plan, merged = self._inferring(shape or x.shape)
             return _moving(plan, convolution).apply(x, merged, self.bias)
         plan = _moving(self.plan, convolution)
         call, tensors = (plan, self.tensors()) if weights is None else (plan.apply, weights)
@@ -201,7 +201,8 @@ class Factorised(nn.Module, ABC):
 
     def merged(self, plan: Plan | Lookup) -> list[Tensor]:
         """What the calls of a plan multiply with, in the type that autocast computes in, kept."""
-        cores, dtype = self._stored(), self._dtype()
+        cores = self._stored()
+        dtype = _computed(cores[0])
 
         def make() -> list[Tensor]:
             with torch.autocast(cores[0].device.type, enabled=False):  # once is cheap enough to be exact
@@ -209,31 +210,26 @@ class Factorised(nn.Module, ABC):
 
         return self.kept.get(cores, (plan.path, dtype), make)
 
-    def _inferring(self, shape: tuple[int, ...]) -> tuple[Plan | Lookup, list[Tensor]]:
+    def _inferring(self, shape: Sequence[int]) -> tuple[Plan | Lookup, list[Tensor]]:
         """The plan for inputs of this shape where merging costs nothing, and what its calls multiply with.
 
         Batches up to a power of two share them.
         """
-        batch = 1 << max(shape[0] - 1, 0).bit_length()
+        cores, (rows, *rest) = self._stored(), shape
+        batch = 1 << (rows - 1).bit_length() if rows > 1 else 1
 
         def make() -> tuple[Plan | Lookup, list[Tensor]]:
             usual = self.planner.plan if self.planner.plan == "contract" else "model"
-            planner = replace(self.planner, input_shape=(1, *shape[1:]), batch_size=batch, plan=usual, uses=math.inf)
+            planner = replace(self.planner, input_shape=(1, *rest), batch_size=batch, plan=usual, uses=math.inf)
             plan = self._compiled(planner(self)[0])
             return plan, self.merged(plan)
 
-        return self.kept.get(self._stored(), (batch, *shape[1:], self._dtype()), make)
+        return self.kept.get(cores, (batch, *rest, _computed(cores[0])), make)
 
     def _stored(self) -> list[Tensor]:
         """``tensors()`` without the cost of asking a module for each: layers of one image take microseconds."""
-        stored = vars(self.cores)["_parameters"]
+        stored = vars(self._modules["cores"])["_parameters"]
         return [stored[core.name] for core in self.graph.cores]
-
-    def _dtype(self) -> torch.dtype:
-        """The type that products are computed in here."""
-        (first, *_) = vars(self.cores)["_parameters"].values()
-        device = first.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else first.dtype
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
@@ -255,6 +251,12 @@ class Factorised(nn.Module, ABC):
     def extra_repr(self) -> str:
         ranks = ", ".join(f"{bond}={size}" for bond, size in self.graph.ranks.items())
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
+
+
+def _computed(core: Tensor) -> torch.dtype:
+    """The type that products with this core are computed in here."""
+    device = core.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else core.dtype
 
 
 def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Lookup:

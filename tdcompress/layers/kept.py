@@ -22,8 +22,8 @@ class Kept:
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Any] = {}
-        self._tensors: list[Tensor] = []
-        self._marks: list[tuple[int, int]] = []
+        self._tensors: list[Tensor] = []  # held, so that no other tensor comes by the id of one of them
+        self._marks: list[tuple[int, int, int]] = []
 
     def forget(self) -> None:
         """Keep nothing."""
@@ -31,9 +31,11 @@ class Kept:
 
     def get(self, tensors: Sequence[Tensor], key: Hashable, make: Callable[[], T]) -> T:
         """What ``make()`` gives, which may depend on ``tensors`` and ``key`` only."""
-        same = len(tensors) == len(self._tensors) and all(a is b for a, b in zip(tensors, self._tensors, strict=True))
-        marks = [_mark(tensor) for tensor in tensors]
-        if not same or marks != self._marks:
+        try:
+            marks = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+        except RuntimeError:  # made in inference mode, where no version is counted
+            marks = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        if marks != self._marks:
             self._found, self._tensors, self._marks = {}, list(tensors), marks
         found = self._found
         if key not in found:
@@ -48,10 +50,6 @@ class Kept:
 
     def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
         return Kept, ()
-
-
-def _mark(tensor: Tensor) -> tuple[int, int]:
-    return (0 if tensor.is_inference() else tensor._version), tensor.data_ptr()
 
 
 def infers(x: Tensor) -> bool:

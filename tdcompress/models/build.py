@@ -11,12 +11,11 @@ from collections.abc import Callable
 from torch import nn
 
 from ..config.schema import ArchConfig
-from ..config.targets import call_target
+from ..config.targets import Target, call_target
 from ..tensor.errors import ConfigError
 from .lenet import lenet, lenet5
 from .recurrent import RECURRENT, recurrent
 from .resnet import RESNET, resnet
-from .torchvisions import torchvisions
 from .vgg import VGG, vgg
 from .vit import vit
 
@@ -26,7 +25,7 @@ ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {
     **dict.fromkeys(VGG, vgg),
     **dict.fromkeys(RESNET, resnet),
     "vit_small": vit,
-    "torchvision": torchvisions,
+    "torchvision": Target(f"{__package__}.torchvisions.torchvisions"),  # which takes longer to import than torch
     **dict.fromkeys(RECURRENT, recurrent),
 }
 """By name: functions of the configuration, channels, classes and image size, as ``build`` takes them."""

@@ -18,7 +18,8 @@ from ...tensor.errors import ConfigError
 
 @dataclass(frozen=True)
 class Examples:
-    """The arguments of a forward pass; ``shape``: that of one input of zeros without the batch dimension, if it is one.
+    """The arguments of a forward pass; ``shape``: that of one input of zeros without the batch dimension, if it is one;
+    ``called``: what the user knows them as.
 
     What is counted for them is of one such pass, whatever their batch size.
     """
@@ -26,9 +27,12 @@ class Examples:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] | None = None
+    called: str = "example_inputs"
 
     @staticmethod
-    def of(model: nn.Module, input_shape: Sequence[int] | None, example_inputs: Any = None) -> Examples:
+    def of(
+        model: nn.Module, input_shape: Sequence[int] | None, example_inputs: Any = None, called: str = called
+    ) -> Examples:
         """A batch of one input of zeros, ``input_shape`` without the batch dimension, as ``model`` computes; or these.
 
         ``example_inputs``: a tensor, a tuple or list of positional arguments, or a mapping of keywords. Raises
@@ -41,13 +45,14 @@ class Examples:
             shape = _whole_numbers(input_shape)
             return Examples((torch.zeros(1, *shape, device=some.device, dtype=some.dtype),), shape=shape)
         if isinstance(example_inputs, Mapping):
-            found = Examples((), example_inputs)
+            found = Examples((), example_inputs, called=called)
         else:
-            found = Examples(tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,))
+            args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+            found = Examples(args, called=called)
         here, there = {p.device for p in model.parameters()}, {tensor.device for tensor in found.tensors}
         if len(here) == 1 and not there <= here:
             (device,), others = here, ", ".join(sorted(map(str, there - here)))
-            raise ConfigError(f"example_inputs are on {others}, the model is on {device}: bring them to one device")
+            raise ConfigError(f"{called} are on {others}, the model is on {device}: bring them to one device")
         if found.batch == 0:
             raise ConfigError(f"{found} is an empty batch: give one input at least")
         return found
@@ -71,7 +76,7 @@ class Examples:
         if self.shape is not None:
             return f"an input of shape {self.shape}"
         said = [*map(_said, self.args), *(f"{name}={_said(value)}" for name, value in self.kwargs.items())]
-        return f"example_inputs ({', '.join(said)})"
+        return f"{self.called} ({', '.join(said)})"
 
 
 def refuse(model: nn.Module) -> None:

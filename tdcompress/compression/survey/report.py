@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from ...tensor.errors import ConfigError
 from .counts import counted_from
 from .trace import kept_trace
 
-_WIDTH = 150  # at least, whatever the terminal
+_WIDTH = 150  # of a terminal, at least
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Report:
     def _table(self) -> str:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for title in ("layer", "shape", "held as", "cores"):
-            table.add_column(title, overflow="fold")
+            table.add_column(title, no_wrap=title == "layer", overflow="fold")
         for title in ("ranks", "parameters", "MACs"):
             table.add_column(title, justify="right", no_wrap=title != "ranks", overflow="fold")
         table.add_column("plan, or why dense", overflow="fold")
@@ -57,7 +58,8 @@ class Report:
                 *([error] if self.errors else []),
             )
         console = Console(file=io.StringIO(), markup=False, highlight=False, emoji=False)
-        console.width = max(console.width, _WIDTH)
+        natural = console.measure(table, options=console.options.update_width(10**6)).maximum
+        console.width = max(console.width, _WIDTH) if sys.stdout.isatty() else natural
         with console.capture() as capture:
             console.print(table)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +34,7 @@ class Plan:
     order: tuple[int, ...] | None
     fuse_bias: bool  # the last call yields the output channels and can add the bias itself
     text: str
+    straight: bool  # all calls are convolutions of what lies right as torch has it
 
     def __call__(self, x: Tensor, cores: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
         """Contract ``x`` with the cores and add the bias.
@@ -51,6 +53,11 @@ class Plan:
 
     def apply(self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
         """Contract ``x`` with what ``weights`` gave and add the bias."""
+        if self.straight:
+            end = len(weights) - 1
+            for place, conv in enumerate(cast("tuple[Conv, ...]", self.steps)):
+                x = conv.moves(x, weights[place], bias if place == end else None, conv.groups)
+            return x
         if self.space:
             x = x.permute(0, *range(2, x.dim()), 1)
         lead = x.dim() - 1
@@ -198,6 +205,8 @@ def compile_path(graph: Graph, path: Path, convolution: Convolution | None = Non
     final = ("b", *space, *graph.outputs)
     permute = None if last.after == final else tuple(last.after.index(i) for i in final)
     beyond, missing = graph.padding
+    fuse_bias = last.writes and isinstance(steps[-1], Linear | Conv)
+    straight = all(isinstance(step, Conv) and step.order is None and step.lead == 1 for step in steps)
     return Plan(
         path,
         space,
@@ -207,8 +216,9 @@ def compile_path(graph: Graph, path: Path, convolution: Convolution | None = Non
         compiler.size(graph.outputs) - beyond,
         (0 if last.writes else beyond, 0 if first.reads else missing),
         permute,
-        last.writes and isinstance(steps[-1], Linear | Conv),
+        fuse_bias,
         " > ".join(texts),
+        straight and fuse_bias and permute is None and (first.reads or not missing),
     )
 
 
