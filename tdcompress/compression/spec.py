@@ -23,7 +23,7 @@ from ..tensor.fitting.initial import INITS, OF_TRAINED
 from ..tensor.fitting.metric import Moment, fit_in_metric
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
-from ..tensor.rank import Budget, LayerRank, Rank, Reference
+from ..tensor.rank import Budget, Energy, LayerRank, Rank, Reference
 from .survey.trace import Inputs
 
 
@@ -31,9 +31,9 @@ from .survey.trace import Inputs
 class Swap:
     """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
 
-    ``graph``: of rank one until the ranks are set; ``family``: all of rank one that a budget
-    may choose from; ``cores``: their values, where they are known; ``layout``: its name, and the reason where a rule
-    chose it.
+    ``graph``: of rank one until the ranks are set; ``family``: all of rank one that a budget may choose from, or a
+    share of the weight's norm, which takes the smallest; ``cores``: their values, where they are known; ``layout``: its
+    name, and the reason where a rule chose it.
     """
 
     name: str
@@ -123,12 +123,23 @@ def swap_for(
         graph = build_graph(weight.shape, format, replace(method, layout=layout))
     said = f"{layout or format.usual(weight.shape)}{reason and f' ({reason})'}"
     method = replace(method, layout=layout)
-    chooses = isinstance(rank, Budget) and cores is None
+    chooses = isinstance(rank, Budget | Energy) and cores is None
     graphs = build_family(weight.shape, format, method) if chooses else (graph,)
     swap = Swap(name, layer, kind, inputs, method, format, rank, graph, graphs, cores, said)
     if cores is None and not isinstance(rank, Budget):
-        swap.graph = with_rank(graph, format, rank, weight.shape, weight)
+        swap.graph = _smallest(swap, rank)
     return swap
+
+
+def _smallest(swap: Swap, rank: LayerRank) -> Graph:
+    """Of the graphs that a layer may be held as, at this rank, the one with the fewest parameters."""
+    best: Graph | None = None
+    for graph in sorted(swap.family, key=lambda graph: graph.parameters):
+        if best is None or graph.parameters < best.parameters:  # at rank one, or it cannot be smaller
+            found = with_rank(graph, swap.format, rank, swap.weight.shape, swap.weight)
+            best = found if best is None else min(best, found, key=lambda graph: graph.parameters)
+    assert best is not None
+    return best
 
 
 def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -> tuple[str | None, str]:

@@ -7,7 +7,12 @@ from ..layout import Layout
 from . import register
 
 
-@register("btt", layout="split", layouts=("split",), factors=2, factors_by_budget=True)
+def one(channels: tuple[int, int], bond: str, conv: bool) -> int:
+    """Of rank one: the reference system has no blocks, and the rank of its chain in each of them saves nothing."""
+    return 1
+
+
+@register("btt", layout="split", layouts=("split",), factors=2, factors_by_budget=True, reference_rank=one)
 def btt(layout: Layout) -> list[Core]:
     """Two cores ``(i1, i2, o1, r)`` and ``(i1, r, o1, o2, k)``: a train in each of the blocks ``(i1, o1)`` of a weight.
 
