@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -39,7 +40,8 @@ def expansions(graph: Graph, weight: Tensor) -> Iterator[tuple[Graph, list[Tenso
                 # entries of those that the largest core has as well.
                 own, beside = [i for i in core.indices if i in others], [i for i in core.indices if i in along]
                 rest = [i for i in others if i not in own]
-                order = entries.permute([others.index(i) for i in (*own, *rest)]).reshape(graph.mode_size([k]), -1)
+                order = entries.permute([others.index(i) for i in (*own, *rest)])
+                order = order.reshape(math.prod(graph.sizes[i] for i in own), -1)
                 value = fibres.new_zeros(len(order), terms).scatter_(1, order, 1.0)
             names = [*own, bond, *(i for i in core.indices if i in graph.bonds and i != bond)]
             value = value.reshape([found.sizes[i] for i in names])
