@@ -1,130 +1,50 @@
 """Compress networks of many kinds and check what becomes of them: a row of a table each.
 
     python scripts/everywhere.py                                 # all networks, formats and ratios
-    python scripts/everywhere.py --only vit_b_16,unet --formats tt,cp --ranks 4x
+    python scripts/everywhere.py --only vit_b_16,timm/* --formats tt,cp --ranks 4x
 
---only NAMES of networks, by default all
+--only PATTERNS of networks, by default all of ``zoo.networks``
 --formats NAMES, by default all
 --ranks BUDGETS, by default 4x,10x
---timm NAMES of models of timm, besides
+--limit SECONDS that a row may take, by default 900
+--again: make rows again that are wrong or failed
+--export: see whether the networks can be exported, which takes longer than all the rest
 --out FILE, by default results/everywhere.csv; rows that are there are kept
 
-The networks have random weights. Columns: what was asked and reached; ``seconds`` that compress took; ``error``, the
-largest difference of the outputs from those of the dense network that holds the cores' weights, relative to their norm;
-``gradients``, the share of the parameters that one backward pass reaches; ``loaded``, whether a saved file gives the
-same outputs in a network that was just built; or ``refused``, the line that says why nothing was done. transformers and
-timm are used where they are installed.
+The networks have random weights. ``result``: right; refused, and the line that says why nothing was done; wrong, and
+which check says so; or failed, and the error. Other columns: what was asked and reached; ``seconds`` that compress
+took; ``error``, the largest difference of the outputs from those of a newly built dense network that holds the cores'
+weights, relative to their norm (1e-4 passes); ``gradients``, the share of the parameters that one backward pass
+reaches (all that it reaches in the dense one); ``loaded``, whether a saved file gives the same outputs in a newly built
+network; with --export ``exported``, whether torch.export writes the folded network as a program that gives the same
+outputs (1e-3 passes), where it can write the dense one.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
+import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import suppress
+from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas
 import torch
-import torchvision
 from torch import Tensor, nn
+from zoo import Made, networks
 
 import tdcompress
+from tdcompress.layers.kinds import factorised
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS
 
-TORCHVISION = (
-    *(
-        "alexnet",
-        "densenet121",
-        "efficientnet_b0",
-        "mnasnet0_5",
-        "mobilenet_v2",
-        "mobilenet_v3_small",
-        "regnet_y_400mf",
-    ),
-    *("resnet18", "resnet50", "shufflenet_v2_x0_5", "squeezenet1_1", "vgg11"),
-    *("convnext_tiny", "vit_b_16", "swin_t"),
-)
-Made = tuple[nn.Module, tuple[Any, ...]]
-
-
-class Tagger(nn.Module):
-    """Tokens to a tag each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table, self.rnn = nn.Embedding(5000, 128), nn.LSTM(128, 256, 2, batch_first=True, bidirectional=True)
-        self.out = nn.Linear(512, 20)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.out(self.rnn(self.table(tokens))[0])
-
-
-class UNet(nn.Module):
-    """Two levels down and up again, by transposed convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down1, self.down2 = nn.Conv2d(3, 64, 3, 2, 1), nn.Conv2d(64, 128, 3, 2, 1)
-        self.deep = nn.Conv2d(128, 128, 3, padding=1)
-        self.up2, self.up1 = nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ConvTranspose2d(128, 64, 4, 2, 1)
-        self.out = nn.Conv2d(64, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = torch.relu(self.down1(x))
-        deep = torch.relu(self.deep(torch.relu(self.down2(first))))
-        return self.out(torch.relu(self.up1(torch.cat([first, torch.relu(self.up2(deep))], 1))))
-
-
-def volume() -> nn.Module:
-    """A network of convolutions along three axes."""
-    block = [nn.Conv3d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(32, 64, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(
-        *block, nn.Conv3d(64, 64, 3, padding=1), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(64, 10)
-    )
-
-
-def of_torchvision(name: str) -> Made:
-    """A classifier of torchvision's."""
-    return torchvision.models.get_model(name, weights=None), (torch.randn(1, 3, 224, 224),)
-
-
-def of_timm(name: str) -> Made:
-    """A classifier of timm's, for images as it likes them."""
-    model = importlib.import_module("timm").create_model(name)
-    return model, (torch.randn(1, *model.default_cfg["input_size"]),)
-
-
-def of_transformers(name: str) -> Made:
-    """A small network of the architecture of this name, for 32 tokens."""
-    package, tokens = importlib.import_module("transformers"), torch.randint(1000, (1, 32))
-    if name == "bert":
-        sizes = package.BertConfig(vocab_size=8000, num_hidden_layers=4, hidden_size=384, num_attention_heads=6)
-        return package.BertModel(sizes), (tokens,)
-    return package.GPT2LMHeadModel(package.GPT2Config(vocab_size=8000, n_layer=4, n_embd=384, n_head=6)), (tokens,)
-
-
-def networks(timm: Sequence[str]) -> dict[str, Callable[[], Made]]:
-    """Functions that build a network and give the inputs that it takes, by name."""
-
-    found: dict[str, Callable[[], Made]] = {name: partial(of_torchvision, name) for name in TORCHVISION}
-    found |= {
-        "transformer": lambda: (nn.Transformer(256, 4, 3, 3, 1024, batch_first=True), (torch.randn(1, 20, 256),) * 2),
-        "tagger": lambda: (Tagger(), (torch.randint(5000, (1, 30)),)),
-        "unet": lambda: (UNet(), (torch.randn(1, 3, 64, 64),)),
-        "volume": lambda: (volume(), (torch.randn(1, 3, 8, 32, 32),)),
-    }
-    if importlib.util.find_spec("transformers"):
-        found |= {name: partial(of_transformers, name) for name in ("bert", "gpt2")}
-    for name in timm:
-        found[f"timm/{name}"] = partial(of_timm, name)
-    return found
+_LARGEST, _EXPORTED = 1e-4, 1e-3
+_MADE = networks()
 
 
 def tensors(outputs: Any) -> list[Tensor]:
@@ -141,61 +61,148 @@ def distance(found: Any, expected: Any) -> float:
     return max(float((a - b).norm() / b.norm()) if b.norm() > 0 else float(a.norm()) for a, b in pairs)
 
 
-def row(make: Callable[[], Made], format: str, rank: str) -> dict[str, Any]:
-    """Compress a network and look at what became of it."""
+def made(name: str) -> Made:
+    """The network, always with the same weights, for inference, and its inputs."""
     torch.manual_seed(0)
-    model, inputs = make()
-    model.eval()
+    model, inputs = _MADE[name]()
+    return model.eval(), inputs
+
+
+def twin(model: nn.Module, name: str) -> nn.Module:
+    """A newly built dense network that holds the weights that ``model`` has, or puts together."""
+    dense = made(name)[0]
+    state = dense.state_dict()
+    for key in state:
+        owner, _, own = key.rpartition(".")
+        state[key] = getattr(model.get_submodule(owner), own)
+        if state[key] is None:  # attention whose packed projection became three
+            state[key] = torch.cat([getattr(model.get_submodule(owner), f"{part}_proj_weight") for part in "qkv"])
+    with torch.no_grad():
+        dense.load_state_dict(state)
+    return dense
+
+
+def differentiated(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, bool]:
+    """Which parameters a backward pass from all outputs reaches."""
+    torch.stack([tensor.square().mean() for tensor in tensors(model(*inputs))]).sum().backward()
+    return {name: parameter.grad is not None for name, parameter in model.named_parameters()}
+
+
+def cut_off(model: nn.Module, found: dict[str, bool], dense: dict[str, bool]) -> list[str]:
+    """The parameters without a gradient whose like in the dense network has one."""
+    cores = {f"{name}.cores.": f"{name}.weight" for name in factorised(model)}
+    names = {name: next((dense for key, dense in cores.items() if name.startswith(key)), name) for name in found}
+    return [name for name, reached in found.items() if not reached and dense.get(names[name], True)]
+
+
+@cache
+def exports(name: str) -> bool:
+    """Whether torch.export can write the dense network."""
+    with suppress(Exception):
+        model, inputs = made(name)
+        torch.export.export(model, inputs)
+        return True
+    return False
+
+
+def row(name: str, format: str, rank: str, export: bool) -> dict[str, Any]:
+    """Compress a network and look at what became of it."""
+    model, inputs = made(name)
     began = time.perf_counter()
     try:
         tdcompress.compress(model, format, rank, example_inputs=inputs)
     except ConfigError as error:
-        return {"seconds": time.perf_counter() - began, "refused": str(error)}
-    seconds = time.perf_counter() - began
+        return {"result": f"refused: {error}", "seconds": time.perf_counter() - began}
+    seconds, wrong = time.perf_counter() - began, []
     counts = tdcompress.report(model).counts
     with torch.no_grad():
         outputs = model(*inputs)
-        off = distance(outputs, tdcompress.fold(model, example_inputs=inputs, plan="dense")(*inputs))
-    torch.stack([tensor.square().mean() for tensor in tensors(model(*inputs))]).sum().backward()
-    trained = [parameter.grad is not None for parameter in model.parameters()]
+    dense = twin(model, name)
+    with torch.no_grad():
+        off = distance(outputs, dense(*inputs))
+    if not off <= _LARGEST:
+        wrong.append(f"outputs differ by {off:.1e}")
+    trained = differentiated(model, inputs)
+    if lost := cut_off(model, trained, differentiated(dense, inputs)):
+        wrong.append(f"no gradient reaches {', '.join(lost[:3])}")
+    del dense
+    model.zero_grad()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         tdcompress.save(model, Path(folder, "model.safetensors"))
-        again = tdcompress.load(Path(folder, "model.safetensors"), make()[0].eval())
+        again = tdcompress.load(Path(folder, "model.safetensors"), made(name)[0])
         loaded = distance(again(*inputs), outputs) == 0
+    if not loaded:
+        wrong.append("outputs are others after save and load")
+    del again
+    exported: bool | None = None
+    if export and exports(name):
+        try:
+            program = torch.export.export(tdcompress.fold(model, example_inputs=inputs), inputs)
+            with torch.no_grad():
+                exported = distance(program.module()(*inputs), outputs) <= _EXPORTED
+        except Exception as error:  # of torch's, of any kind
+            exported = False
+            wrong.append(f"not exported: {line(error)}")
+        else:
+            wrong += [] if exported else ["outputs are others once exported"]
     return {
+        "result": f"wrong: {'; '.join(wrong)}" if wrong else "right",
         "seconds": seconds,
         "dense_parameters": counts["dense_parameters"],
         "compression_ratio": counts["compression_ratio"],
         "macs_share": counts["macs"] / max(counts["dense_macs"], 1),
         "error": off,
-        "gradients": sum(trained) / len(trained),
+        "gradients": sum(trained.values()) / len(trained),
         "loaded": loaded,
+        "exported": exported,
     }
+
+
+def line(error: Exception) -> str:
+    """An error as one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def checked(name: str, format: str, rank: str, options: argparse.Namespace) -> dict[str, Any]:
+    """``row``, whatever happens: a fault is to be seen in the table, and the others go on."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"not done after {options.limit} s")
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(options.limit)
+    try:
+        return row(name, format, rank, options.export)
+    except Exception as error:
+        return {"result": f"failed: {line(error)}"}
+    finally:
+        signal.alarm(0)
 
 
 def main() -> None:
     """Make the rows that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="names of networks, by default all")
+    parser.add_argument("--only", default="*", help="patterns of networks")
     parser.add_argument("--formats", default=",".join(name for name, one in sorted(FORMATS.items()) if one.factorised))
     parser.add_argument("--ranks", default="4x,10x")
-    parser.add_argument("--timm", default="", help="names of models of timm's, too")
+    parser.add_argument("--limit", type=int, default=900, help="seconds that a row may take")
+    parser.add_argument("--again", action="store_true", help="make rows again that are wrong or failed")
+    parser.add_argument("--export", action="store_true", help="see whether networks can be exported")
     parser.add_argument("--out", type=Path, default=Path("results/everywhere.csv"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    made = networks(options.timm.split(",") if options.timm else [])
-    names = options.only.split(",") if options.only else list(made)
+    patterns = options.only.split(",")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = pandas.read_csv(options.out).to_dict("records") if options.out.exists() else []
+    if options.again:
+        rows = [one for one in rows if not str(one["result"]).startswith(("wrong", "failed"))]
     done = {(one["network"], one["format"], one["rank"]) for one in rows}
-    for name in names:
+    for name in _MADE:
         for rank in options.ranks.split(","):
             for format in options.formats.split(","):
-                if (name, format, rank) not in done:
-                    try:
-                        values = row(made[name], format, rank)
-                    except Exception as error:  # a fault of ours: to be seen in the table, and the others go on
-                        values = {"fault": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+                asked = any(fnmatch(name, pattern) for pattern in patterns)
+                if asked and (name, format, rank) not in done:
+                    values = checked(name, format, rank, options)
                     rows.append({"network": name, "format": format, "rank": rank, **values})
                     pandas.DataFrame(rows).to_csv(options.out, index=False)
                     print(rows[-1], flush=True)

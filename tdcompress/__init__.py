@@ -16,15 +16,18 @@ _WHERE = {
     "save": "compression.files.cores",
     "load": "compression.files.cores",
     "fold": "compression.export.fold",
+    "from_tensorly": "compression.exchange",
     "hold": "layers.kinds",
     "register": "tensor.formats",
     "switch": "compression.switch",
+    "to_tensorly": "compression.exchange",
     "StableRanks": "compression.stable_ranks",
 }
-__all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompose", "fold", "hold", "linear"]
-__all__ += ["load", "register", "report", "save", "switch"]
+__all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompose", "fold", "from_tensorly", "hold"]
+__all__ += ["linear", "load", "register", "report", "save", "switch", "to_tensorly"]
 
 if TYPE_CHECKING:
+    from .compression.exchange import from_tensorly, to_tensorly
     from .compression.export.fold import fold
     from .compression.files.cores import load, save
     from .compression.single import conv2d, decompose, linear

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdcompress.layers.base import Factorised
@@ -36,3 +38,15 @@ class Net(nn.Module):
 def swapped(model: nn.Module) -> dict[str, str]:
     """The factorised layers and their formats."""
     return {name: layer.format for name, layer in model.named_modules() if isinstance(layer, Factorised)}
+
+
+class Conv2dSame(nn.Conv2d):
+    """As in timm (``layers.conv2d_same``), which need not be installed."""
+
+    __module__ = "timm.layers.conv2d_same"
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True)
+        more = [max((math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in sizes]
+        x = F.pad(x, [part for total in more for part in (total // 2, total - total // 2)])
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)

@@ -30,9 +30,9 @@ from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, Rank, Size, parse
 from ..train.watch import bar
-from .hand import hand_chain
 from .machine import columns, methods, rates, start
 from .options import Options
+from .rivals.hand import hand_chain
 from .table import write
 
 NETWORKS = {"vgg16": "cifar10", "lenet": "mnist"}

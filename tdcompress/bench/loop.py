@@ -25,7 +25,7 @@ from ..train.network import network
 from ..train.watch import bar
 from .machine import columns, rates, start
 from .options import Options
-from .ordinary import ImageDataset, OrdinaryLoop
+from .rivals.ordinary import ImageDataset, OrdinaryLoop
 from .table import write
 
 _COLUMNS = ("dataset", "arch", "method", "rank", "images", "images_per_second", "ordinary_images_per_second", "speedup")

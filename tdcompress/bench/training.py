@@ -18,8 +18,8 @@ from ..device.graphs import passes
 from ..device.precision import autocast
 from ..models.build import build
 from ..tensor.errors import ConfigError
-from .hand import hand_network
 from .machine import rates
+from .rivals.hand import hand_network
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``tdc bench``: what the layers, a training step, inference and an epoch cost, against what they replace."""
+"""``tdc bench``: what layers, a training step, inference, fits and an epoch cost, against what they replace."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "step": "a network's training step, every format against dense",
     "infer": "a network's forward pass, every format and what it is folded to against dense",
     "export": "a network's exported files, with cores and folded, against the dense network's",
+    "fit": "decompositions of single weights against tensorly's",
     "loop": "an epoch of this package's loop against an ordinary PyTorch loop",
 }
 

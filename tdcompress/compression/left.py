@@ -18,6 +18,7 @@ def left_dense(
     model: nn.Module,
     keep: Sequence[str] | None,
     by_macs: bool = False,
+    read: Collection[str] = (),
     heavy: Collection[str] = (),
 ) -> dict[str, str]:
     """Which of the layers stay dense, and why.
@@ -27,7 +28,7 @@ def left_dense(
     that cannot be held, see ``kinds.why_not``. And those that share their weight with another module, because cores
     would part them, unless it is one parameter of several of the layers, none of which stays dense: see ``ties``.
     ``by_macs``: what is to be saved are MACs, of which a lookup has none; layers that share a weight have different
-    ones.
+    ones, and a weight that is ``read`` without calling its layer is put together.
     """
     layers = {name: model.get_submodule(name) for name in names}
     shares = _shares(layers, model)
@@ -53,6 +54,8 @@ def left_dense(
             found[name] = str(why_not(layer))
         elif by_macs and kind.name == "embedding":
             found.setdefault(name, "a lookup has no MACs that could be saved")
+        elif by_macs and name in read:
+            found.setdefault(name, "its weight is used without calling it, which saves no MACs")
     parted = {name for name, others in shares.items() if others and (by_macs or not _tied(name, others, layers))}
     for name, others in shares.items():
         if name in parted or others & found.keys():

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ..layers.conv import FactorisedConv
 from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.metric import LARGEST, Moment
@@ -95,8 +96,8 @@ def _moment(layer: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[Te
     if kind.factorised.lookup:
         read = x.flatten().bincount(minlength=outputs).double()
         return read + 1, x.numel() + outputs
-    if isinstance(layer, _ConvNd):
-        rows = _patches(layer, x, inputs, taps, generator)
+    if isinstance(layer, _ConvNd) and issubclass(kind.factorised, FactorisedConv):
+        rows = _patches(layer, kind.factorised, x, inputs, taps, generator)
     else:
         rows = _drawn(x.reshape(-1, inputs), generator)
     rows = rows.float()
@@ -109,7 +110,9 @@ def _moment(layer: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[Te
     return value, len(rows)
 
 
-def _patches(layer: _ConvNd, x: Tensor, inputs: int, taps: Sequence[int], generator: torch.Generator) -> Tensor:
+def _patches(
+    layer: _ConvNd, held: type[FactorisedConv], x: Tensor, inputs: int, taps: Sequence[int], generator: torch.Generator
+) -> Tensor:
     """What the weight of each group is multiplied with at some of the outputs' pixels: ``(pixels, inputs [* taps])``.
 
     Pixels of the input, where the moment is of channels alone.
@@ -121,7 +124,7 @@ def _patches(layer: _ConvNd, x: Tensor, inputs: int, taps: Sequence[int], genera
     whole = not layer.transposed and inputs * math.prod(taps) <= LARGEST
     if whole:
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        windows = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+        windows = F.pad(x, held.padding_of(layer, x.shape[-axes:]), mode=mode)
         for axis, (tap, stride, dilation) in enumerate(zip(taps, layer.stride, layer.dilation, strict=True), 2):
             windows = windows.unfold(axis, dilation * (tap - 1) + 1, stride)[..., ::dilation]
     sizes = (len(x), *windows.shape[2 : 2 + axes])

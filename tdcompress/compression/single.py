@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,9 +25,11 @@ from .swap import compress
 class Decomposition:
     """A dense weight of ``weight_shape`` as cores.
 
-    ``cores``: by name, in the order of ``graph``, which says what indices each of them carries; ``error``: ||W - What||
-    / ||W||.
+    ``format``: its name; ``cores``: by name, in the order of ``graph``, which says what indices each of them carries;
+    ``error``: ||W - What|| / ||W||.
     """
+
+    format: str
 
     graph: Graph
     cores: dict[str, Tensor]
@@ -65,6 +68,11 @@ def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **setti
 
     Raises ``ConfigError`` for a weight of another shape, and as ``compress`` does.
     """
+    return decomposition(weight, format, rank, {"init": "fit", **settings})
+
+
+def decomposition(weight: Tensor, format: str, rank: RankLike, settings: Mapping[str, Any]) -> Decomposition:
+    """A dense weight as the cores that ``compress`` gives a layer of it, ``settings`` being its keywords."""
     axes = weight.dim() - 2
     if axes and axes not in TORCH:
         raise ConfigError(f"a weight is (out, in) or (out, in, [[kd,] kh,] kw), got {tuple(weight.shape)}")
@@ -72,13 +80,13 @@ def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **setti
     outputs, inputs, *kernel = values.shape
     twin = TORCH[axes](inputs, outputs, tuple(kernel), bias=False) if axes else nn.Linear(inputs, outputs, bias=False)
     twin.weight = nn.Parameter(values)
-    layer = _single(twin, tuple(values.shape[1:]), format, rank, {"init": "fit", **settings})
+    layer = _single(twin, tuple(values.shape[1:]), format, rank, settings)
     if not isinstance(layer, Factorised):
         raise ConfigError(f"format {format} leaves a weight as it is")
     names = [core.name for core in layer.graph.cores]
     cores = {name: core.detach().to(weight) for name, core in zip(names, layer.tensors(), strict=True)}
     error = relative_error(layer.graph, list(cores.values()), weight)
-    return Decomposition(layer.graph, cores, tuple(weight.shape), error)
+    return Decomposition(format, layer.graph, cores, tuple(weight.shape), error)
 
 
 def conv2d(
@@ -136,7 +144,7 @@ def linear(
 
 
 def _single(
-    twin: nn.Module, shape: tuple[int, ...], format: str, rank: RankLike, settings: dict[str, Any]
+    twin: nn.Module, shape: tuple[int, ...], format: str, rank: RankLike, settings: Mapping[str, Any]
 ) -> nn.Module:
     """``twin``, a dense layer for inputs of ``shape``, held in a format, whatever that saves."""
     settings = {"allow_larger": True, **settings}

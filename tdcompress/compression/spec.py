@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from ..config.overrides import for_layer
 from ..config.schema import MethodConfig
+from ..config.targets import Target
 from ..device.rates import device_rates
 from ..layers.base import Factorised, Planner
 from ..layers.kinds import Kind
@@ -19,12 +20,22 @@ from ..tensor.build import build, family, with_rank
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.initial import INITS, OF_TRAINED
+from ..tensor.fitting.decompose import Algorithm, own
+from ..tensor.fitting.initial import FITTED, INITS, OF_TRAINED
 from ..tensor.fitting.metric import Moment, fit_in_metric
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
+from ..tensor.layout import KERNELS
 from ..tensor.rank import Budget, Energy, LayerRank, Rank, Reference
 from .survey.trace import Inputs
+
+FITS: dict[str, Callable[[Format], Algorithm]] = {
+    "tdcompress": lambda format: own,
+    "tensorly": Target("tdcompress.compression.tensorly.fitting.algorithm"),
+}
+"""Whose algorithms fit weights, by ``MethodConfig.fit``: from a format to the one for its cores."""
+
+_FROM_TENSORLY = Target("tdcompress.compression.tensorly.objects.from_tensorly")
 
 
 @dataclass
@@ -73,7 +84,10 @@ class Swap:
 
         ``moment``: of its inputs, in whose metric the init is to fit the weight, if in any.
         """
-        weight, values = self.weight, INITS[init or self.method.init or self.format.init]
+        weight, name = self.weight, init or self.method.init or self.format.init
+        values = INITS[name]
+        if name in FITTED:
+            values = partial(values, algorithm=FITS[self.method.fit](self.format))
         if self.cores is not None:
             cores = [self.cores[core.name].detach().clone() for core in self.graph.cores]  # whose tensors are not ours
         else:
@@ -95,17 +109,18 @@ def swap_for(
     inputs: Inputs,
     method: MethodConfig,
     rank: Rank,
-    own: Mapping[str, LayerRank],
-    cores: Mapping[str, torch.Tensor] | None,
+    ranks: Mapping[str, LayerRank],
+    given: Any = None,
 ) -> Swap | None:
     """How a layer will be held, its ranks set unless they follow from a budget; None if its format is dense.
 
-    ``own``: the ranks that layers have instead of ``rank``, by their pattern in ``method.layers``.
+    ``ranks``: those that layers have instead of ``rank``, by their pattern in ``method.layers``; ``given``: its cores,
+    by name or as an object of tensorly, if there are any.
     """
     weight, convolves = kind.outputs_first(layer), bool(kind.weights[0].axes)
     if kind.weights[0].sites is not None:
         method = replace(method, **kind.weights[0].sites(layer))
-    method, rank = for_layer(name, method, rank, own)
+    method, rank = for_layer(name, method, rank, ranks)
     format = find_format((method.conv if convolves else method.linear) or method.format)
     if not format.factorised:
         return None
@@ -113,11 +128,18 @@ def swap_for(
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:
         raise ConfigError(f"unknown plan '{method.plan}', known: {', '.join(PLANS)}")
+    if given is None:
+        _refuse_fit(method, format)
     if isinstance(rank, Budget) and rank.kind == "macs" and method.plan == "model":
         method = replace(method, plan="contract")  # a weight that is put together costs its dense MACs at any rank
     layout, reason = _layout(convolves, format, rank, method)
-    if cores is not None:
-        graph, held = _held(weight.shape, format, method, layout, cores)
+    cores: Mapping[str, torch.Tensor] | None = None
+    if given is not None and not _are_cores(given):
+        (graph, cores), method = _taken(weight, format, method, given)
+        layout, reason = method.layout, ""
+    elif given is not None:
+        cores = given
+        graph, held = _held(weight.shape, format, method, layout, given)
         layout, reason = held, reason if held == layout else ""
     else:
         graph = build_graph(weight.shape, format, replace(method, layout=layout))
@@ -159,6 +181,40 @@ def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -
     elif isinstance(rank, Budget) and rank.kind != "macs":
         chosen, reason = "paired", "a budget of parameters, and its weight is not fitted"
     return (chosen, reason) if chosen in (None, *format.layouts) else (None, "")
+
+
+def _refuse_fit(method: MethodConfig, format: Format) -> None:
+    """Raise ``ConfigError`` for a ``fit`` that there is not, that has no such format, or that nothing is fitted by."""
+    if method.fit not in FITS:
+        raise ConfigError(f"unknown fit '{method.fit}', known: {', '.join(FITS)}")
+    init = method.init or format.init
+    if method.fit != MethodConfig.fit and init not in FITTED:
+        raise ConfigError(f"fit={method.fit} says what fits a weight, init={init} fits none: use init=fit")
+    FITS[method.fit](format)
+
+
+def _are_cores(given: Any) -> bool:
+    return isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+
+
+def _taken(
+    weight: torch.Tensor, format: Format, method: MethodConfig, given: Any
+) -> tuple[tuple[Graph, dict[str, torch.Tensor]], MethodConfig]:
+    """The graph and the cores of an object of tensorly, and the method with the kernel that its dimensions are of.
+
+    The layout is the method's or the format's usual one, whatever the rank. Raises ``ConfigError`` for other objects.
+    """
+    usual = method.kernel or format.kernel
+    errors = []
+    for kernel in dict.fromkeys((usual, *(KERNELS if method.kernel is None and weight.dim() > 2 else ()))):
+        one = replace(method, kernel=kernel)
+        try:
+            graph, cores = _FROM_TENSORLY(build_graph(weight.shape, format, one), format, given, weight)
+        except ConfigError as error:
+            errors.append(error)
+        else:
+            return (graph, dict(zip([core.name for core in graph.cores], cores, strict=True))), one
+    raise errors[0]
 
 
 def _held(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from fnmatch import fnmatch
@@ -31,6 +31,9 @@ from .survey.inputs import Examples, refuse
 from .survey.trace import Inputs, Trace, keep_trace, trace
 
 M = TypeVar("M", bound=nn.Module)
+Progress = Callable[[Sequence[str]], Iterable[str]]
+"""Gives the names of layers back one after the other, each when its turn has come, and shows how far that is."""
+
 _NO_SMALLER = "its cores would hold no fewer entries"
 PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
@@ -45,8 +48,9 @@ def compress(
     keep: Sequence[str] | None = None,
     batch_size: int | None = None,
     rates: Rates | None = None,
-    cores: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    cores: Mapping[str, Any] | None = None,
     data: Iterable[Any] | None = None,
+    progress: Progress = iter,
     **settings: Any,
 ) -> M:
     """Swap, in place, every layer of ``model`` whose class is in ``KINDS`` for one whose weight is held as cores.
@@ -69,12 +73,13 @@ def compress(
     not); no budget keeps square cores (``tensor.caps.absorbed``). ``"adaptive:10x"``: the larger network that such a
     training starts with, see ``adaptive``. Or what the present weights need, which says something of trained ones only:
     ``"energy:0.9"``, the smallest ranks that keep this share of the squared norm at every bond, or ``"vbmf"`` (Kim et
-    al. 2016). ``cores``: of an equal network, by layer and core; then the layers that it names are swapped, no others,
-    and the ranks are those of its shapes.
+    al. 2016). ``cores``: by layer, those of an equal network by name, or what tensorly found for it (a ``CPTensor`` ..,
+    see ``to_tensorly``); then the layers that it names are swapped, no others, and the ranks are those of its shapes.
 
     ``data``: a few batches, inputs as ``example_inputs`` or ``(inputs, targets)``, all of them held: trained weights
     are fitted in the metric of what each layer is given, see ``fit_in_metric`` and ``moments``, and the statistics of
-    batch normalisations are estimated again.
+    batch normalisations are estimated again. ``progress``: what shows how far it is with the layers, as ``tqdm.tqdm``
+    and ``rich.progress.track`` do: given their names, it gives them back.
 
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, for a budget that
     no ranks meet, with the smallest and the largest that can be reached, and where no layer is swapped, with the
@@ -88,7 +93,7 @@ def compress(
             other = f"init={method.init}" if cores is None else "cores="
             raise ConfigError(f"data= says what weights are fitted by, {other} fits none: leave one of them out")
         method, shown = replace(method, init=method.init or "fit"), batches(model, data)
-    new = _compressed(model, method, rank, examples, keep, batch_size, rates, cores, data=shown)
+    new = _compressed(model, method, rank, examples, keep, batch_size, rates, cores, progress, data=shown)
     if shown is not None:
         estimate_again(new, shown)
     return new
@@ -115,7 +120,7 @@ def sketch(
     with torch.random.fork_rng(devices=[]):
         model = copy.deepcopy(model)
         examples = Examples.of(model, input_shape, example_inputs)
-        return _compressed(model, method, rank, examples, keep, batch_size, rates, None, "variance")
+        return _compressed(model, method, rank, examples, keep, batch_size, rates, None, iter, "variance")
 
 
 def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfig:
@@ -137,7 +142,8 @@ def _compressed(
     keep: Sequence[str] | None,
     batch_size: int | None,
     rates: Rates | None,
-    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    cores: Mapping[str, Any] | None,
+    progress: Progress,
     values: str | None = None,
     data: Sequence[Examples] | None = None,
 ) -> M:
@@ -145,7 +151,7 @@ def _compressed(
     new: nn.Module
     new, wholes = take_apart(model)
     try:
-        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, values, data)
+        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, progress, values, data)
     finally:  # as it was, also where an error says why nothing was done
         new = put_back(new, wholes)
     keep_trace(new, seen.of(new))
@@ -161,7 +167,8 @@ def _swapped(
     keep: Sequence[str] | None,
     batch_size: int | None,
     rates: Rates | None,
-    cores: Mapping[str, Mapping[str, torch.Tensor]] | None,
+    cores: Mapping[str, Any] | None,
+    progress: Progress,
     values: str | None,
     data: Sequence[Examples] | None,
 ) -> tuple[M, Trace]:
@@ -189,7 +196,8 @@ def _swapped(
         if lost:
             raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
     by_macs = isinstance(asked, Budget) and asked.kind == "macs"
-    left = left_dense(names, model, keep, by_macs, heavy(asked, model, seen) if isinstance(asked, Budget) else ())
+    large = heavy(asked, model, seen) if isinstance(asked, Budget) else ()
+    left = left_dense(names, model, keep, by_macs, seen.reads, large)
     for name in cores or ():
         reason = why_not(model.get_submodule(name))
         if reason is not None:
@@ -219,10 +227,10 @@ def _swapped(
         if asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         meet(asked, model, swaps, seen, left, batch_size, method.rank_multiple)
-    shrunk = [swap.name for swap in swaps if not swap.stays_dense(swap.graph)]
+    shrunk = [swap.name for swap in swaps if not swap.stays_dense(swap.graph) and any(swap.inputs.values())]
     shown_to = moments(model, shrunk, data) if data is not None else {}
     swapped: dict[nn.Module, Factorised] = {}
-    for swap in swaps:
+    for _, swap in zip(progress([swap.name for swap in swaps]), swaps, strict=True):
         with _naming(swap.name):
             uses = [name for name, first in tied.items() if first == swap.name]
             if swap.stays_dense(swap.graph):

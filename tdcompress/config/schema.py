@@ -71,6 +71,7 @@ class MethodConfig:
     # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm), fit, or rough (a fit in fewer
     # sweeps); None: the format's own
     init: Optional[str] = None
+    fit: str = "tdcompress"  # whose algorithms fit a weight: ours, or "tensorly"'s where it has the format
     decay: str = "factors"  # of each core; "scaled": times parameters / dense ones; "frobenius": of the weight itself
     # the contraction order: by the cost model, by "measure" on the first batch, "contract" (never the whole weight),
     # "chain" or "dense"

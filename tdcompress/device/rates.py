@@ -46,9 +46,10 @@ def measured(device: torch.device, dtype: torch.dtype) -> Rates:
     """Time a convolution, a matrix product, a copy and a tiny call, each of a size that shows its rate."""
     batch = 64 if device.type == "cpu" else 512
     options: dict[str, Any] = {"device": device, "dtype": dtype}
-    few = torch.randn(1, 8, 4, 4, **options, requires_grad=True)
-    tiny = torch.randn(8, 8, 1, 1, **options, requires_grad=True)
-    call = _fastest(lambda: F.conv2d(few, tiny).sum().backward(), device) / 3  # forward, and backward twice
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+        few = torch.randn(1, 8, 4, 4, **options, requires_grad=True)
+        tiny = torch.randn(8, 8, 1, 1, **options, requires_grad=True)
+        call = _fastest(lambda: F.conv2d(few, tiny).sum().backward(), device) / 3  # forward, and backward twice
     with torch.no_grad():
         images = torch.randn(batch, 64, 16, 16, **options).contiguous(memory_format=torch.channels_last)
         kernel = torch.randn(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last)

@@ -64,6 +64,7 @@ class Factorised(nn.Module, ABC):
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
     convolve along their axes. ``lookup``: they are indices of rows of the weight. ``of_cores``: its weight is a product
     of the cores and nothing else. ``reconstructs``: it contracts along no plan, but puts the weight together.
+    ``chains``: torch's modules, one for each step of a plan, compute the same.
 
     In evaluation mode and without gradients, what is merged of the cores is merged once and kept, and the plan is the
     one that is fastest then, for each shape of input.
@@ -74,6 +75,7 @@ class Factorised(nn.Module, ABC):
     lookup = False
     of_cores = True
     reconstructs = False
+    chains = True
     transposed = False
     checkpoint = False
     layout = ""
@@ -238,8 +240,13 @@ class Factorised(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """``to_dense()``, for code that reads the weight of torch's own layers (``nn.TransformerEncoderLayer``)."""
-        return self.to_dense()
+        """``to_dense()``, for code that reads the weight of torch's own layers; kept while the layer only infers.
+
+        In the type that it is stored in: torch's functions take it as they take parameters.
+        """
+        cores = self.tensors()
+        with torch.autocast(cores[0].device.type, enabled=False):
+            return self.kept.get(cores, "whole", self.to_dense) if self.infers(cores[0].detach()) else self.to_dense()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight":

@@ -14,6 +14,7 @@ from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.path import Geometry
 from ..tensor.graph import Graph
 from .base import Factorised, Planner, holding
+from .own_class import OwnClass
 
 TORCH: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 """Torch's convolution along so many axes."""
@@ -73,14 +74,24 @@ class FactorisedConv(Factorised):
         return Convolution(stride, (0,) * len(stride), dilation), around
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The output's size along each axis, for an input of this size, ``pad_first`` included."""
+        """The output's size along each axis, for an input of this size, what is added ``around`` it included."""
         moves = self.moves
         along = zip(size, moves.padding, moves.dilation, self.kernel_size, moves.stride, strict=True)
         return tuple((length + 2 * pad - gap * (taps - 1) - 1) // step + 1 for length, pad, gap, taps, step in along)
 
+    @staticmethod
+    def padding_of(layer: Any, size: Sequence[int]) -> tuple[int, ...]:
+        """All that the dense ``layer`` adds around an input of this size, as torch.nn.functional.pad takes it."""
+        return tuple(layer._reversed_padding_repeated_twice)
+
+    def around(self, size: Sequence[int]) -> tuple[int, ...] | None:
+        """What is added around an input of this size before it is contracted, in the same way."""
+        return self.pad_first
+
     def _padded(self, input_shape: Sequence[int]) -> tuple[int, ...]:
-        """The size along each axis of an input of this shape, once ``pad_first`` is added."""
-        size, around = input_shape[-len(self.kernel_size) :], self.pad_first or (0, 0) * len(self.kernel_size)
+        """The size along each axis of an input of this shape, once padding is added."""
+        size = input_shape[-len(self.kernel_size) :]
+        around = self.around(size) or (0, 0) * len(size)
         return tuple(map(sum, zip(size, around[-2::-2], around[-1::-2], strict=True)))
 
     def positions(self, input_shape: Sequence[int]) -> int:
@@ -114,9 +125,10 @@ class FactorisedConv(Factorised):
         if x.dim() == axes + 1:
             return self._convolved(x[None], moves)[0]
         shape = x.shape
-        if self.pad_first is not None:
+        around = self.around(shape[-axes:])
+        if around is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            x = F.pad(x, self.pad_first, mode=mode)
+            x = F.pad(x, around, mode=mode)
         if self.reconstructs:
             weight = self.kept.get(self.tensors(), "whole", self.to_dense) if self.infers(x) else self.to_dense()
             return (moves or self.moves)(x, weight, self.bias, self.groups)
@@ -124,6 +136,24 @@ class FactorisedConv(Factorised):
         if axes > 1:
             return self.contract(x, shape=shape, convolution=other)
         return self.contract(x[:, :, None], shape=shape, convolution=other)[:, :, 0]
+
+
+class FactorisedConvSame(OwnClass, FactorisedConv):
+    """A convolution of timm's class ``Conv2dSame``: as many outputs as strides begin within the input, see TensorFlow.
+
+    So many zeros are added around an input as its size asks for, of an odd number the last one behind.
+    """
+
+    chains = False
+
+    @staticmethod
+    def padding_of(layer: Any, size: Sequence[int]) -> tuple[int, ...]:
+        along = zip(size, layer.stride, layer.dilation, layer.kernel_size, strict=True)
+        more = [max((-(-n // step) - 1) * step + gap * (taps - 1) + 1 - n, 0) for n, step, gap, taps in along]
+        return tuple(part for total in more[::-1] for part in (total // 2, total - total // 2))
+
+    def around(self, size: Sequence[int]) -> tuple[int, ...]:
+        return self.padding_of(self, size)
 
 
 class FactorisedConvTranspose(FactorisedConv):

@@ -24,6 +24,7 @@ class FactorisedEmbedding(Factorised):
     """
 
     lookup = True
+    chains = False
     padding_row: Tensor | None
 
     def __init__(

@@ -16,7 +16,7 @@ from ..tensor.errors import ConfigError
 from ..tensor.graph import Graph
 from .attention import PartedAttention
 from .base import Factorised, Planner
-from .conv import FactorisedConv, FactorisedConvTranspose
+from .conv import FactorisedConv, FactorisedConvSame, FactorisedConvTranspose
 from .embedding import FactorisedEmbedding
 from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLinear
 from .parted import Parted, child_name
@@ -110,6 +110,8 @@ KINDS: dict[type[nn.Module], Kind] = {
 
 ELSEWHERE: dict[str, Kind] = {
     "transformers.pytorch_utils.Conv1D": Kind(FactorisedConv1D, (Weight(transposed=True),)),
+    "timm.layers.linear.Linear": Kind(FactorisedLinear),  # torch's, but in TorchScript
+    "timm.layers.conv2d_same.Conv2dSame": Kind(FactorisedConvSame, (Weight(axes=2),)),
 }
 """The same for classes of packages that need not be installed, by their full names."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..tensor.contraction.path import Geometry
-from ..tensor.graph import Graph
-from .base import Factorised, Planner, holding
+from .base import Factorised, holding
+from .own_class import OwnClass
 
 
 class FeatureMapLinear(nn.Linear):
@@ -71,30 +70,9 @@ class FactorisedLinear(Factorised):
         return self.contract(rows, weights).reshape(*input.shape[:-1], self.graph.weight_shape[0])
 
 
-class FactorisedConv1D(FactorisedLinear):
-    """A linear layer of transformers' class ``Conv1D``, whose weight is ``(in, out)``."""
+class FactorisedConv1D(OwnClass, FactorisedLinear):
+    """A linear layer of transformers' class ``Conv1D``, whose weight is ``(in, out)``.
 
-    def __init__(
-        self,
-        format: str,
-        graph: Graph,
-        weight_shape: Sequence[int],
-        cores: Sequence[Tensor],
-        bias: Tensor | None,
-        planner: Planner,
-        twin: nn.Module,
-    ) -> None:
-        super().__init__(format, graph, weight_shape, cores, bias, planner, twin)
-        self._twin = (_without_values(twin),)  # in a tuple it is no part of the network
-
-    def plain(self) -> nn.Module:
-        """A layer of the same class that holds ``to_dense()``: under its name a weight ``(out, in)`` would be taken
-        for one ``(in, out)`` where it is square."""
-        return holding(_without_values(*self._twin), self.to_dense(), self.bias)
-
-
-def _without_values(layer: nn.Module) -> nn.Module:
-    """A copy of the layer that has none of its parameters."""
-    found = copy.copy(layer)
-    found._parameters = dict.fromkeys(layer._parameters)
-    return found
+    Folded it is of that class: under its name a weight ``(out, in)`` would be taken for one ``(in, out)`` where it is
+    square.
+    """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from .base import HOOKS, Factorised
@@ -87,13 +86,9 @@ class Parted(nn.Module):
         return any(part._forward_pre_hooks or part._forward_hooks for part in self.parts().values())
 
     def __getattr__(self, name: str) -> Any:
-        """The weight of this name, put together in the type that it is stored in; kept while the layer only infers."""
+        """The weight of this name, put together where it is cores, see ``Factorised.weight``."""
         part = vars(self).get("_modules", {}).get(child_name(name)) if "weight" in name else None
-        if not isinstance(part, Factorised):
-            return super().__getattr__(name) if part is None else part.weight
-        cores = part.tensors()
-        with torch.autocast(cores[0].device.type, enabled=False):  # torch's kernels take weights as they are stored
-            return part.kept.get(cores, "whole", part.to_dense) if part.infers(cores[0].detach()) else part.to_dense()
+        return super().__getattr__(name) if part is None else part.weight
 
 
 def child_name(weight: str) -> str:

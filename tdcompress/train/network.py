@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,7 @@ from ..models.build import build
 from ..results.identity import fitted, plain, resolved
 from ..tensor.contraction.cost import Rates
 from ..tensor.rank import Budget, Rank
+from .watch import layers
 from .weights import Weights, read_weights
 
 Image = tuple[int, int, int]  # channels, height, width
@@ -68,7 +69,7 @@ def network(
         return model if dense or trained is not None else sketched(config, model, image, rates=rates)
     keep, batch_size = config.arch.keep, config.batch_size
     options: dict[str, Any] = {"keep": keep, "batch_size": batch_size, "rates": rates, "cores": cores, "data": data}
-    compress(model, method, config.rank, image, **options)
+    compress(model, method, config.rank, image, progress=layers, **options)
     if weights is not None and cores is not None:
         weights.load_into(model)
     return model
@@ -100,7 +101,8 @@ def sketched(
 def switched(config: TrainConfig, image: Image, rates: Rates, world: World, model: nn.Module) -> nn.Module:
     """``model``, trained dense, with cores in place: fitted by the first process, which tells the others."""
     method, keep, batch_size = replace(config.method, init="rough"), config.arch.keep, config.batch_size
-    fitting = partial(compress, model, method, input_shape=image, keep=keep, batch_size=batch_size, rates=rates)
+    planned: dict[str, Any] = {"keep": keep, "batch_size": batch_size, "rates": rates, "progress": layers}
+    fitting: Callable[..., nn.Module] = partial(compress, model, method, input_shape=image, **planned)
     if world.first:
         model = fitting(cutting(config))
     held = {

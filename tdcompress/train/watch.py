@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,11 @@ _PERIOD = 0.25  # seconds between two redraws
 def bar(steps: Iterable[T], title: str, done: int, total: int) -> Iterable[T]:
     """``steps`` themselves, drawn on stderr if that is a terminal; otherwise untouched, so they cost nothing more."""
     return _drawn(steps, title, done, total) if sys.stderr.isatty() else steps
+
+
+def layers(names: Sequence[str]) -> Iterable[str]:
+    """The names of layers as they are decomposed, see ``compress``, drawn as a ``bar``."""
+    return bar(names, "layers", 0, len(names))
 
 
 def _drawn(steps: Iterable[T], title: str, done: int, total: int) -> Iterator[T]:

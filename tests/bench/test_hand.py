@@ -8,7 +8,7 @@ from cases import CASES, IMAGE, IN, Case, assert_close, einsum_dense
 from torch import nn
 
 from tdcompress import compress
-from tdcompress.bench.hand import hand_chain, hand_network, links
+from tdcompress.bench.rivals.hand import hand_chain, hand_network, links
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

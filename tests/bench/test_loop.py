@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.bench.ordinary import ImageDataset, OrdinaryLoop, as_usual
+from tdcompress.bench.rivals.ordinary import ImageDataset, OrdinaryLoop, as_usual
 from tdcompress.config.schema import DatasetConfig
 from tdcompress.data.sources import load
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tdcompress
@@ -72,8 +73,16 @@ def test_a_budget_of_macs_is_met_wherever_the_batch_lies(name: str):
 
 
 def test_why_a_layer_that_is_never_called_is_dense():
-    rows = {row["name"]: row for row in tdcompress.count(StepsFirst().eval(), (5, 16))["layers"]}
-    assert rows["layer.self_attn.out_proj"]["reason"] == "its weight is used without calling it"
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.conv.weight) * self.norm.weight.norm()
+
+    rows = {row["name"]: row["reason"] for row in tdcompress.count(Apart(), (3, 8, 8))["layers"]}
+    assert rows == dict.fromkeys(("conv", "norm"), "its weight is used without calling it")
 
 
 @pytest.mark.parametrize("rank", ["2x", "macs:0.5"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import FACTORISED, einsum_weight, layout_of
+from networks import Conv2dSame
 from torch import Tensor, nn
 
 from tdcompress import compress
@@ -131,6 +132,13 @@ def test_the_moment_is_that_of_unfolded_inputs():
     found = moments(model, ["0"], batches(model, [(x, torch.zeros(2))]))["0"].value
     columns = F.unfold(x, (3, 2), dilation=(1, 2), padding=(1, 0), stride=(2, 1)).movedim(1, 0).flatten(1).double()
     assert torch.allclose(found, columns @ columns.T / columns.shape[1], rtol=1e-4, atol=1e-8)
+
+
+def test_the_moment_knows_of_padding_that_follows_from_the_size():
+    x, model = inputs(50, 4, 2, 2), nn.Sequential(Conv2dSame(4, 5, 3, stride=2))
+    found = moments(model, ["0"], batches(model, [x]))["0"].value
+    columns = F.pad(x, (0, 1, 0, 1)).movedim(0, 3).flatten(0, 2).double()
+    assert torch.allclose(found, columns @ columns.T / 50, rtol=1e-4, atol=1e-8)
 
 
 def test_inputs_come_as_tensors_tuples_and_keywords():

@@ -27,6 +27,7 @@ def test_docstrings():
 def test_every_name_is_there_and_none_imports_torch_before_it_is_used():
     assert all(getattr(tdcompress, name) is not None for name in tdcompress.__all__)
     code = "import sys, tdcompress; assert 'torch' not in sys.modules; tdcompress.linear; assert 'torch' in sys.modules"
+    code += "; assert 'tensorly' not in sys.modules; tdcompress.to_tensorly; assert 'tensorly' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import tdcompress
 from tdcompress.compression.swap import compress
 from tdcompress.layers.base import Factorised
+from tdcompress.layers.kinds import factorised
 from tdcompress.layers.linear import FactorisedLinear
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS, register
@@ -171,6 +173,20 @@ def test_types_follow_the_model():
     model = compress(Net().to(torch.bfloat16), "tucker", 4, SHAPE)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert model(torch.randn(2, *SHAPE, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_layers_are_named_as_their_turn_comes():
+    told, model = [], nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+
+    def progress(names: list[str]) -> Iterator[str]:
+        for name in names:
+            assert not factorised(model)
+            told.append(name)
+            yield name
+
+    assert (
+        list(factorised(tdcompress.compress(model, "tt", 2, (16,), keep=[], progress=progress))) == told == ["0", "2"]
+    )
 
 
 def test_it_is_the_packages_own_name():

@@ -166,3 +166,21 @@ def test_given_cores_are_held_once():
     assert again.table.cores["core1"] is again.out.cores["core1"]
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(X), model(X))
+
+
+def test_what_a_table_is_multiplied_with_beside_its_lookups_counts():
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(60, 16)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return F.linear(self.table(tokens), self.table.weight)
+
+    model, tokens = Reads(), torch.randint(60, (2, 5))
+    tdcompress.compress(model, "tt", 2, example_inputs=tokens)
+    (row,) = tdcompress.report(model).counts["layers"]
+    (fresh,) = tdcompress.count(model, example_inputs=tokens)["layers"]
+    assert row == fresh and row["dense_macs"] == 2 * 5 * 60 * 16 < row["macs"]  # a lookup multiplies slices of cores
+    wanted = F.embedding(tokens, model.table.to_dense()) @ model.table.to_dense().T
+    torch.testing.assert_close(model(tokens), wanted, rtol=1e-4, atol=1e-5)

@@ -136,7 +136,7 @@ def test_counted_by_hand():
         assert report["macs"] == rank * (macs + STEPS * 2 * WIDTH)
 
 
-def test_a_projection_that_is_used_without_calling_the_layer_is_named():
+def test_weights_that_are_read_without_calling_their_layers():
     class Own(nn.Module):
         """Attention that reads the weights of a layer of torch's, and a linear layer that is never called."""
 
@@ -150,14 +150,18 @@ def test_a_projection_that_is_used_without_calling_the_layer_is_named():
             x = F.linear(x, a.in_proj_weight, a.in_proj_bias).chunk(3, -1)[0]
             return F.linear(x, a.out_proj.weight, a.out_proj.bias)
 
-    model, x = Own(), torch.randn(2, STEPS, WIDTH)
-    before = model(x)
-    with pytest.raises(ConfigError, match=r"table, attention.in_proj, attention.out_proj: its weight is used without"):
-        tdcompress.compress(model, "tt", 3, (STEPS, WIDTH), keep=[], allow_larger=True)
-    assert not factorised(model) and type(model.attention) is nn.MultiheadAttention
-    assert torch.equal(model(x), before)
-    rows = {row["name"]: row["reason"] for row in tdcompress.count(model, (STEPS, WIDTH))["layers"]}
-    assert rows["table"] == rows["attention.out_proj"] == "its weight is used without calling it"
+    torch.manual_seed(0)
+    dense, x = Own(), torch.randn(2, STEPS, WIDTH)
+    model = tdcompress.compress(copy.deepcopy(dense), "tt", 99, (STEPS, WIDTH), keep=[], allow_larger=True, init="fit")
+    assert list(factorised(model)) == ["attention.out_proj", "attention.in_proj", "table"]
+    for new in (model, model.eval(), tdcompress.fold(model, (STEPS, WIDTH))):
+        torch.testing.assert_close(new(x), dense(x), rtol=1e-4, atol=1e-5)
+    rows = {row["name"]: row for row in tdcompress.count(model, (STEPS, WIDTH))["layers"]}
+    assert {row["put_together"] for row in rows.values()} == {True}
+    assert rows["table"]["macs"] == rows["table"]["dense_macs"] == STEPS * WIDTH**2
+    assert rows["attention.in_proj"]["dense_macs"] == 3 * rows["table"]["macs"]
+    with pytest.raises(ConfigError, match="its weight is used without calling it, which saves no MACs"):
+        tdcompress.compress(Own(), "tt", "macs:0.5", (STEPS, WIDTH), keep=[])
 
 
 def test_weights_read_by_torchs_names():
@@ -258,7 +262,7 @@ def test_a_shared_projection_stays_shared():
     assert model.one.attention.in_proj.weight is model.two.attention.in_proj.weight
     report = tdcompress.count(model, (STEPS, WIDTH))
     rows = {row["name"]: row["reason"] for row in report["layers"]}
-    assert rows["one.attention.in_proj"] == "its weight is used without calling it"  # a third for each input
+    assert rows["one.attention.in_proj"] == "its weight is also that of two.attention.in_proj"
     assert report["dense_macs"] == tdcompress.count(twin, (STEPS, WIDTH))["macs"]
 
 

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+from networks import Conv2dSame
 from torch import nn
 
 import tdcompress
@@ -77,6 +78,20 @@ def test_transposed(cls: type[nn.Module], name: str):
         assert layer.geometry(1, shape).space[-axes:] == tuple(
             zip("zyx"[-axes:], zip(shape[1:], layer(x).shape[2:], strict=True), strict=True)
         )
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_padding_that_follows_from_the_size(groups: int):
+    twin = Conv2dSame(8, 12, (3, 4), stride=(2, 3), dilation=(1, 2), groups=groups).double()
+    for format, kernel in (("tt", "merged"), ("cp", "separate")):
+        layer = held(twin, (8, 7, 9), format=format, kernel=kernel)
+        folded = tdcompress.fold(layer, (8, 7, 9), plan="chain", rates=Rates())
+        assert type(folded) is Conv2dSame
+        for size in itertools.product((6, 7, 8), (9, 10, 11)):
+            x = torch.randn(2, 8, *size, dtype=torch.float64)
+            same(twin, layer, x)
+            torch.testing.assert_close(folded(x), layer(x), rtol=1e-10, atol=1e-10)
+        assert tdcompress.count(layer, (8, 7, 9))["dense_macs"] == 4 * 3 * twin.weight.numel()
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -156,6 +156,19 @@ def test_a_layers_settings_are_read_of_what_takes_its_place(layer: nn.Module):
     assert new.weight.shape == layer.weight.shape
 
 
+def test_a_linear_layer_of_timms_is_torchs():
+    class Linear(nn.Linear):
+        __module__, __qualname__ = "timm.layers.linear", "Linear"
+
+        def forward(self, input):
+            return F.linear(input, self.weight, self.bias)
+
+    layer, x = Linear(8, 8), torch.randn(2, 8)
+    new = tdcompress.compress(layer, "tt", 99, (8,), keep=[], init="fit", allow_larger=True)
+    assert isinstance(new, FactorisedLinear)
+    torch.testing.assert_close(new(x), layer(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_lazy_layer_is_what_it_becomes():
     model = nn.Sequential(nn.LazyConv2d(12, 3), nn.Flatten(), nn.LazyLinear(4))
     model(torch.zeros(1, 8, 6, 6))

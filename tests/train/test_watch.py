@@ -9,6 +9,7 @@ from training import config_in, metrics, run_of
 
 from tdcompress.train import watch as profiler
 from tdcompress.train import watch as progress
+from tdcompress.train.network import network
 from tdcompress.train.run import train
 
 pytestmark = pytest.mark.usefixtures("small_images")
@@ -40,6 +41,13 @@ def test_on_a_terminal_a_bar_is_drawn_and_every_step_taken(monkeypatch, capsys):
     monkeypatch.undo()
     steps = iter(range(5))
     assert progress.bar(steps, "", 0, 5) is steps
+
+
+def test_a_bar_is_drawn_while_layers_are_fitted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_PERIOD", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    network(config_in(tmp_path, rank=2, full_rank_epochs=0), 1, 10, 28)
+    assert "layers" in capsys.readouterr().err
 
 
 def test_tensorboard_shows_what_metrics_csv_holds(tmp_path):

@@ -60,9 +60,10 @@ def fold(
     ``model`` gives each layer what is fastest at ``batch_size`` by the cost model on a device of these ``rates`` (by
     default the model's own): cores are merged where that helps, even all of them. ``chain`` gives it a module for each
     core, the fewest parameters; ``dense`` one ``Conv2d`` or ``Linear``, named as in the network that was compressed. A
-    convolution in groups, an embedding, a layer that a forward pass does not reach, and one that torch has with several
-    weights become dense. With ``keep_cores`` a weight that is merged of several cores is computed from these whenever
-    it is used (``torch.nn.utils.parametrize``): there are as few parameters as in ``model``.
+    convolution in groups, or of timm's ``Conv2dSame``, an embedding, a layer that a forward pass does not reach, one
+    that torch has with several weights, and one whose weight other code reads become dense. With ``keep_cores`` a
+    weight that is merged of several cores is computed from these whenever it is used (``torch.nn.utils.parametrize``):
+    there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
     Layers that share a weight share it afterwards where both are dense. What was frozen is. Weights lie in one piece,
@@ -73,7 +74,8 @@ def fold(
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     model = copy.deepcopy(model)
     keep_trace(model, None)
-    inputs = trace(model, Examples.of(model, input_shape, example_inputs)).inputs
+    seen = trace(model, Examples.of(model, input_shape, example_inputs))
+    inputs = {name: shapes for name, shapes in seen.inputs.items() if name not in seen.reads}
     found: dict[nn.Module, nn.Module] = {}
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Parted):
@@ -84,7 +86,7 @@ def fold(
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
             found[layer] = _whole(layer) if keep_cores and layer.of_cores else layer.plain()
-            if name in inputs and plan != "dense" and not (layer.reconstructs or layer.lookup):
+            if name in inputs and plan != "dense" and layer.chains and not layer.reconstructs:
                 weight, shape = layer.tensors()[0], next(iter(inputs[name]))
                 rates = rates or device_rates(weight.device, weight.dtype)
                 path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]

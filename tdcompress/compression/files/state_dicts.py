@@ -85,7 +85,8 @@ class StateDict:
             if value.is_floating_point() and not tensors[key].is_floating_point():
                 kind = str(tensors[key].dtype).removeprefix("torch.")
                 raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
-        model.load_state_dict(tensors)
+        own.update(tensors)  # which says what version of its class each module is of, as some ask
+        model.load_state_dict(own)
 
     def log(self) -> None:
         """Say what was taken of the file, in a line, where that is not all of it as it is."""

@@ -106,6 +106,7 @@ def why_dense(name: str, layer: nn.Module, seen: Trace) -> str | None:
 
 def _factorised(name: str, layer: Factorised, seen: Trace, counted: set[int]) -> dict[str, Any]:
     graph, inputs, entries = layer.graph, seen.inputs.get(name, Counter()), distinct(layer.tensors(), counted)
+    read = name in seen.reads and not sum(inputs.values())
     merged = len(graph.cores) > 1 and len(layer.plan.path.terms) == 1 and not layer.lookup
     return {
         "name": name,
@@ -117,9 +118,9 @@ def _factorised(name: str, layer: Factorised, seen: Trace, counted: set[int]) ->
         "ranks": graph.ranks,
         "parameters": entries,
         "dense_parameters": math.prod(layer.weight_shape) if entries else 0,
-        "macs": layer_macs(layer, inputs),
-        "dense_macs": dense_macs(layer, inputs),
-        "plan": "reconstruct" if layer.reconstructs else layer.plan.text,
-        "put_together": layer.reconstructs or merged,
+        "macs": layer_macs(layer, inputs) + seen.reads.get(name, 0),
+        "dense_macs": dense_macs(layer, inputs) + seen.reads.get(name, 0),
+        "plan": "reconstruct" if read or layer.reconstructs else layer.plan.text,
+        "put_together": read or layer.reconstructs or merged,
         "reason": None,
     }

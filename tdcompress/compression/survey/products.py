@@ -18,7 +18,8 @@ class Products(TorchDispatchMode):
     """While it is entered, counts multiply-accumulates of convolutions and matrix products, of whichever module.
 
     ``macs``: by the name of the module whose parameters an activation is multiplied with, also where they come out of
-    others first (a normalised weight, a view). ``between``: of activations with one another. Products of one module's
+    others first (a normalised weight, a view). ``reads``: those of them with the weights of ``layers`` that are not
+    ``inside`` a call of one. ``between``: of activations with one another. Products of one module's
     parameters alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were
     read, in the order of their first use. ``counting``: turned off, products are not counted. ``layers``: names of
     modules that own all that lies below them.
@@ -27,6 +28,9 @@ class Products(TorchDispatchMode):
     def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
         super().__init__()
         self.macs: dict[str, int] = {}
+        self.reads: dict[str, int] = {}
+        self.inside = False
+        self._layers = frozenset(layers)
         self.between = 0
         self.counting = True
         self.used: dict[str, None] = {}
@@ -82,6 +86,8 @@ class Products(TorchDispatchMode):
             self.between += macs
         elif first != last:
             self.macs[owner] = self.macs.get(owner, 0) + macs
+            if owner in self._layers and not self.inside:
+                self.reads[owner] = self.reads.get(owner, 0) + macs
 
 
 def _storage(tensor: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
+from ...layers.linear import FactorisedLinear
 from ...tensor.errors import ConfigError
 from .inputs import Examples, refuse_lazy
 from .products import Products
@@ -27,6 +28,8 @@ class Trace:
     """What a forward pass shows of a model.
 
     ``inputs``: of each layer that holds cores, or is of a class in ``KINDS``, in the order in which they are reached.
+    ``reads``: of those whose weight other code multiplies with, the multiply-accumulates of that. A linear layer that
+    is never called is among ``inputs`` for that, with a row that it was given no times.
     ``macs``: multiply-accumulates of activations with weights, by the name of the module whose parameters those are;
     a layer that holds cores is not among them, because its MACs depend on the plan. ``between``: those of activations
     with one another. ``reached``: every module that owns a weight, in the order of its first use; ``missed``: those
@@ -41,6 +44,7 @@ class Trace:
     missed: list[str] = field(default_factory=list)
     shown: str = ""
     entries: dict[str, int | None] = field(default_factory=dict)
+    reads: dict[str, int] = field(default_factory=dict)
 
     def of(self, model: nn.Module) -> Trace:
         """The same of ``model`` as it is now, where a module may stand for several that were traced below it."""
@@ -55,8 +59,11 @@ class Trace:
         reached = list(dict.fromkeys(map(now, self.reached)))
         missed = [name for name in dict.fromkeys(map(now, self.missed)) if name not in reached]
         inputs = {name: found for name, found in self.inputs.items() if name in known}
+        reads = {name: n for name, n in self.reads.items() if name in inputs}
         entries = {name: _entries(model.get_submodule(name)) for name in (*reached, *missed)}
-        return replace(self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed, entries=entries)
+        return replace(
+            self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed, entries=entries, reads=reads
+        )
 
     def changed(self, model: nn.Module) -> list[str]:
         """The modules of ``entries`` that are no longer what they were, but for the ranks of cores."""
@@ -86,30 +93,46 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
         products.used.setdefault(name)
 
     try:
-        with products, _unfused(), _uncounted(products, [layer for layer in layers.values() if _looks_up(layer)]):
+        with products, _unfused(), _known_calls(products, layers.values()):
             watch(model, layers, examples, note)
     except Exception as error:  # anyone's code, which may object to an input in any way
         reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"the model cannot take {examples}: {reason}") from error
+    for name in products.reads.keys() - found.inputs.keys():
+        if features := _features(layers[name]):
+            found.inputs[name] = Counter({(1, features): 0})
+    found.inputs = {name: found.inputs[name] for name in products.used if name in found.inputs}
+    found.reads = {name: n for name, n in products.reads.items() if name in found.inputs}
     found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
     found.between, found.reached, found.missed = products.between, list(products.used), products.unused()
     found.shown = str(examples)
     return found
 
 
-def _looks_up(layer: nn.Module) -> bool:
-    return isinstance(layer, Factorised) and layer.lookup
+def _features(layer: nn.Module) -> int | None:
+    """How many inputs a linear layer has; None of another."""
+    kind = kind_by_class(layer)
+    if isinstance(layer, FactorisedLinear):
+        return layer.graph.weight_shape[1]
+    linear = kind is not None and issubclass(kind.factorised, FactorisedLinear)
+    return kind.outputs_first(layer).shape[1] if kind is not None and linear else None
 
 
 @contextmanager
-def _uncounted(products: Products, layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Nothing counted while one of ``layers`` is called: slices of cores that meet each other are no activations."""
+def _known_calls(products: Products, layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Products told when one of ``layers`` is called; none counted in a lookup: slices of cores are no activations."""
 
-    def count(on: bool) -> Callable[..., None]:
-        return lambda *_: setattr(products, "counting", on)
+    def calling(inside: bool, count: bool) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            products.inside, products.counting = inside, count
 
-    hooks = [layer.register_forward_pre_hook(count(False), prepend=True) for layer in layers]
-    hooks += [layer.register_forward_hook(count(True)) for layer in layers]
+        return hook
+
+    hooks = []
+    for layer in layers:
+        counted = not (isinstance(layer, Factorised) and layer.lookup)
+        hooks.append(layer.register_forward_pre_hook(calling(True, counted), prepend=True))
+        hooks.append(layer.register_forward_hook(calling(False, True)))
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import itemgetter
 
@@ -35,7 +35,18 @@ Fit = tuple[float, list[Tensor]]
 """The relative error of cores once they are rounded, and the cores, in double precision."""
 
 
-def decompose(graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0) -> list[Tensor]:
+Algorithm = Callable[[Graph, Tensor, int, int], list[Tensor]]
+"""From a graph, a weight of norm one over its modes, most sweeps and a seed to cores that fit it, in any precision."""
+
+
+def own(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]:
+    """The algorithms of this package, see ``decompose``; cores in double precision."""
+    return (truncate if graph.is_tree else _grown)(graph, weight, sweeps, seed)
+
+
+def decompose(
+    graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0, algorithm: Algorithm = own
+) -> list[Tensor]:
     """Cores, in the graph's order and shapes and the weight's dtype, that fit ``weight`` in the Frobenius norm.
 
     ``weight``: float32 or float64, as ``over_modes`` takes it; what it is padded with is fitted as zeros. Graphs
@@ -45,7 +56,7 @@ def decompose(graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0) ->
     rounded to the weight's dtype; small networks are also fitted from other starts. At the ranks asked for there are
     the fits that can be constructed as well (``openings``, ``expansions``). So the error does not grow with the rank.
     At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger than a few times the weight is
-    formed. The scale is shared evenly over the cores.
+    formed. The scale is shared evenly over the cores. Another ``algorithm`` is another way to all but that.
 
     Raises ``ValueError`` where the weight is not finite.
     """
@@ -56,7 +67,7 @@ def decompose(graph: Graph, weight: Tensor, sweeps: int = 100, seed: int = 0) ->
     if norm == 0:
         return [weight.new_zeros(graph.shape(core)) for core in graph.cores]
     share = norm ** (1 / len(graph.cores))
-    cores = (truncate if graph.is_tree else _grown)(graph, (weight.double() / norm).to(weight.dtype), sweeps, seed)
+    cores = algorithm(graph, (weight.double() / norm).to(weight.dtype), sweeps, seed)
     return [(core * share).to(weight.dtype) for core in balanced(graph, cores)]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..graph import Core, Graph
 from ..norm import squared_norm
-from .decompose import decompose
+from .decompose import Algorithm, decompose, own
 
 
 def variance_law(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
@@ -46,30 +46,36 @@ def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None =
     return _scaled(graph, cores, weight)
 
 
-def spectral(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+def spectral(
+    graph: Graph, weight: Tensor, generator: torch.Generator | None = None, algorithm: Algorithm = own
+) -> list[Tensor]:
     """A decomposition of the dense ``weight``, its scale shared evenly over the cores.
 
     For a matrix it is the truncated SVD with sqrt(singular values) on either side (Khodak et al. 2021, section 3), and
     what truncation takes of the mean square is given back by one factor. The fit need not be tight: few sweeps do.
     """
     seed = int(torch.randint(2**31, (), generator=generator))
-    return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 4, seed)], weight)
+    return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 4, seed, algorithm)], weight)
 
 
-def fit(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+def fit(
+    graph: Graph, weight: Tensor, generator: torch.Generator | None = None, algorithm: Algorithm = own
+) -> list[Tensor]:
     """A decomposition of a trained ``weight`` as near to it as can be: nothing is given back of its norm."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    return decompose(graph, weight.float(), seed=seed)
+    return decompose(graph, weight.float(), seed=seed, algorithm=algorithm)
 
 
-def rough(graph: Graph, weight: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+def rough(
+    graph: Graph, weight: Tensor, generator: torch.Generator | None = None, algorithm: Algorithm = own
+) -> list[Tensor]:
     """``fit`` in a tenth of the sweeps, for a training that goes on: what they leave it makes up for in a few steps."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    return decompose(graph, weight.float(), 10, seed)
+    return decompose(graph, weight.float(), 10, seed, algorithm)
 
 
-Init = Callable[[Graph, Tensor], list[Tensor]]
-
+Init = Callable[..., list[Tensor]]
+"""Takes a graph and the dense weight; those of ``FITTED`` an ``algorithm``, too."""
 
 INITS: dict[str, Init] = {
     "variance": variance_law,
@@ -79,6 +85,9 @@ INITS: dict[str, Init] = {
     "rough": rough,
 }
 """From a graph and the dense weight that it stands for to initial cores, single precision."""
+
+FITTED = ("spectral", "fit", "rough")
+"""Those that decompose the weight."""
 
 OF_TRAINED = ("fit", "rough")
 """Those that keep what a weight has learned."""

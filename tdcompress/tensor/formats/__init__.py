@@ -37,7 +37,7 @@ class Format:
     which kh and kw may stay. ``reference_rank``: a bond's size at ``rank=reference``, and ``reference_layout`` the
     layout of convolutions that goes with it where it differs. ``init``: the initial cores, the kind that trained best.
     ``factorised``: false for the baseline alone, whose layers are left as they are. ``default``: true for the format
-    that is meant where none is named.
+    that is meant where none is named. ``tensorly``: the name of tensorly's class of such networks, where it has one.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Format:
     init: str = "orthogonal"
     factorised: bool = True
     default: bool = False
+    tensorly: str | None = None
 
     def usual(self, weight_shape: Sequence[int]) -> str:
         """The layout of a dense weight of this shape, torch's, where none is asked for."""

@@ -14,7 +14,7 @@ def root(channels: tuple[int, int], bond: str, conv: bool) -> int:
     return math.isqrt(widest_third(channels, bond, conv) - 1) + 1
 
 
-@register("tr", linear_layout="split", reference_rank=root)
+@register("tr", linear_layout="split", reference_rank=root, tensorly="TRTensor")
 def tr(layout: Layout) -> list[Core]:
     """A closed chain ``(r0, s1, r1) (r1, s2, r2) .. (rd-1, sd, r0)`` over the sites."""
     count = len(layout.sites)

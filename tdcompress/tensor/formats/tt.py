@@ -7,7 +7,7 @@ from ..layout import Layout
 from . import register
 
 
-@register("tt", linear_layout="split", reference_layout="matrix", init="spectral", default=True)
+@register("tt", linear_layout="split", reference_layout="matrix", init="spectral", default=True, tensorly="TTTensor")
 def tt(layout: Layout) -> list[Core]:
     """A chain ``(s1, r1) (r1, s2, r2) .. (rd-1, sd)`` over the sites."""
     sites, last = layout.sites, len(layout.sites)

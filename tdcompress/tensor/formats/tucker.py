@@ -18,7 +18,9 @@ def third_per_side(channels: tuple[int, int], bond: str, conv: bool) -> int:
     return max(channels)  # the kernel's own modes: as much as they can use
 
 
-@register("tucker", kernel="open", open_kernel=True, reference_rank=third_per_side, init="spectral")
+@register(
+    "tucker", kernel="open", open_kernel=True, reference_rank=third_per_side, init="spectral", tensorly="TuckerTensor"
+)
 def tucker(layout: Layout) -> list[Core]:
     """A factor ``(site, r)`` per site; the core carries every bond and the open kernel modes."""
     bonds = {site: f"r_{site[0]}" for site in layout.sites}

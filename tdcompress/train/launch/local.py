@@ -21,7 +21,8 @@ from .job import SIGNALS, Ended, Job, Log
 
 
 def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
-    """``settings.jobs`` runs at once, each a ``worker`` process with its share of this machine's cores.
+    """``settings.jobs`` runs at once, each a ``worker`` process with its share of this machine's cores, or as many as
+    ``OMP_NUM_THREADS`` says where that is set.
 
     The ``jobs`` begin when all ``starts`` have ended.
 
@@ -38,10 +39,9 @@ def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
 
 def _at_once(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
     at_once = min(settings.jobs, len(jobs))
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(max(1, _cores() // at_once)),
-        "PYTHONPATH": os.pathsep.join(sys.path),  # a user's own model is found where this process finds it
-    }
+    threads = {"OMP_NUM_THREADS": str(max(1, _cores() // at_once))}
+    # A user's own model is found where this process finds it.
+    environment = threads | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     running: set[subprocess.Popen[bytes]] = set()
     with StopSignals() as stop, ThreadPoolExecutor(at_once, initializer=_block_signals) as pool:
         futures = {pool.submit(_in_a_process, job, environment, running, stop, log): job for job in jobs}

@@ -165,3 +165,20 @@ def test_what_is_not_there(tmp_path: Path):
         read_state_dict(tmp_path / "nothing.pt")
     with pytest.raises(RunError, match=r"holds none of model\.safetensors\.index\.json"):
         read_state_dict(tmp_path)
+
+
+class Versioned(nn.Linear):
+    """As torchvision's MNASNet, it wants to know by which version of its class it was written."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: dict, prefix: str, metadata: dict, *others: object) -> None:
+        assert metadata["version"] == 2
+        super()._load_from_state_dict(state, prefix, metadata, *others)
+
+
+def test_a_module_that_asks_for_its_version_is_told(tmp_path: Path):
+    model = Versioned(3, 2)
+    save_file({key: torch.ones_like(value) for key, value in model.state_dict().items()}, tmp_path / "ones.safetensors")
+    read_state_dict(tmp_path / "ones.safetensors").load_into(model)
+    assert bool((model.weight == 1).all())

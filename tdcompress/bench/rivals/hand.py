@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.base import Factorised
-from ..layers.conv import FactorisedConv
-from ..layers.kinds import factorised
-from ..tensor.graph import Graph
+from ...layers.base import Factorised
+from ...layers.conv import FactorisedConv
+from ...layers.kinds import factorised
+from ...tensor.graph import Graph
 
 AXES = ("kh", "kw")
 
@@ -95,7 +95,7 @@ def hand_chain(layer: nn.Module) -> HandChain | None:
     if not isinstance(layer, Factorised):
         return None
     if isinstance(layer, FactorisedConv):
-        plain = not (layer.reconstructs or layer.pad_first or layer.transposed)
+        plain = type(layer) is FactorisedConv and not (layer.reconstructs or layer.pad_first)
         if not plain or len(layer.kernel_size) != len(AXES):
             return None
     chain = links(layer.graph)

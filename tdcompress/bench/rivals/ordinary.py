@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ..config.schema import DatasetConfig
-from ..data.datasets import statistics
-from ..data.sources import Arrays
+from ...config.schema import DatasetConfig
+from ...data.datasets import statistics
+from ...data.sources import Arrays
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):

@@ -1,0 +1,1 @@
+"""What the benchmarks measure this package against: the code that people write by hand."""
