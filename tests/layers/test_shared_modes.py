@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TESTS = [test for name, test in vars(conformance).items() if name.startswith("test_") and "case" in names(test)]
 
 
-@pytest.mark.parametrize("cls", [nn.Linear, nn.Conv2d, nn.ConvTranspose1d])
+@pytest.mark.parametrize("cls", [nn.Linear, nn.Conv2d])
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.__name__)
 def test_it_conforms(test, cls, registered):  # noqa: F811
     test((cls, registered, "split"))
