@@ -1,10 +1,31 @@
-#!/bin/sh
-# A trained network decomposed and fine-tuned, against the same format trained from scratch, at equal size:
-#   scripts/pretrained.sh [dataset=mnist arch=lenet5 rank=16.6x epochs=8 ..]
-# Every key of `tdc train` may be given. The dense network is trained first; started again,
-# all goes on where it was. `tdc report` shows both, initial_test_accuracy is in the summary.json of each run.
-set -eu
-common="dataset=mnist arch=lenet5 optim=cosine"
-dense=$(tdc train $common "$@" method=dense | tee /dev/stderr | tail -n 1)
-tdc train -m $common rank=16.6x full_rank_epochs=0 "$@" method=cp,tucker,tt,tr,ht
-tdc train -m $common rank=16.6x "$@" method=cp,tucker,tt,tr,ht init_from="$dense"
+#!/bin/bash
+# A trained network compressed: its accuracy at once and after a few epochs of fine-tuning.
+#   scripts/pretrained.sh [dataset=mnist arch=lenet5 epochs=8 ranks=16.6x batches=20 tuned=5 ..]
+# Fits of the weights, fits by the inputs of so many training batches, tensorly's algorithms at the same ranks, and
+# Tucker layers of VBMF ranks by those (Kim et al. 2016). ranks: sizes; tuned: epochs of fine-tuning; every other word is
+# for all trainings, the dense one's included. Started again, all goes on where it was. Each run's summary.json has
+# initial_test_accuracy; `tdc report` shows the rest.
+set -euo pipefail
+ranks=16.6x batches=20 tuned=5
+for word in "$@"; do
+    shift
+    case $word in
+    ranks=*) ranks=${word#*=} ;;
+    batches=*) batches=${word#*=} ;;
+    tuned=*) tuned=${word#*=} ;;
+    *) set -- "$@" "$word" ;;
+    esac
+done
+set -- dataset=mnist arch=lenet5 optim=cosine "$@"
+methods=cp,tucker,tt,tr,ht
+dense=$(tdc train "$@" method=dense | tee /dev/stderr | tail -n 1)
+set -- "$@" lr=0.01 epochs="$tuned"
+tdc train -m "$@" method="$methods" rank="$ranks" init_from="$dense"
+for method in $(echo "$methods" | tr , ' '); do
+    for rank in $(echo "$ranks" | tr , ' '); do
+        file=$(tdc compress "$@" checkpoint="$dense" method="$method" rank="$rank" data="$batches" | tail -n 1)
+        tdc train "$@" method="$method" rank="$rank" init_from="$file"
+    done
+done
+tdc train -m "$@" method=cp,tucker,tt,tr method.fit=tensorly rank="$ranks" init_from="$dense"
+tdc train "$@" method=tucker method.fit=tensorly rank=vbmf init_from="$dense"

@@ -84,6 +84,13 @@ def test_inputs_of_two_groups_of_a_transposed_convolution_never_meet():
     assert torch.allclose(found[:8, :8], whole[:8, :8], rtol=1e-4, atol=1e-8) and not found[8:, :8].any()
 
 
+def test_cores_that_a_fit_gives_in_another_order_of_memory():
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(4, 8, 3), inputs(4, 4, 8, 8)
+    plain, fitted = both(layer, x, "tr", layout="split")
+    assert fitted < plain
+
+
 class ForZeros(nn.Sequential):
     """Layers that only zeros go through."""
 

@@ -16,7 +16,7 @@ RIDGE = {torch.float32: 1e-7, torch.float64: 1e-13}
 """What is added to a Gram matrix's diagonal, as a part of its trace: about the rounding of the products with W."""
 
 
-TIKHONOV = 0.3
+TIKHONOV = 0.03
 """The penalty on the cores' squared norms, as a part of the squared error times the part of ||W||^2 that is found."""
 
 WORK = 2e11

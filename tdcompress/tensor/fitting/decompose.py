@@ -28,6 +28,10 @@ RESTARTS, CHEAP = 2, 1e5
 """How many random starts are tried at each rank as well, and the most multiply-adds of their sweeps: small fits are
 caught in local minima, large ones are not worth the time."""
 
+POLISH, FINE = 3e8, 3e-5
+"""Multiply-adds, and the part of the squared error that a sweep must gain, of the sweeps that the best of all fits gets
+on top: rings come to their minimum slowly."""
+
 GROWTH = 0.25
 """The part of ``WORK`` that is spent at each rank on the way: what is found there is only a start."""
 
@@ -53,10 +57,11 @@ def decompose(
     without cycles and hyperedges are truncated from the leaves to the root and refined by two-site updates. The others
     grow from rank one (a random start, ``seed``) through the powers of two, each bond to its own rank. At every step
     the smaller fit is padded, improved by alternating least squares, and kept if it is still the best once it is
-    rounded to the weight's dtype; small networks are also fitted from other starts. At the ranks asked for there are
-    the fits that can be constructed as well (``openings``, ``expansions``). So the error does not grow with the rank.
-    At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger than a few times the weight is
-    formed. The scale is shared evenly over the cores. Another ``algorithm`` is another way to all but that.
+    rounded to the weight's dtype; small networks are also fitted from other starts, and the last fit is swept on. At
+    the ranks asked for there are the fits that can be constructed as well (``openings``, ``expansions``). So the error
+    does not grow with the rank. At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger
+    than a few times the weight is formed. The scale is shared evenly over the cores, which are
+    contiguous. Another ``algorithm`` is another way to all but that.
 
     Raises ``ValueError`` where the weight is not finite.
     """
@@ -68,7 +73,7 @@ def decompose(
         return [weight.new_zeros(graph.shape(core)) for core in graph.cores]
     share = norm ** (1 / len(graph.cores))
     cores = algorithm(graph, (weight.double() / norm).to(weight.dtype), sweeps, seed)
-    return [(core * share).to(weight.dtype) for core in balanced(graph, cores)]
+    return [(core * share).to(weight.dtype).contiguous() for core in balanced(graph, cores)]
 
 
 def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]:
@@ -92,6 +97,9 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
             if best[0] > EXACT:
                 another = alternate(step, weight, _gaussian(step, weight, generator), sweeps)
                 best = min(best, fit(step, another), key=itemgetter(0))
+    if best[0] > EXACT:
+        swept = alternate(graph, weight, best[1], 2 * sweeps, POLISH, FINE)
+        best = min(best, fit(graph, swept), key=itemgetter(0))
     if best[0] > EXACT and cancellation(graph, best[1]) > CANCELLING:
         smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK / 2) * best[0]))
         best = smaller if smaller[0] <= (1 + SLACK) * best[0] else best  # it was rounded

@@ -147,7 +147,7 @@ def _roots(moment: Tensor, diagonal: bool) -> tuple[Tensor, Tensor]:
 def _descended(graph: Graph, weight: Tensor, moment: Tensor, axes: list[int], cores: Sequence[Tensor]) -> list[Tensor]:
     """The cores after some steps of L-BFGS on tr (W - What) M (W - What)^T; it never ends above its start."""
     weight, moment = weight.clone(), moment.clone()  # which inference mode may have made, then none has gradients
-    found = [core.detach().float().clone().requires_grad_() for core in cores]
+    found = [core.detach().float().clone(memory_format=torch.contiguous_format).requires_grad_() for core in cores]
     before = [core.detach().clone() for core in found]
     last = list(range(-len(axes), 0))
     scale = float(weight.square().sum())
