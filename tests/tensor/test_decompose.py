@@ -97,7 +97,7 @@ def is_chain_exact(format: str, graph: Graph) -> bool:
     )
 
 
-@pytest.mark.parametrize(("shape", "seed"), [*((SMALL[0], seed) for seed in range(5)), *((s, 0) for s in SMALL[1:])])
+@pytest.mark.parametrize(("shape", "seed"), [*((SMALL[0], seed) for seed in range(2)), *((s, 0) for s in SMALL[1:])])
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_error_falls_with_the_rank_until_it_is_exact(format: str, shape: tuple[int, ...], seed: int):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
