@@ -8,6 +8,7 @@
 --ranks BUDGETS, by default 4x,10x
 --limit SECONDS that a row may take, by default 900
 --again: make rows again that are wrong or failed
+--init NAME of how the cores begin, by default each format's way; variance, which draws them, is much faster
 --export: see whether the networks can be exported, which takes longer than all the rest
 --out FILE, by default results/everywhere.csv; rows that are there are kept
 
@@ -23,13 +24,14 @@ outputs (1e-3 passes), where it can write the dense one.
 from __future__ import annotations
 
 import argparse
+import copy
 import signal
 import tempfile
 import time
 import warnings
 from contextlib import suppress
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,18 @@ def distance(found: Any, expected: Any) -> float:
     return max(float((a - b).norm() / b.norm()) if b.norm() > 0 else float(a.norm()) for a, b in pairs)
 
 
-def made(name: str) -> Made:
-    """The network, always with the same weights, for inference, and its inputs."""
+@lru_cache(maxsize=1)
+def built(name: str) -> Made:
+    """The dense network, always with the same weights, for inference, and its inputs."""
     torch.manual_seed(0)
     model, inputs = _MADE[name]()
     return model.eval(), inputs
+
+
+def made(name: str) -> Made:
+    """A copy of the same."""
+    model, inputs = built(name)
+    return copy.deepcopy(model), inputs
 
 
 def twin(model: nn.Module, name: str) -> nn.Module:
@@ -88,8 +97,15 @@ def differentiated(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, bool]
     return {name: parameter.grad is not None for name, parameter in model.named_parameters()}
 
 
-def cut_off(model: nn.Module, found: dict[str, bool], dense: dict[str, bool]) -> list[str]:
+@cache
+def dense_gradients(name: str) -> dict[str, bool]:
+    """``differentiated`` of the dense network."""
+    return differentiated(*made(name))
+
+
+def cut_off(model: nn.Module, found: dict[str, bool], name: str) -> list[str]:
     """The parameters without a gradient whose like in the dense network has one."""
+    dense = dense_gradients(name)
     cores = {f"{name}.cores.": f"{name}.weight" for name in factorised(model)}
     names = {name: next((dense for key, dense in cores.items() if name.startswith(key)), name) for name in found}
     return [name for name, reached in found.items() if not reached and dense.get(names[name], True)]
@@ -105,16 +121,17 @@ def exports(name: str) -> bool:
     return False
 
 
-def row(name: str, format: str, rank: str, export: bool) -> dict[str, Any]:
+def row(name: str, format: str, rank: str, init: str | None, export: bool) -> dict[str, Any]:
     """Compress a network and look at what became of it."""
     model, inputs = made(name)
     began = time.perf_counter()
     try:
-        tdcompress.compress(model, format, rank, example_inputs=inputs)
+        tdcompress.compress(model, format, rank, example_inputs=inputs, init=init)
     except ConfigError as error:
         return {"result": f"refused: {error}", "seconds": time.perf_counter() - began}
     seconds, wrong = time.perf_counter() - began, []
     counts = tdcompress.report(model).counts
+    trained = differentiated(model, inputs)  # first: some keep what they compute without gradients
     with torch.no_grad():
         outputs = model(*inputs)
     dense = twin(model, name)
@@ -122,8 +139,7 @@ def row(name: str, format: str, rank: str, export: bool) -> dict[str, Any]:
         off = distance(outputs, dense(*inputs))
     if not off <= _LARGEST:
         wrong.append(f"outputs differ by {off:.1e}")
-    trained = differentiated(model, inputs)
-    if lost := cut_off(model, trained, differentiated(dense, inputs)):
+    if lost := cut_off(model, trained, name):
         wrong.append(f"no gradient reaches {', '.join(lost[:3])}")
     del dense
     model.zero_grad()
@@ -172,7 +188,7 @@ def checked(name: str, format: str, rank: str, options: argparse.Namespace) -> d
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(options.limit)
     try:
-        return row(name, format, rank, options.export)
+        return row(name, format, rank, options.init, options.export)
     except Exception as error:
         return {"result": f"failed: {line(error)}"}
     finally:
@@ -187,6 +203,7 @@ def main() -> None:
     parser.add_argument("--ranks", default="4x,10x")
     parser.add_argument("--limit", type=int, default=900, help="seconds that a row may take")
     parser.add_argument("--again", action="store_true", help="make rows again that are wrong or failed")
+    parser.add_argument("--init", default=None, help="how cores begin, by default each format's way")
     parser.add_argument("--export", action="store_true", help="see whether networks can be exported")
     parser.add_argument("--out", type=Path, default=Path("results/everywhere.csv"))
     options = parser.parse_args()
@@ -203,7 +220,7 @@ def main() -> None:
                 asked = any(fnmatch(name, pattern) for pattern in patterns)
                 if asked and (name, format, rank) not in done:
                     values = checked(name, format, rank, options)
-                    rows.append({"network": name, "format": format, "rank": rank, **values})
+                    rows.append({"network": name, "format": format, "rank": rank, "init": options.init, **values})
                     pandas.DataFrame(rows).to_csv(options.out, index=False)
                     print(rows[-1], flush=True)
 

@@ -81,7 +81,7 @@ def of_transformers(name: str) -> Made:
     if name == "bert":
         sizes |= {"num_hidden_layers": 4, "hidden_size": 384, "num_attention_heads": 6}
         return package.BertModel(package.BertConfig(**sizes)), (tokens,)
-    sizes |= {"n_layer": 4, "n_embd": 384, "n_head": 6, "bos_token_id": 0, "eos_token_id": 0}
+    sizes |= {"n_layer": 4, "n_embd": 384, "n_head": 6, "bos_token_id": 0, "eos_token_id": 0, "use_cache": False}
     return package.GPT2LMHeadModel(package.GPT2Config(**sizes)), (tokens,)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,7 +65,8 @@ def fold(
     weight that is merged of several cores is computed from these whenever it is used (``torch.nn.utils.parametrize``):
     there are as few parameters as in ``model``.
 
-    Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension.
+    Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension. A
+    linear layer that was given inputs in several shapes there may become dense, too.
     Layers that share a weight share it afterwards where both are dense. What was frozen is. Weights lie in one piece,
     as torch's do; convolutions are faster after ``.to(memory_format=torch.channels_last)``.
     Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
@@ -91,7 +92,7 @@ def fold(
                 rates = rates or device_rates(weight.device, weight.dtype)
                 path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
                 if len(path.terms) > 1:
-                    found[layer] = _chain(layer, path, shape, keep_cores)
+                    found[layer] = _chain(layer, path, inputs[name], keep_cores) or found[layer]
             _train_as(layer, found[layer])
         elif isinstance(layer, Dropout):
             found[layer] = nn.Dropout(layer.p)
@@ -142,8 +143,12 @@ def _merged(layer: Factorised, transposed: bool) -> Merged:
     return Merged(graph, merge_tree(graph), order, shape, read)
 
 
-def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bool = False) -> nn.Module:
-    """The calls of ``path``, one after the other; ``shape``: an input for one image, with the batch dimension."""
+def _chain(layer: Factorised, path: Path, inputs: Collection[tuple[int, ...]], keep_cores: bool) -> nn.Module | None:
+    """The calls of ``path``, one after the other.
+
+    ``inputs``: the shapes of inputs, with the batch dimension. None where these are several, and rows that come of them
+    would have to be told apart to give them their shape again.
+    """
     chain = _Chain(layer, keep_cores)
     for meeting in walk(layer.graph, path, arrange=lambda order, need, *_: (*need.kept, *need.group, *need.summed)):
         chain.apply(meeting)
@@ -152,8 +157,12 @@ def _chain(layer: Factorised, path: Path, shape: tuple[int, ...], keep_cores: bo
     if isinstance(layer, FactorisedConv):
         if layer.pad_first is not None:
             modules.insert(0, _PADS[layer.padding_mode][len(layer.kernel_size)](layer.pad_first))
-    elif len(shape) > 2 and not all(isinstance(module, nn.Linear) for module in modules):
-        modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *shape[1:-1]))]
+    elif not all(isinstance(module, nn.Linear) for module in modules):
+        ((*steps,), *others) = {shape[1:-1] for shape in inputs}
+        if others:
+            return None
+        if steps:
+            modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *steps))]
     return nn.Sequential(*modules)
 
 

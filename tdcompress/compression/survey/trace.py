@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -157,7 +158,8 @@ def watch(
 ) -> None:
     """Show ``examples`` to ``model`` in evaluation mode, and ``note`` what each of ``layers`` is given, call by call.
 
-    Of a layer with several inputs, that is the first. Neither the model's buffers nor torch's random states change.
+    Of a layer with several inputs, that is the first. Neither the model's buffers and attributes nor torch's random
+    states change.
     """
 
     def noting(name: str) -> Callable[..., None]:
@@ -174,7 +176,7 @@ def watch(
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     try:
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices):
+        with torch.no_grad(), torch.random.fork_rng(devices), _attributes_kept(model):
             examples.given_to(model)
     finally:
         for hook in hooks:
@@ -183,6 +185,32 @@ def watch(
             module.training = training
         for buffer, value in buffers:  # some layers keep statistics in any mode
             buffer.data.copy_(value)
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """What modules set of themselves while they compute, such as caches and counters, is afterwards what it was."""
+    own = vars(nn.Module()).keys()
+    before = [
+        (module, {key: (value, _content(value)) for key, value in vars(module).items() if key not in own})
+        for module in model.modules()
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            for key in vars(module).keys() - own - attributes.keys():
+                del vars(module)[key]
+            for key, (value, content) in attributes.items():
+                vars(module)[key] = value
+                if content is not None:
+                    value.clear()
+                    (value.extend if isinstance(value, list) else value.update)(content)
+
+
+def _content(value: Any) -> Any:
+    """A copy of a container that can be filled again, None for any other value."""
+    return copy.copy(value) if isinstance(value, dict | list | set) else None
 
 
 @contextmanager

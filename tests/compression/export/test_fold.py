@@ -7,7 +7,7 @@ import torch
 from cases import CASES, IMAGE, IN, Case, assert_close, einsum_dense
 from torch import Tensor, nn
 
-from tdcompress import fold
+from tdcompress import compress, fold
 from tdcompress.compression.export.fold import PLANS, _chain
 from tdcompress.layers.base import Factorised
 from tdcompress.tensor.contraction.cost import Rates
@@ -54,4 +54,21 @@ def test_every_path(case: Case):
     x = example(case)
     for path in paths(layer.graph, layer.geometry(3, tuple(x.shape)), RATES, "measure"):
         for keep in (False, True):
-            assert_close(_chain(layer, path, tuple(x.shape), keep)(x), plain(layer, twin, x))
+            assert_close(_chain(layer, path, [tuple(x.shape)], keep)(x), plain(layer, twin, x))
+
+
+def test_a_linear_layer_that_is_given_several_shapes():
+    class Pooled(nn.Module):
+        """The same layer before and after every other step is left out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.layer(x)[:, ::2])
+
+    for rank in (1, 8):
+        model = compress(Pooled().double(), "tr", rank, (6, 8), layout="split", factors=2, keep=[], allow_larger=True)
+        x = torch.randn(2, 6, 8, dtype=torch.float64)
+        assert_close(fold(model, (6, 8), plan="chain", rates=RATES)(x), model(x))

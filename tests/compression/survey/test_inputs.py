@@ -124,6 +124,32 @@ def test_statistics_that_are_kept_in_any_mode_stay_and_two_shapes_count_twice():
         torch.testing.assert_close(held(given), plain(given), rtol=1e-4, atol=1e-5)
 
 
+class Caching(nn.Module):
+    """Gathers what follows of its weights once while it only infers, as timm's LeViT does, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.bias = nn.Linear(16, 16), nn.Parameter(torch.zeros(16))
+        self.cache, self.sizes, self.calls = {}, [1], 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls, self.last = self.calls + 1, x
+        self.sizes.append(len(x))
+        bias = self.bias * 2 if self.training else self.cache.setdefault("bias", self.bias * 2)
+        return self.layer(x) + bias
+
+
+def test_what_modules_keep_of_a_pass_is_not_kept_of_the_trace():
+    model = Caching()
+    cache, sizes = model.cache, model.sizes
+    tdcompress.compress(model, "tt", 2, (16,), keep=[])
+    assert model.calls == 0 and not hasattr(model, "last") and model.sizes is sizes == [1]
+    assert model.cache is cache == {}
+    with torch.no_grad():
+        model.bias += 1
+        assert torch.allclose(model.eval()(torch.zeros(2, 16)), model.layer.bias + 2)
+
+
 def test_counting_gives_a_lazy_layer_no_shape():
     model = nn.Sequential(nn.LazyLinear(4))
     with pytest.raises(ConfigError, match=r"0\.weight has no shape yet: call the model with an input first"):
