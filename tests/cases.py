@@ -17,12 +17,13 @@ from tdcompress.layers.base import Factorised
 from tdcompress.tensor.build import with_rank
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.graph import Graph
-from tdcompress.tensor.layout import KERNELS, LAYOUTS
+from tdcompress.tensor.layout import KERNELS
 from tdcompress.tensor.rank import RankLike, parse
 
 IN, OUT, TAPS = 8, 12, (3, 2)  # split in two: 2*4 and 3*4; no two sizes alike, so that a swap of modes shows
 IMAGE = (7, 6)
 FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
+WAYS = [(name, layout) for name in FACTORISED for layout in FORMATS[name].layouts]
 SHAPES = {"conv": (OUT, IN, *TAPS), "linear": (OUT, IN)}
 
 
@@ -59,6 +60,16 @@ class Case:
         return compress(model, self.format, rank, shape, keep=[], plan=plan, **self.settings)[0].double()
 
 
+def having(*layouts: str) -> list[tuple[str, str]]:
+    """Each format with each of these layouts that it has."""
+    return [(format, layout) for format, layout in WAYS if layout in layouts]
+
+
+def layout_of(format: str, wanted: str) -> str:
+    """The layout that is wanted, or the usual one of a format that has no such."""
+    return wanted if wanted in FORMATS[format].layouts else FORMATS[format].layout
+
+
 def _kernels(format: str, layout: str, kind: str) -> Sequence[str]:
     if kind == "linear" or layout == "matrix":  # no kernel, or always with the input channels
         return ("merged",)
@@ -68,7 +79,7 @@ def _kernels(format: str, layout: str, kind: str) -> Sequence[str]:
 ALL = [
     Case(format, layout, kernel, kind)
     for format in sorted(FORMATS)
-    for layout in LAYOUTS
+    for layout in FORMATS[format].layouts
     for kind in SHAPES
     for kernel in _kernels(format, layout, kind)
 ]

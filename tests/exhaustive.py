@@ -33,9 +33,9 @@ def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
         indices = dict.fromkeys(i for k in sorted(cores) for i in graph.cores[k].indices)
         return tuple(i for i in indices if i in graph.modes or not cores.issuperset(graph.carriers[i]))
 
-    def price(left, right, taps, before: frozenset[int], after: frozenset[int]) -> tuple[float, Parts]:
+    def price(left, right, taps, before: frozenset[int], after: frozenset[int], left_open) -> tuple[float, Parts]:
         shared = [i for i in left if i in right]
-        group = tuple(i for i in shared if i in graph.bonds and not after.issuperset(graph.carriers[i]))
+        group = tuple(i for i in shared if i in left_open or not after.issuperset(graph.carriers[i]))
         summed = tuple(i for i in shared if i not in group)
         new = tuple(i for i in right if i not in (*left, *taps))
         kept = tuple(i for i in left if i not in right)
@@ -51,13 +51,13 @@ def cheapest(graph: Graph, geometry: Geometry, rates: Rates) -> float:
             found = [0.0 if order == end else rates.copy(size(order, done))]
         for a, b in itertools.combinations(weights, 2):
             if set(still_open(a)) & set(still_open(b)):
-                seconds, _ = price(still_open(a), still_open(b), (), a, a | b)
+                seconds, _ = price(still_open(a), still_open(b), (), a, a | b, graph.modes)
                 found.append(seconds + best(order, done, weights - {a, b} | {a | b}))
         for cores in weights:
             indices = still_open(cores)
             taps = tuple(i for i in indices if i in KERNEL)
             if set(order) & set(indices):
-                seconds, need = price(order, indices, taps, done, done | cores)
+                seconds, need = price(order, indices, taps, done, done | cores, graph.outputs)
                 others = [i for i in need.kept if i not in ("b", *space)]
                 for spread in (False, True) if taps and others else (False,):
                     wanted = arranged(order, need, bool(taps), tuple(space), spread)

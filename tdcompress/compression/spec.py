@@ -16,7 +16,7 @@ from ..config.targets import Target
 from ..device.rates import device_rates
 from ..layers.base import Factorised, Planner
 from ..layers.kinds import Kind
-from ..tensor.build import build, with_rank
+from ..tensor.build import build, family, with_rank
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
@@ -26,7 +26,7 @@ from ..tensor.fitting.metric import Moment, fit_in_metric
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.layout import KERNELS
-from ..tensor.rank import Budget, LayerRank, Rank, Reference
+from ..tensor.rank import Budget, Energy, LayerRank, Rank, Reference
 from .survey.trace import Inputs
 
 FITS: dict[str, Callable[[Format], Algorithm]] = {
@@ -42,8 +42,9 @@ _FROM_TENSORLY = Target("tdcompress.compression.tensorly.objects.from_tensorly")
 class Swap:
     """A layer that is to be swapped: how its weight will be held, and its rank, its own or the network's.
 
-    ``graph``: of rank one until the ranks are set; ``cores``: their values, where they are known; ``layout``: its name,
-    and the reason where a rule chose it.
+    ``graph``: of rank one until the ranks are set; ``family``: all of rank one that a budget may choose from, or a
+    share of the weight's norm, which takes the smallest; ``cores``: their values, where they are known; ``layout``: its
+    name, and the reason where a rule chose it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Swap:
     format: Format
     rank: Rank
     graph: Graph
+    family: tuple[Graph, ...] = ()
     cores: Mapping[str, torch.Tensor] | None = None
     layout: str = ""
 
@@ -142,10 +144,24 @@ def swap_for(
     else:
         graph = build_graph(weight.shape, format, replace(method, layout=layout))
     said = f"{layout or format.usual(weight.shape)}{reason and f' ({reason})'}"
-    swap = Swap(name, layer, kind, inputs, replace(method, layout=layout), format, rank, graph, cores, said)
+    method = replace(method, layout=layout)
+    chooses = isinstance(rank, Budget | Energy) and cores is None
+    graphs = build_family(weight.shape, format, method) if chooses else (graph,)
+    swap = Swap(name, layer, kind, inputs, method, format, rank, graph, graphs, cores, said)
     if cores is None and not isinstance(rank, Budget):
-        swap.graph = with_rank(graph, format, rank, weight.shape, weight)
+        swap.graph = _smallest(swap, rank)
     return swap
+
+
+def _smallest(swap: Swap, rank: LayerRank) -> Graph:
+    """Of the graphs that a layer may be held as, at this rank, the one with the fewest parameters."""
+    best: Graph | None = None
+    for graph in sorted(swap.family, key=lambda graph: graph.parameters):
+        if best is None or graph.parameters < best.parameters:  # at rank one, or it cannot be smaller
+            found = with_rank(graph, swap.format, rank, swap.weight.shape, swap.weight)
+            best = found if best is None else min(best, found, key=lambda graph: graph.parameters)
+    assert best is not None
+    return best
 
 
 def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -> tuple[str | None, str]:
@@ -159,11 +175,12 @@ def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -
         return method.layout, ""
     if isinstance(rank, Reference):
         return format.reference_layout if convolves else None, ""
+    chosen, reason = None, ""
     if method.init in OF_TRAINED and (isinstance(rank, Budget) or rank.needs_weights):
-        return ("channels" if convolves or format.linear_layout is None else None), "its weight is fitted"
-    if isinstance(rank, Budget) and rank.kind != "macs":
-        return "paired", "a budget of parameters, and its weight is not fitted"
-    return None, ""
+        chosen, reason = "channels" if convolves or format.linear_layout is None else None, "its weight is fitted"
+    elif isinstance(rank, Budget) and rank.kind != "macs":
+        chosen, reason = "paired", "a budget of parameters, and its weight is not fitted"
+    return (chosen, reason) if chosen in (None, *format.layouts) else (None, "")
 
 
 def _refuse_fit(method: MethodConfig, format: Format) -> None:
@@ -215,9 +232,16 @@ def _held(
     errors = []
     for one in dict.fromkeys((layout, *others)):
         try:
-            return _sized(build_graph(weight_shape, format, replace(method, layout=one)), cores), one
+            held = replace(method, layout=one)
+            graphs = dict.fromkeys((build_graph(weight_shape, format, held), *build_family(weight_shape, format, held)))
         except ConfigError as error:
             errors.append(error)
+            continue
+        for graph in graphs:
+            try:
+                return _sized(graph, cores), one
+            except ConfigError as error:
+                errors.append(error)
     raise errors[0]
 
 
@@ -244,4 +268,13 @@ def _sized(graph: Graph, cores: Mapping[str, torch.Tensor]) -> Graph:
 
 def build_graph(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> Graph:
     """The format's graph for a dense weight of torch's shape, every bond at size one."""
-    return build(weight_shape, format, method.layout, method.kernel, method.factors, method.in_modes, method.out_modes)
+    return build(weight_shape, format, **_arrangement(method))
+
+
+def build_family(weight_shape: Sequence[int], format: Format, method: MethodConfig) -> tuple[Graph, ...]:
+    """All graphs for it that a budget may choose from, see ``tensor.build.family``."""
+    return family(weight_shape, format, **_arrangement(method))
+
+
+def _arrangement(method: MethodConfig) -> dict[str, Any]:
+    return {name: getattr(method, name) for name in ("layout", "kernel", "factors", "in_modes", "out_modes")}

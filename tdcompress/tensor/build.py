@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from .errors import ConfigError
 from .fitting.vbmf import vbmf_rank
 from .formats import FORMATS, Format
 from .graph import Graph, validate
-from .layout import KERNELS, arrange
+from .layout import KERNEL_MODES, KERNELS, LAYOUTS, arrange, factorisations
 from .rank import Energy, LayerRank, Reference, Size, Sizes, Vbmf
 from .spectrum import Rule, energy, unfolding_ranks
 
@@ -37,14 +38,34 @@ def build(
         able = ", ".join(sorted(f.name for f in FORMATS.values() if f.open_kernel))
         raise ConfigError(f"kernel=open needs a format with a central core ({able}), {format.name} has none")
     factors = format.factors if factors is None else factors
-    arranged = arrange(weight_shape, layout or format.usual(weight_shape), kernel, factors, in_modes, out_modes)
+    layout = layout or format.usual(weight_shape)
+    if layout in LAYOUTS and layout not in format.layouts:
+        raise ConfigError(f"{format.name} has no layout={layout}, use {', '.join(format.layouts)}")
+    arranged = arrange(weight_shape, layout, kernel, factors, in_modes, out_modes)
     if format.factorised and len(arranged.sites) < 2:
         raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
     cores = tuple(format.topology(arranged))
     validate(cores, arranged.modes)
+    taps = [index for core in cores for index in core.indices if index in KERNEL_MODES]
+    if len(set(taps)) < len(taps):
+        raise ValueError(f"a mode of the kernel sits on several cores, found {taps}")
     bonds = {index for core in cores for index in core.indices} - set(arranged.modes)
     sizes = {**arranged.sizes, **dict.fromkeys(bonds, 1)}
     return Graph(cores, arranged.modes, sizes, arranged.input_modes, arranged.output_modes, tuple(weight_shape))
+
+
+def family(weight_shape: Sequence[int], format: Format, **settings: Any) -> tuple[Graph, ...]:
+    """The graphs that ``build`` gives with these ``settings`` of its own: more than one where factors are open.
+
+    They are where the format leaves them to a budget, and neither ``in_modes`` nor ``out_modes`` says what they are.
+    """
+    factors = settings.get("factors") or format.factors
+    given = settings.get("in_modes") or settings.get("out_modes")
+    if not format.factors_by_budget or given:
+        return (build(weight_shape, format, **settings),)
+    outs, ins = (list(factorisations(channels, factors)) for channels in weight_shape[:2])
+    modes = [{"in_modes": own, "out_modes": others} for own in ins for others in outs]
+    return tuple(build(weight_shape, format, **{**settings, **some}) for some in modes)
 
 
 def with_rank(
@@ -66,9 +87,13 @@ def with_rank(
             channels, conv = (weight_shape[1], weight_shape[0]), len(weight_shape) > 2
             return capped(graph, {bond: format.reference_rank(channels, bond, conv) for bond in graph.bonds})
         case Vbmf():
-            rule = vbmf_rank
+            rule = _largest_vbmf_rank
         case Energy(share):
             rule = energy(share)
     if weight is None:
         raise ConfigError(f"rank={rank} follows from a weight, and there is none")
     return unfolding_ranks(graph, weight, rule)
+
+
+def _largest_vbmf_rank(values: torch.Tensor, rows: int, columns: int) -> int:
+    return max(vbmf_rank(of_one, rows, columns) for of_one in values)

@@ -26,7 +26,8 @@ def caps(graph: Graph) -> dict[str, int]:
     ends the smaller side; for a hyperedge all modes but those of its largest branch, the bound of the CP rank).
     A bond on a cycle shares every cut with others, of which any may be one: the same bound where all others are cut and
     the cores that do not carry it lie on the sides that make it largest, or its k-th root for k bonds between the same
-    cores, which are as good as one of the product of their sizes.
+    cores, which are as good as one of the product of their sizes. Modes that lie on both sides of a cut number its
+    blocks, each of which is cut for itself, and count on neither.
     """
     return dict(_caps(graph.with_ranks(dict.fromkeys(graph.bonds, 1))))
 
@@ -37,8 +38,7 @@ def _caps(graph: Graph) -> dict[str, int]:
     for bond in graph.bonds:
         branches = graph.branches(bond)
         if len(branches) == len(graph.carriers[bond]):
-            products = [graph.mode_size(branch) for branch in branches]
-            found[bond] = math.prod(products) // max(products)
+            found[bond] = graph.entries // max(graph.mode_size(branch) for branch in branches)
         else:
             found[bond] = _cycle_cap(graph, bond)
     return found
@@ -67,7 +67,7 @@ def shares(graph: Graph) -> dict[str, int]:
     for bond in graph.bonds:
         if len(graph.branches(bond)) < len(graph.carriers[bond]):
             roots = (
-                min(graph.mode_size(inside), graph.mode_size(everything - inside)) ** (1 / count)
+                (graph.entries // max(graph.mode_size(inside), graph.mode_size(everything - inside))) ** (1 / count)
                 for inside, count in cuts(graph, bond)
             )
             found[bond] = math.ceil(round(max(roots), 9))
@@ -89,9 +89,10 @@ def cuts(graph: Graph, bond: str) -> Iterator[tuple[frozenset[int], int]]:
 def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
     """The graph with the asked bond sizes, each reduced to what its two sides can use, to a fixpoint.
 
-    Besides ``caps``, a bond between two cores never exceeds the product of the other indices of either core.
+    Besides ``caps``, a bond between two cores never exceeds the product of the other indices of either core, but for
+    those that number its blocks.
     """
-    limits = caps(graph)
+    limits, blocks = caps(graph), graph.blocks
     sizes = {bond: max(1, min(ranks[bond], limits[bond])) for bond in graph.bonds}
     while True:
         graph = graph.with_ranks(sizes)
@@ -100,9 +101,8 @@ def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
             if len(graph.carriers[bond]) != 2:
                 continue
             for position in graph.carriers[bond]:
-                rest = math.prod(
-                    sizes.get(index, graph.sizes[index]) for index in graph.cores[position].indices if index != bond
-                )
+                others = (i for i in graph.cores[position].indices if i != bond and i not in blocks[bond])
+                rest = math.prod(sizes.get(index, graph.sizes[index]) for index in others)
                 sizes[bond] = min(sizes[bond], rest)
         if sizes == before:
             return graph
@@ -111,8 +111,9 @@ def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
 def absorbed(graph: Graph) -> Graph:
     """The graph without its square cores, those from modes to one bond that is as large as they are together.
 
-    What such a core can do its neighbour can do by itself: it is a choice of gauge that costs parameters, MACs and
-    a factor in every product of gradients. Once absorbed, its neighbour may be square in turn. Two cores stay.
+    What such a core can do, in every block, its neighbour can do by itself: it is a choice of gauge that costs
+    parameters, MACs and a factor in every product of gradients. Once absorbed, its neighbour may be square in turn. Two
+    cores stay.
     """
     while len(graph.cores) > 2:
         square = next((core for core in graph.cores if _is_square(graph, core)), None)
@@ -124,4 +125,7 @@ def absorbed(graph: Graph) -> Graph:
 
 def _is_square(graph: Graph, core: Core) -> bool:
     bond = graph.leaf_bond(core)
-    return bond is not None and graph.sizes[bond] ** 2 == math.prod(graph.shape(core))
+    if bond is None:
+        return False
+    own = (graph.sizes[index] for index in core.indices if index != bond and index not in graph.blocks[bond])
+    return math.prod(own) == graph.sizes[bond]

@@ -23,10 +23,11 @@ class Core:
 class Graph:
     """Cores and the size of every index.
 
-    ``modes`` are the indices of the weight (each on exactly one core), in the order in which the dense weight
-    holds them; every other index is a bond: shared by two cores, or by more (a hyperedge, as in CP). ``inputs`` and
-    ``outputs`` are those modes over which the weight is applied to an activation, in the order in which its channels
-    and those of the result are split; a graph that is only reconstructed or measured needs none.
+    ``modes`` are the indices of the weight, in the order in which the dense weight holds them; every other index is a
+    bond: shared by two cores, or by more (a hyperedge, as in CP). A mode that several cores carry is no sum: it numbers
+    blocks of W, each a network of the slices there (block tensor trains). ``inputs`` and ``outputs`` are those modes
+    over which the weight is applied to an activation, in the order in which its channels and those of the result are
+    split; a graph that is only reconstructed or measured needs none.
 
     ``weight_shape``: that of the dense weight, ``(out, in, [kh,] kw)``, where there is one. The modes of its channels
     may hold more than these: the weight is then padded, at the end of its channels, and what lies beyond is never read.
@@ -53,10 +54,16 @@ class Graph:
         """The internal indices, in order of appearance."""
         return tuple(index for index in self.carriers if index not in self.modes)
 
-    def bonds_beyond(self, positions: Collection[int]) -> frozenset[str]:
-        """The bonds that any core but those at ``positions`` carries: what is left to sum over after these."""
+    @cached_property
+    def blocks(self) -> dict[str, tuple[str, ...]]:
+        """For each bond the modes that all cores with it carry: for each of their values it is a bond of its own."""
+        shared = [(mode, set(self.carriers[mode])) for mode in self.modes if len(self.carriers[mode]) > 1]
+        return {bond: tuple(mode for mode, on in shared if on.issuperset(self.carriers[bond])) for bond in self.bonds}
+
+    def beyond(self, positions: Collection[int]) -> frozenset[str]:
+        """The indices that any core but those at ``positions`` carries: what is still needed after these."""
         inside = set(positions)
-        return frozenset(bond for bond in self.bonds if not inside.issuperset(self.carriers[bond]))
+        return frozenset(index for index, carriers in self.carriers.items() if not inside.issuperset(carriers))
 
     def open_indices(self, positions: Collection[int]) -> tuple[str, ...]:
         """What the product of the cores at ``positions`` carries: their modes, and the bonds to cores beyond them.
@@ -64,7 +71,7 @@ class Graph:
         In order of appearance.
         """
         found = dict.fromkeys(index for position in sorted(positions) for index in self.cores[position].indices)
-        beyond = self.bonds_beyond(positions)
+        beyond = self.beyond(positions)
         return tuple(index for index in found if index in beyond or index in self.modes)
 
     @property
@@ -120,7 +127,7 @@ class Graph:
         """The graph without a core that has a ``leaf_bond``: the core at its other end carries its modes instead."""
         bond = self.leaf_bond(leaf)
         assert bond is not None
-        modes = [index for index in leaf.indices if index != bond]
+        modes = [index for index in leaf.indices if index != bond and index not in self.blocks[bond]]
         cores = tuple(
             Core(core.name, tuple(new for index in core.indices for new in (modes if index == bond else [index])))
             for core in self.cores
@@ -129,7 +136,11 @@ class Graph:
         return replace(self, cores=cores, sizes={index: size for index, size in self.sizes.items() if index != bond})
 
     def branches(self, bond: str | None = None) -> list[frozenset[int]]:
-        """The connected parts of the graph as sets of core positions; with ``bond`` those left when it is cut."""
+        """The connected parts of the graph as sets of core positions; with ``bond`` those left when it is cut.
+
+        A cut is one of every block: then modes hold nothing together.
+        """
+        cut = {bond} if bond is None else {bond, *self.modes}
         left = set(range(len(self.cores)))
         parts = []
         while left:
@@ -138,7 +149,7 @@ class Graph:
                 position = border.pop()
                 part.add(position)
                 for index in self.cores[position].indices:
-                    if index != bond:
+                    if index not in cut:
                         border |= set(self.carriers[index]) - part
             left -= part
             parts.append(frozenset(part))
@@ -151,23 +162,27 @@ class Graph:
         return all(len(edge) == 2 for edge in edges) and len(edges) == len(self.cores) - len(self.branches())
 
     def mode_size(self, positions: Iterable[int]) -> int:
-        """Product of the mode sizes on the given cores."""
-        carried = (index for position in positions for index in self.cores[position].indices)
+        """Product of the sizes of all modes on the given cores."""
+        carried = {index for position in positions for index in self.cores[position].indices}
         return math.prod(self.sizes[index] for index in carried if index in self.modes)
 
 
 def validate(cores: Sequence[Core], modes: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless every mode sits on exactly one core and every bond on two or more."""
+    """Raise ``ValueError`` unless every mode sits on a core and every bond on two or more.
+
+    Cores that share a mode must be connected by bonds through cores that carry it, too: otherwise the block that a bond
+    belongs to would be known at neither of its ends.
+    """
     names = [core.name for core in cores]
     if len(set(names)) != len(names):
         raise ValueError(f"core names repeat: {names}")
-    count: dict[str, int] = {}
-    for core in cores:
-        for index in core.indices:
-            count[index] = count.get(index, 0) + 1
+    carriers = Graph(tuple(cores), tuple(modes), {}).carriers
     for mode in modes:
-        if count.get(mode) != 1:
-            raise ValueError(f"mode {mode} must sit on exactly one core, found {count.get(mode, 0)}")
-    lonely = [index for index, times in count.items() if index not in modes and times < 2]
+        if mode not in carriers:
+            raise ValueError(f"mode {mode} sits on no core")
+        holders = Graph(tuple(cores[position] for position in carriers[mode]), tuple(modes), {})
+        if len(holders.branches("")) > 1:
+            raise ValueError(f"mode {mode} sits on cores that no bonds connect through others that carry it")
+    lonely = [index for index, positions in carriers.items() if index not in modes and len(positions) < 2]
     if lonely:
         raise ValueError(f"bonds on a single core: {lonely}")

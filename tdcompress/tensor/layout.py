@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -127,6 +127,20 @@ def padded_factors(number: int, count: int) -> tuple[int, ...]:
     while (found := balanced_factors(larger, count))[-1] > 2 * found[0]:
         larger += 1
     return found if sum(own) > 2 * sum(found) else own
+
+
+def factorisations(number: int, count: int) -> Iterator[tuple[int, ...]]:
+    """All ways to write a number of channels as ``count`` factors in order, padded as ``padded_factors`` has it."""
+    yield from _divisions(math.prod(padded_factors(number, count)), count)
+
+
+def _divisions(number: int, count: int) -> Iterator[tuple[int, ...]]:
+    if count == 1:
+        yield (number,)
+        return
+    for first in range(1, number + 1):
+        if number % first == 0:
+            yield from ((first, *rest) for rest in _divisions(number // first, count - 1))
 
 
 @lru_cache(maxsize=4096)

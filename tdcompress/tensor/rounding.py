@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -30,23 +29,33 @@ def truncated(graph: Graph, cores: Sequence[Tensor], ranks: Mapping[str, int]) -
 
     One bond after the other, each in the gauge in which its components are orthogonal seen from both of its ends and
     have equal norms on both (the canonical form of Vidal 2003, *Efficient classical simulation of slightly entangled
-    quantum computations*; a hyperedge's components are only sorted).
+    quantum computations*; a hyperedge's components are only sorted); each block of it for itself, where cores share
+    modes.
     """
     found = [core.double() for core in cores]
     for bond, size in graph.ranks.items():
         if ranks[bond] < size:
             _, changes = _gauge(graph, found, bond)
             for position, change in changes.items():
-                axis = graph.cores[position].indices.index(bond)
-                found[position] = torch.tensordot(found[position], change[:, : ranks[bond]], ([axis], [0])).movedim(
-                    -1, axis
-                )
+                found[position] = _changed(graph, position, bond, found[position], change[..., : ranks[bond]])
             graph = graph.with_ranks({bond: ranks[bond]})
     return graph, [new.to(core) for new, core in zip(found, cores, strict=True)]
 
 
+def _changed(graph: Graph, position: int, bond: str, core: Tensor, change: Tensor) -> Tensor:
+    """A core with ``bond`` multiplied by a matrix (bond, component), one for each block of it."""
+    blocks, axis = graph.blocks[bond], graph.cores[position].indices.index(bond)
+    lead = [graph.cores[position].indices.index(block) for block in blocks]
+    moved = core.movedim([*lead, axis], [*range(len(lead)), -1])
+    flat = moved.reshape(*moved.shape[: len(lead)], -1, moved.shape[-1]) @ change
+    return flat.reshape(*moved.shape[:-1], -1).movedim([*range(len(lead)), -1], [*lead, axis])
+
+
 def _gauge(graph: Graph, cores: Sequence[Tensor], bond: str) -> tuple[Tensor, dict[int, Tensor]]:
-    """The energies of the components, and for each core that carries ``bond`` the matrix (bond, component) to apply."""
+    """The energies of the components, and for each core that carries ``bond`` the matrix (bond, component) to apply.
+
+    A matrix for each block of the bond.
+    """
     graph, carriers = graph.whole, graph.carriers[bond]
     if len(carriers) > 2:
         norms = component_norms(graph, cores, bond)
@@ -54,35 +63,41 @@ def _gauge(graph: Graph, cores: Sequence[Tensor], bond: str) -> tuple[Tensor, di
         chosen = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)[:, order]
         return norms[order] / squared_norm(graph, cores), dict.fromkeys(carriers, chosen)
     (left_values, left), (right_values, right) = (_eigen(_gram(graph, cores, bond, end)) for end in carriers)
-    u, values, vh = torch.linalg.svd(left_values.sqrt()[:, None] * (left.T @ right) * right_values.sqrt())
-    scale = values.sqrt()
+    u, values, vh = torch.linalg.svd(
+        left_values.sqrt()[..., None] * (left.mT @ right) * right_values.sqrt()[..., None, :]
+    )
+    scale = values.sqrt()[..., None, :]
     changes = {
-        carriers[0]: (left * _inverse_root(left_values)) @ u * scale,
-        carriers[1]: (right * _inverse_root(right_values)) @ vh.T * scale,
+        carriers[0]: (left * _inverse_root(left_values)[..., None, :]) @ u * scale,
+        carriers[1]: (right * _inverse_root(right_values)[..., None, :]) @ vh.mT * scale,
     }
-    return values.square() / values.square().sum(), changes
+    return values.square().reshape(-1, values.shape[-1]).sum(0) / values.square().sum(), changes
 
 
 def _gram(graph: Graph, cores: Sequence[Tensor], bond: str, end: int) -> Tensor:
-    """The network contracted with a copy of itself over all modes, but for the ``bond`` of core ``end`` in both.
+    """The branch at a core ``end`` of ``bond``, contracted with a copy of itself over all modes but that bond of both.
 
-    The copies share that bond's other end, as if it were a mode.
+    On a cycle it is the whole network, and the copies share the bond's other end, as if it were a mode. A matrix for
+    each block of the bond.
     """
     terms = []
+    branch = next(part for part in graph.branches(bond) if end in part)
     for copy in ("", "'"):
-        for position, (core, value) in enumerate(zip(graph.cores, cores, strict=True)):
+        for position in sorted(branch):
+            core, value = graph.cores[position], cores[position]
             names = [index if index in graph.modes else f"{index}{copy}" for index in core.indices]
             if position != end:
                 names = [f"{bond}|" if index == bond else name for index, name in zip(core.indices, names, strict=True)]
             terms.append(Term(tuple(names), value))
-    gram, *others = sorted(contract(terms, (bond, f"{bond}'")), key=lambda part: -part.value.dim())
-    return gram.value * math.prod(part.value for part in others)
+    blocks = graph.blocks[bond]
+    (gram,) = contract(terms, (*blocks, bond, f"{bond}'"))
+    return gram.value
 
 
 def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
+    values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
     return values.clamp(min=0), vectors
 
 
 def _inverse_root(values: Tensor) -> Tensor:
-    return torch.where(values > _TINY * values.max(), values, torch.inf).rsqrt()
+    return torch.where(values > _TINY * values.max(-1, keepdim=True).values, values, torch.inf).rsqrt()

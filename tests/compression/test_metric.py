@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FACTORISED, einsum_weight
+from cases import FACTORISED, einsum_weight, layout_of
 from networks import Conv2dSame
 from torch import Tensor, nn
 
@@ -43,7 +43,10 @@ def both(layer: nn.Module, x: Tensor, format: str, **settings: Any) -> tuple[flo
     return lost(layer, plain, x), lost(layer, fitted, x)
 
 
-WAYS = [*((format, "channels") for format in FACTORISED), *(("tt", layout) for layout in ("matrix", "split", "paired"))]
+WAYS = [
+    *((format, layout_of(format, "channels")) for format in FACTORISED),
+    *(("tt", layout) for layout in ("matrix", "split", "paired")),
+]
 
 
 @pytest.mark.parametrize(("format", "layout"), WAYS)

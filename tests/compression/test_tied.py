@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FACTORISED, einsum_weight
+from cases import FACTORISED, einsum_weight, layout_of
 from torch import Tensor, nn
 
 import tdcompress
@@ -54,7 +54,7 @@ X = torch.tensor([[1, 3, 59], [3, 0, 3]])
 @pytest.mark.parametrize("padding_idx", [None, 3])
 @pytest.mark.parametrize("format", FACTORISED)
 def test_a_tied_pair_is_one_weight(format: str, padding_idx: int | None):
-    model = compressed(Language(padding_idx), format, layout="paired", allow_larger=True).double()
+    model = compressed(Language(padding_idx), format, layout=layout_of(format, "paired"), allow_larger=True).double()
     assert isinstance(model.table, FactorisedEmbedding) and isinstance(model.out, FactorisedLinear)
     assert [id(core) for core in model.table.tensors()] == [id(core) for core in model.out.tensors()]
     weight = einsum_weight(model.out)
@@ -79,7 +79,7 @@ def test_a_tied_pair_is_one_weight(format: str, padding_idx: int | None):
     for keep_cores in (False, True):
         folded = tdcompress.fold(model, (5,), rates=Rates(), keep_cores=keep_cores)
         torch.testing.assert_close(folded(X), wanted, rtol=1e-9, atol=1e-9)
-    again = compressed(Language(padding_idx), format, layout="paired", allow_larger=True).double()
+    again = compressed(Language(padding_idx), format, layout=layout_of(format, "paired"), allow_larger=True).double()
     again.load_state_dict(model.state_dict())
     torch.testing.assert_close(again(X), wanted, rtol=1e-9, atol=1e-9)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FACTORISED, assert_close
+from cases import FACTORISED, assert_close, layout_of
 from torch import Tensor, nn
 
 import tdcompress
@@ -49,7 +49,8 @@ CASES = [(name, to) for name in SETTINGS for to in range(3) if to == 2 or "kdim"
 
 
 def compressed(model: nn.Module, format: str = "tt", **settings: Any) -> nn.Module:
-    settings = {"layout": "matrix", "allow_larger": True, "keep": [], "plan": "chain", "rates": Rates(), **settings}
+    settings = {"allow_larger": True, "keep": [], "plan": "chain", "rates": Rates(), **settings}
+    settings = {"layout": layout_of(format, "matrix"), **settings}
     return tdcompress.compress(copy.deepcopy(model), format, 3, (STEPS, WIDTH), **settings)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FACTORISED, einsum_weight
+from cases import einsum_weight, having
 from torch import Tensor, nn
 
 import tdcompress
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 MODES = {"in_modes": [3, 4], "out_modes": [3, 5]}
 IN, OUT, SIZE = 10, 13, (5, 6)
 KINDS = (("linear", "split"), ("linear", "paired"), ("conv", "paired"))
-CASES = [(kind, format, layout) for kind, layout in KINDS for format in FACTORISED]
+CASES = [(kind, *way) for kind, layout in KINDS for way in having(layout)]
 
 
 def dense(kind: str, bias: bool = True) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tensorly
 import torch
-from cases import FACTORISED
+from cases import FACTORISED, layout_of
 from tensorly.tucker_tensor import tucker_to_tensor
 from torch import nn
 
@@ -51,7 +51,8 @@ def test_there_is_no_map_behind_a_recurrent_layer(name: str):
 @pytest.mark.parametrize("format", FACTORISED)
 def test_the_head_is_factorised_over_the_map_and_the_classes(format: str):
     model = build(ArchConfig("lenet", width=0.25, head="trl"), 1, 10, 16)  # the map: 16 x 6 x 6
-    compress(model, format, 3, (1, 16, 16), layout="matrix", in_modes=[2, 2], out_modes=[2, 2], linear=format)
+    modes = {"layout": layout_of(format, "matrix"), "in_modes": [2, 4], "out_modes": [4, 4]}
+    compress(model, format, 3, (1, 16, 16), linear=format, **modes)
     assert isinstance(model.trl, FactorisedLinear)
     assert [model.trl.graph.sizes[mode] for mode in model.trl.graph.modes] == [10, 16, 6, 6]
     assert isinstance(model.conv1, nn.Conv2d)

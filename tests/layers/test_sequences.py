@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import FACTORISED, assert_close
+from cases import FACTORISED, assert_close, layout_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -32,7 +32,8 @@ SETTINGS: dict[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {
 
 
 def compressed(twin: nn.Module, format: str, **settings: Any) -> nn.RNNBase:
-    settings = {"layout": "matrix", "allow_larger": True, "keep": [], "plan": "chain", "rates": Rates(), **settings}
+    settings = {"allow_larger": True, "keep": [], "plan": "chain", "rates": Rates(), **settings}
+    settings = {"layout": layout_of(format, "matrix"), **settings}
     return tdcompress.compress(copy.deepcopy(twin), format, 3, (STEPS, FEATURES), **settings)
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from cases import FACTORISED
+from cases import FACTORISED, having
 from torch import nn
 
 from tdcompress.compression.spec import build_graph
@@ -51,8 +51,7 @@ def test_two_cores_stay():
     assert absorbed(graph) is graph
 
 
-@pytest.mark.parametrize("layout", ["channels", "split", "paired"])
-@pytest.mark.parametrize("method", FACTORISED)
+@pytest.mark.parametrize(("method", "layout"), having("channels", "split", "paired"))
 def test_the_neighbour_takes_over_what_the_square_core_did(method: str, layout: str):
     """Contracting each core that went into its neighbour, by einsum, gives cores of the same weight."""
     graph = _graph(method, (16, 12), 5, layout=layout, factors=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import FACTORISED
+from cases import FACTORISED, layout_of
 from torch import Tensor
 
 from tdcompress.cli.export import load
@@ -72,7 +72,7 @@ def of_dense(dense: TrainConfig, method: MethodConfig, rank: int | str, **change
 
 @pytest.mark.parametrize("format", FACTORISED)
 def test_decomposed_at_a_generous_rank_then_fine_tuned(dense: TrainConfig, tmp_path: Path, format: str):
-    layers = {"conv2": {"layout": "matrix"}, "fc1": {"layout": "channels"}}
+    layers = {"conv2": {"layout": layout_of(format, "matrix")}, "fc1": {"layout": layout_of(format, "channels")}}
     # Of tensors that are matrices every graph has full ranks, a CP or a ring as well.
     full = of_dense(dense, MethodConfig(format, allow_larger=True, kernel="merged", layers=layers), 64)
     expected, accuracy = outputs(replace(full, method=dense.method))

@@ -196,7 +196,7 @@ class _Chain:
         merged = Merged(self.graph, meeting.term.tree, (*need.group, *rows, *columns, *axes), shape, read)
         cores, bias = [self.cores[position] for position in merged.members], None
         self.beyond = 0 if meeting.writes else self.graph.padding[0]
-        if meeting.writes:
+        if meeting.closes:
             bias, self.bias = self.bias, None
         hold = partial(merging, merged=merged, cores=cores, bias=bias, keep=self.keep_cores)
         self.modules += _apart(self.size(need.kept[1:]), self._call((*read, *taps), groups, axes, hold))

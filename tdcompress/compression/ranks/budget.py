@@ -6,8 +6,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ...tensor.caps import capped, caps, grain, shares
 from ...tensor.graph import Graph
+from .scales import scale
 
 TOLERANCE = 0.02
 NEAR = 0.005  # no more bonds leave the common scale once the total is as near as this
@@ -30,20 +30,20 @@ class Unreachable(ValueError):
 
 
 def fit(
-    graphs: Sequence[Graph],
+    families: Sequence[Sequence[Graph]],
     planned: Callable[[Sequence[Graph]], Count],
     dense: Sequence[float],
     fixed: int,
     target: float,
     multiple: int = 1,
 ) -> list[Graph]:
-    """The graphs with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
+    """Graphs, one of each family, with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
 
     Each weight may cost in proportion to the square root of its ``dense`` cost, as far as its full ranks use it: of all
     ways to divide a budget the one with the least sum of compression ratios (by Lagrange: of dense / p over p of a
     given sum), and the same one for every format. In proportion to ``dense`` itself, the small layers beside a large
-    one would be left with next to nothing. Within a weight every bond has the same power of its share
-    (``network.ranks.shares``), as far as its own cap allows: 0 for rank one and 1 for full ranks.
+    one would be left with next to nothing. ``families``: the graphs that a weight can be held as, at rank one; how they
+    grow ``scales`` says.
 
     ``multiple``: a power of two of which the ranks are multiples (see ``tensor.caps.grain``), or of a smaller one where
     the target cannot be met so. ``planned``: how to count, as things are planned for graphs of these ranks; asked again
@@ -51,24 +51,24 @@ def fit(
     ranks. Raises ``Unreachable``.
     """
     try:
-        return _fit(graphs, planned, dense, fixed, target, multiple)
+        return _fit(families, planned, dense, fixed, target, multiple)
     except Unreachable:
         if multiple == 1:
             raise
-    return fit(graphs, planned, dense, fixed, target, multiple // 2)
+    return fit(families, planned, dense, fixed, target, multiple // 2)
 
 
 def _fit(
-    graphs: Sequence[Graph],
+    families: Sequence[Sequence[Graph]],
     planned: Callable[[Sequence[Graph]], Count],
     dense: Sequence[float],
     fixed: int,
     target: float,
     multiple: int,
 ) -> list[Graph]:
-    search = _Search(graphs, [math.sqrt(cost) for cost in dense], multiple)
+    search = _Search(families, [math.sqrt(cost) for cost in dense], multiple)
     room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
-    found = search.at([0.25] * len(graphs))
+    found = search.at([0.25] * len(families))
     count = planned(found)
     nearest = math.inf
     for _ in range(PLANNINGS):
@@ -81,7 +81,7 @@ def _fit(
             return found
         nearest = min(nearest, total, key=lambda reached: abs(reached - target))
     ends = []
-    for powers in ([0.0] * len(graphs), search.tops):
+    for powers in ([0.0] * len(families), search.tops):
         found = search.at(powers)
         count = planned(found)
         ends.append(fixed + sum(count(k, graph) for k, graph in enumerate(found)))
@@ -90,39 +90,42 @@ def _fit(
 
 
 Bond = tuple[int, str]
-"""The position of a graph and the name of its bond."""
+"""The position of a weight and the name of what has a size in its scale, a bond mostly."""
 
 
 class _Search:
     """The ranks that come near a target. ``weights``: what each graph may cost, in proportion."""
 
-    def __init__(self, graphs: Sequence[Graph], weights: Sequence[float], multiple: int) -> None:
-        self.graphs, self.weights, self.multiple = graphs, weights, multiple
-        self.caps = [caps(graph) for graph in graphs]
-        self.shares = [shares(graph) for graph in graphs]
-        # Beyond 1 only where single bonds of a cycle can use more than an even share.
-        self.tops = [
-            max([1.0, *(math.log(limits[bond]) / math.log(share) for bond, share in parts.items() if share > 1)])
-            for limits, parts in zip(self.caps, self.shares, strict=True)
-        ]
+    def __init__(self, families: Sequence[Sequence[Graph]], weights: Sequence[float], multiple: int) -> None:
+        self.weights = weights
+        self.scales = [scale(family, multiple) for family in families]
+        self.tops = [one.top for one in self.scales]
 
     def wanted(self, k: int, power: float) -> dict[Bond, float]:
         """The size of every bond of a graph, not yet whole."""
-        return {(k, bond): min(share**power, self.caps[k][bond]) for bond, share in self.shares[k].items()}
+        return {(k, bond): size for bond, size in self.scales[k].wanted(power).items()}
 
     def whole(self, k: int, sizes: Mapping[Bond, float]) -> Graph:
-        """A graph with these sizes, rounded down and capped."""
-        return capped(self.graphs[k], {bond: self.floor((k, bond), sizes[k, bond]) for bond in self.caps[k]})
+        """A graph with these sizes, rounded down."""
+        return self.scales[k].graph({bond: self.floor((k, bond), sizes[k, bond]) for bond in self.scales[k].caps})
+
+    def cap(self, bond: Bond) -> int:
+        """The largest size of a bond."""
+        return self.scales[bond[0]].caps[bond[1]]
+
+    def grain(self, bond: Bond, size: int) -> int:
+        """What sizes of a bond of about this one are multiples of."""
+        return self.scales[bond[0]].grain(size)
 
     def floor(self, bond: Bond, size: float) -> int:
         """The largest size that a bond may have up to this one: a multiple of its grain, or its cap."""
         # The tiny addend: a product that is whole but for rounding must not lose one.
         whole = int(size + 1e-9)
-        return whole if whole == self.caps[bond[0]][bond[1]] else whole - whole % grain(whole, self.multiple)
+        return whole if whole == self.cap(bond) else whole - whole % self.grain(bond, whole)
 
     def next(self, bond: Bond, size: int) -> int:
         """The size after ``size``."""
-        return min(size + grain(size, self.multiple), self.caps[bond[0]][bond[1]])
+        return min(size + self.grain(bond, size), self.cap(bond))
 
     def at(self, powers: Sequence[float]) -> list[Graph]:
         """The graphs that a power each gives."""
@@ -171,7 +174,7 @@ class _Search:
             return found
         # Bonds of nearly one size have few products: 31 is none, but 32 = 4 * 8 is, found by holding a bond lower.
         for held, less in itertools.product(order, range(1, HELD + 1)):
-            lowered = sizes[held] - less * grain(sizes[held], self.multiple)
+            lowered = sizes[held] - less * self.grain(held, sizes[held])
             if abs(missing) > tolerance and lowered > 0:
                 lower, others = {**sizes, held: lowered}, [bond for bond in order if bond != held]
                 other, rest = self.raised(lower, others, count, target, tolerance)
@@ -189,15 +192,16 @@ class _Search:
         is room for.
         """
         sizes = dict(sizes)
-        graphs = [self.whole(k, sizes) for k in range(len(self.graphs))]
+        graphs = [self.whole(k, sizes) for k in range(len(self.scales))]
         counts = [count(k, graph) for k, graph in enumerate(graphs)]
         room = target - sum(counts)
 
         def raisable(bonds: Sequence[Bond]) -> Iterator[tuple[int, Bond, Graph]]:
             for k, bond in bonds:
                 # A bond that its neighbours keep below its size waits for them.
-                if graphs[k].sizes[bond] == sizes[k, bond] < self.caps[k][bond]:
-                    graph = self.whole(k, {**sizes, (k, bond): self.next((k, bond), sizes[k, bond])})
+                size = sizes[k, bond]
+                if size < self.cap((k, bond)) and self.scales[k].has(graphs[k], bond, size):
+                    graph = self.whole(k, {**sizes, (k, bond): self.next((k, bond), size)})
                     yield count(k, graph) - counts[k], (k, bond), graph
 
         def take(cost: int, bond: Bond, graph: Graph) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,8 +22,10 @@ from ..survey.plans import dense_macs, layer_macs, path_macs
 from ..survey.trace import Trace
 from . import adaptive
 from .budget import Count, Unreachable, fit
+from .scales import roomy
 
 _SHUNNED = 10
+_COMPONENTS = 4  # of each bond that adaptive ranks end with, about, where the factors of channels are open
 _NAMED = 3  # of the layers that stand in the way of a budget
 
 
@@ -82,9 +85,14 @@ def meet(
         # A layer that starts dense stays dense, so that none is let be before all others are.
         return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
 
+    fixed, costs = present - sum(dense.values()) + kept, [dense[swap.name] for swap in free]
+    families: list[Sequence[Graph]] = [swap.family for swap in free]
+    if budget.adaptive:  # one graph each, of which there are components to cut
+        part = (target - fixed) / (_COMPONENTS * sum(map(math.sqrt, costs)))
+        families = [[roomy(swap.family, part * math.sqrt(cost))] for swap, cost in zip(free, costs, strict=True)]
+
     def fitted(target: float, planned: Callable[[Sequence[Graph]], Count]) -> list[Graph]:
-        fixed = present - sum(dense.values()) + kept
-        return fit([swap.graph for swap in free], planned, [dense[swap.name] for swap in free], fixed, target, multiple)
+        return fit(families, planned, costs, fixed, target, multiple)
 
     try:
         graphs = fitted(target, planned)

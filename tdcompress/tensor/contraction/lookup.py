@@ -115,7 +115,7 @@ def _walk(graph: Graph, path: Path) -> Iterator[_Meeting]:
         indices = graph.open_indices(members)
         picked = tuple(mode for mode in graph.outputs if mode in indices)
         slices = tuple(index for index in indices if index in before) + term.new
-        kept = {*graph.inputs, *graph.bonds_beyond(done)}
+        kept = {*graph.inputs, *graph.beyond(done)}
         there = (*graph.inputs, *graph.bonds) if before else slices  # what is picked first lies as it is picked
         after = ("b", *(index for index in there if index in kept and index in (*before, *slices)))
         yield _Meeting(term, picked, slices, before, after)
@@ -176,7 +176,8 @@ def lookup_paths(graph: Graph, geometry: Geometry, rates: Rates, plan: str = "mo
                 continue
             merging, tree, indices = search.trees[subset]
             picked = [mode for mode in graph.outputs if mode in indices]
-            need = parts(before, [i for i in indices if i not in picked], search.needed(done | subset))
+            needed = search.needed(done | subset).union(graph.inputs)
+            need = parts(before, [i for i in indices if i not in picked], needed)
             if not (need.group or need.summed) if done else not picked:
                 continue
             inputs = tuple(mode for mode in graph.inputs if mode in need.new)

@@ -115,7 +115,7 @@ class Compiler:
             return tree
         left, right = self.merge(tree[0]), self.merge(tree[1])
         a, b, members = self.slots[left], self.slots[right], self.members[left] | self.members[right]
-        need = parts(a, b, self.graph.bonds_beyond(members).union(self.graph.modes))
+        need = parts(a, b, self.graph.beyond(members).union(self.graph.modes))
         elementwise = not need.summed
         inner = need.summed
         left_order = (*need.group, *need.kept, *inner)
@@ -205,7 +205,7 @@ def compile_path(graph: Graph, path: Path, convolution: Convolution | None = Non
     final = ("b", *space, *graph.outputs)
     permute = None if last.after == final else tuple(last.after.index(i) for i in final)
     beyond, missing = graph.padding
-    fuse_bias = last.writes and isinstance(steps[-1], Linear | Conv)
+    fuse_bias = last.closes and isinstance(steps[-1], Linear | Conv)
     straight = all(isinstance(step, Conv) and step.order is None and step.lead == 1 for step in steps)
     return Plan(
         path,

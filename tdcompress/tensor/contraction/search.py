@@ -33,9 +33,9 @@ class Search:
         return {"chain": [1 << k for k in range(len(self.graph.cores))], "dense": [self.everything]}
 
     def needed(self, subset: int) -> frozenset[str]:
-        """The bonds that reach beyond ``subset``."""
+        """The indices that reach beyond ``subset``: on other cores, or in what the layer puts out."""
         if subset not in self._needed:
-            self._needed[subset] = self.graph.bonds_beyond(_positions(subset))
+            self._needed[subset] = self.graph.beyond(_positions(subset)).union(self.graph.outputs)
         return self._needed[subset]
 
     def size(self, indices: Sequence[str], done: int = 0) -> int:
@@ -65,7 +65,7 @@ class Search:
                 right = subset ^ left
                 if left < right and left in found and right in found:
                     a, b = found[left], found[right]
-                    need = parts(a[2], b[2], self.needed(subset))
+                    need = parts(a[2], b[2], self.needed(subset).union(self.graph.modes))
                     if need.group or need.summed:
                         seconds = a[0] + b[0] + self._merge_seconds(need)
                         if best is None or seconds < best[0]:

@@ -24,7 +24,8 @@ class Meeting:
     index. The activation comes with its indices in the order ``before``, must lie as ``wanted``, and leaves as
     ``after``. ``reads``: it sums over all input channels at once, as they come; ``writes``: it puts out all output
     channels at once, as they leave. So no padding of theirs is needed: ``new`` and ``summed`` say how many entries the
-    indices have that come and go.
+    indices have that come and go. ``closes``: what all of its groups put out are the output channels as they leave, to
+    which a bias can be added.
     """
 
     term: Term
@@ -38,6 +39,7 @@ class Meeting:
     after: tuple[str, ...]
     reads: bool
     writes: bool
+    closes: bool
     new: int
     summed: int
 
@@ -55,15 +57,21 @@ def walk(graph: Graph, path: Path, space: Sequence[str] = (), arrange: Arrange |
         done |= members
         indices = graph.open_indices(members)
         axes = tuple(index for index in indices if index in KERNEL)
-        need = parts(order, tuple(index for index in indices if index not in KERNEL), graph.bonds_beyond(done))
+        needed = graph.beyond(done).union(graph.outputs)
+        need = parts(order, tuple(index for index in indices if index not in KERNEL), needed)
         wanted = tuple(lies(order, need, bool(axes), term.spread))
         after = result(wanted, need, term.new)
         reads = need.summed == graph.inputs
-        writes = term.new == graph.outputs and after == ("b", *space, *graph.outputs)
+        last = after == ("b", *space, *graph.outputs)
+        writes = last and term.new == graph.outputs
+        groups = tuple(index for index in wanted if index in need.group)
+        closes = writes or (last and (*groups, *term.new) == graph.outputs and not graph.padding[0])
         new, summed = (math.prod(graph.sizes[index] for index in part) for part in (term.new, need.summed))
         if graph.weight_shape:
             new, summed = graph.weight_shape[0] if writes else new, graph.weight_shape[1] if reads else summed
-        yield Meeting(term, members, done, indices, axes, need, order, wanted, after, reads, writes, new, summed)
+        yield Meeting(
+            term, members, done, indices, axes, need, order, wanted, after, reads, writes, closes, new, summed
+        )
         order = after
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -51,30 +52,60 @@ def work(graph: Graph) -> int:
 def balanced(graph: Graph, cores: Sequence[Tensor], rounds: int = 100) -> list[Tensor]:
     """The same network with its scale shared evenly: along every bond each slice has the same norm on all cores.
 
-    Of all diagonal rescalings of the bonds this has the smallest sum of the cores' squared norms.
+    Of all diagonal rescalings of the bonds, in each of their blocks, this has the smallest sum of the cores' squared
+    norms.
     """
     cores = list(cores)
     for _ in range(rounds):
         worst = 1.0
         for bond in graph.bonds:
-            places = [(k, graph.cores[k].indices.index(bond)) for k in graph.carriers[bond]]
-            norms = torch.stack([_slice_norms(cores[k], axis) for k, axis in places])
+            slices, places = (*graph.blocks[bond], bond), graph.carriers[bond]
+            norms = torch.stack([_slice_norms(Term(graph.cores[k].indices, cores[k]), slices) for k in places])
             scales = norms.log().mean(0).exp() / norms
             scales = torch.where((norms > 0).all(0), scales, 1.0)  # a term that is zero stays it
             worst = max(worst, float(scales.max()), float((1 / scales).max()))
-            for (k, axis), scale in zip(places, scales, strict=True):
-                cores[k] = cores[k] * scale.reshape([-1 if a == axis else 1 for a in range(cores[k].dim())])
+            for k, scale in zip(places, scales, strict=True):
+                cores[k] = cores[k] * _aligned(Term(slices, scale), graph.cores[k].indices)
         if worst < 1 + 1e-3:
             break
     return cores
 
 
-def _slice_norms(core: Tensor, axis: int) -> Tensor:
-    return core.movedim(axis, 0).flatten(1).norm(dim=1) if core.dim() > 1 else core.abs()
+def _slice_norms(core: Term, indices: Sequence[str]) -> Tensor:
+    """Of every slice with certain values of ``indices``."""
+    lead = len(indices)
+    value = core.value.movedim([core.indices.index(i) for i in indices], list(range(lead)))
+    return value.flatten(lead).norm(dim=lead) if value.dim() > lead else value.abs()
 
 
-Parts = list[tuple[list[int], Tensor]]
-"""A Gram matrix as a Kronecker product: the axes of the core that each part is over, and the part."""
+@dataclass(frozen=True)
+class Part:
+    """A factor of a Kronecker product that acts on a tensor: the axes that it is over, and the matrix.
+
+    A matrix for each entry of the axes ``blocks``; with one dimension less diagonals.
+    """
+
+    axes: list[int]
+    matrix: Tensor
+    blocks: list[int] = field(default_factory=list)
+
+    def times(self, core: Tensor, matrix: Tensor | None = None, solve: bool = False) -> Tensor:
+        """The product with ``core``, or that of ``matrix`` in the part's place; ``solve``: the solution with these
+        Cholesky factors."""
+        matrix = self.matrix if matrix is None else matrix
+        batch, axes = len(self.blocks), [*self.blocks, *self.axes]
+        lead = list(range(len(axes)))
+        moved = core.movedim(axes, lead)
+        flat = moved.reshape(*moved.shape[:batch], matrix.shape[batch], -1)
+        if matrix.dim() == batch + 1:
+            flat = matrix[..., None] * flat
+        else:
+            flat = torch.cholesky_solve(flat, matrix) if solve else matrix @ flat
+        return flat.reshape(moved.shape).movedim(lead, axes)
+
+
+Parts = list[Part]
+"""A Gram matrix."""
 
 
 class Alternation:
@@ -92,8 +123,8 @@ class Alternation:
         self.norm = float(weight.double().square().sum())
         self.error = self.norm
         # In the order of the cores, so that products with the outermost ones read it as a matrix, without a copy.
-        order = [i for core in graph.cores for i in core.indices if i in graph.modes]
-        self.weight = Term(tuple(order), weight.permute([graph.modes.index(i) for i in order]).contiguous())
+        order = tuple(dict.fromkeys(i for core in graph.cores for i in core.indices if i in graph.modes))
+        self.weight = Term(order, weight.permute([graph.modes.index(i) for i in order]).contiguous())
 
     def sweep(self) -> float:
         """Solve for every core once; returns the squared error, which grows by no more than the penalty gains."""
@@ -104,8 +135,8 @@ class Alternation:
         self.solve_all()
         core, target, parts = self.solved
         image = core
-        for axes, matrix in parts:
-            image = times(image, axes, matrix)
+        for part in parts:
+            image = part.times(image)
         # ||W - What||^2 = ||W||^2 - 2 <V, X> + <X G, X>
         self.error = self.norm - float((core * (2 * target - image)).sum())
         return self.error
@@ -124,12 +155,14 @@ class Alternation:
         for part, others in (halves, halves[::-1]):
             kept = tuple(dict.fromkeys(i for k in part for i in self.graph.cores[k].indices))
             bonds = tuple(i for i in kept if i in self.graph.bonds)
+            beyond = self.graph.beyond(part)
+            blocks = tuple(i for i in kept if i in self.graph.modes and i in beyond)
             twins = [twin for k in others for twin in self._twins(k)]
             cores = [Term(self.graph.cores[k].indices, self.cores[k].to(self.dtype)) for k in others]
             self._visit(
                 part,
                 contract([*weight, *cores], kept),
-                contract([*gram, *twins], (*bonds, *map(_primed, bonds))),
+                contract([*gram, *twins], (*blocks, *bonds, *map(_primed, bonds))),
             )
 
     def _twins(self, k: int) -> Iterator[Term]:
@@ -147,11 +180,11 @@ class Alternation:
         core = self.cores[k]
         target, parts = self.equations(k, weight, gram)
         image = core
-        for axes, matrix in parts:
-            image = times(image, axes, matrix)
+        for part in parts:
+            image = part.times(image)
         step = target - image - self.penalty * core
-        for axes, matrix in parts:
-            step = times(step, axes, self._factor(matrix, self.penalty ** (1 / len(parts))), solve=True)
+        for part in parts:
+            step = part.times(step, self._factor(part.matrix, self.penalty ** (1 / len(parts))), solve=True)
         self.cores[k] = core + step
         self.solved = self.cores[k], target, parts
 
@@ -162,20 +195,23 @@ class Alternation:
         for term in weight:
             target = target * _aligned(term, indices).double()
         for term in gram:
-            bonds = term.indices[: len(term.indices) // 2]
-            size = math.prod(term.value.shape[: len(bonds)])
-            parts.append(([indices.index(bond) for bond in bonds], term.value.double().reshape(size, size)))
+            blocks = [i for i in term.indices if i in self.graph.modes]
+            bonds = [i for i in term.indices if i in self.graph.bonds]
+            size = math.prod(self.graph.sizes[bond] for bond in bonds)
+            matrix = term.value.double().reshape(*term.value.shape[: len(blocks)], size, size)
+            parts.append(Part([indices.index(i) for i in bonds], matrix, [indices.index(i) for i in blocks]))
         return target, parts
 
     def _factor(self, matrix: Tensor, penalty: float) -> Tensor:
-        """The Cholesky factor of a Gram matrix, penalty and ridge, larger where cancellation left it indefinite."""
-        ridge = RIDGE[self.dtype] * matrix.trace().abs() + torch.finfo(torch.float64).tiny
-        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        """The Cholesky factors of Gram matrices, penalty and ridge, larger where cancellation left one indefinite."""
+        traces = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+        ridge = RIDGE[self.dtype] * traces.abs() + torch.finfo(torch.float64).tiny
+        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         while True:
             factor, failed = torch.linalg.cholesky_ex(matrix + (penalty + ridge) * identity)
-            if not failed:
+            if not failed.any():
                 return factor
-            ridge = 100 * ridge
+            ridge = torch.where(failed[..., None, None] > 0, 100 * ridge, ridge)
 
 
 def _primed(index: str) -> str:
@@ -187,18 +223,3 @@ def _aligned(term: Term, indices: tuple[str, ...]) -> Tensor:
     order = [term.indices.index(i) for i in indices if i in term.indices]
     value = term.value.permute(order)
     return value.reshape([term.value.shape[term.indices.index(i)] if i in term.indices else 1 for i in indices])
-
-
-def times(core: Tensor, axes: list[int], matrix: Tensor, solve: bool = False) -> Tensor:
-    """``matrix`` times ``core`` over the joint ``axes``, or its solution with that Cholesky factor.
-
-    A vector stands for a diagonal matrix.
-    """
-    lead = list(range(len(axes)))
-    moved = core.movedim(axes, lead)
-    flat = moved.reshape(len(matrix), -1)
-    if matrix.dim() == 1:
-        flat = matrix[:, None] * flat
-    else:
-        flat = torch.cholesky_solve(flat, matrix) if solve else matrix @ flat
-    return flat.reshape(moved.shape).movedim(lead, axes)

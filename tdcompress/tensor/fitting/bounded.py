@@ -10,7 +10,7 @@ from torch import Tensor
 from ..contraction.einsum import Term
 from ..graph import Graph
 from ..norm import component_norms, squared_norm
-from .als import WORK, Alternation, balanced, times, work
+from .als import WORK, Alternation, balanced, work
 
 SLACK = 1e-3
 """By what part the error may grow."""
@@ -65,11 +65,11 @@ class _Correction(Alternation):
         core = self.cores[k]
         target, parts = self.equations(k, weight, gram)
         values, bases = torch.ones_like(core), []
-        for axes, matrix in parts:
-            eigenvalues, basis = torch.linalg.eigh(matrix)
-            values = times(values, axes, eigenvalues.clamp(min=0))
-            target = times(target, axes, basis.T)
-            bases.append((axes, basis))
+        for part in parts:
+            eigenvalues, basis = torch.linalg.eigh(part.matrix)
+            values = part.times(values, eigenvalues.clamp(min=0))
+            target = part.times(target, basis.mT)
+            bases.append((part, basis))
 
         def squared_error(shift: float) -> float:
             found = target / (values + shift)
@@ -83,6 +83,6 @@ class _Correction(Alternation):
             middle = (low * high) ** 0.5
             low, high = (middle, high) if squared_error(middle) <= self.bound else (low, middle)
         found = target / (values + low)
-        for axes, basis in bases:
-            found = times(found, axes, basis)
+        for part, basis in bases:
+            found = part.times(found, basis)
         self.cores[k] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -19,8 +20,8 @@ def expansions(graph: Graph, weight: Tensor) -> Iterator[tuple[Graph, list[Tenso
     """
     whole = range(len(graph.cores))
     largest = max(whole, key=lambda k: graph.mode_size([k]))
-    others = [i for k in whole if k != largest for i in graph.cores[k].indices if i in graph.modes]
     along = [i for i in graph.cores[largest].indices if i in graph.modes]
+    others = [i for i in graph.modes if i not in along]
     fibres = weight.permute([graph.modes.index(i) for i in (*along, *others)])
     fibres = fibres.reshape(graph.mode_size([largest]), -1)
     terms = fibres.shape[1]
@@ -31,15 +32,20 @@ def expansions(graph: Graph, weight: Tensor) -> Iterator[tuple[Graph, list[Tenso
         found = graph.with_ranks({**dict.fromkeys(graph.bonds, 1), bond: terms})
         cores = []
         for k, core in enumerate(graph.cores):
-            own = [i for i in core.indices if i in graph.modes]
+            own, beside = along, list[str]()
             if k == largest:
                 value = fibres
             else:
-                # Row m of the identity over the core's modes, for each term in which their entry is m.
+                # Row m of the identity over the core's modes, for each term in which their entry is m; the same for all
+                # entries of those that the largest core has as well.
+                own, beside = [i for i in core.indices if i in others], [i for i in core.indices if i in along]
                 rest = [i for i in others if i not in own]
-                order = entries.permute([others.index(i) for i in (*own, *rest)]).reshape(graph.mode_size([k]), -1)
+                order = entries.permute([others.index(i) for i in (*own, *rest)])
+                order = order.reshape(math.prod(graph.sizes[i] for i in own), -1)
                 value = fibres.new_zeros(len(order), terms).scatter_(1, order, 1.0)
             names = [*own, bond, *(i for i in core.indices if i in graph.bonds and i != bond)]
             value = value.reshape([found.sizes[i] for i in names])
+            value = value.expand(*(found.sizes[i] for i in beside), *value.shape)
+            names = [*beside, *names]
             cores.append(value.permute([names.index(i) for i in core.indices]).contiguous())
         yield found, cores

@@ -29,20 +29,20 @@ def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None =
 
     Products of Gaussian matrices are badly conditioned, the more so the more cores there are; products of
     semi-orthogonal ones are not (Saxe et al. 2014, section 4). The root, the core with the most bonds, is unfolded
-    along its longest index.
+    along its longest index. Where cores share modes, each block is such a matrix.
     """
     towards = _to_root(graph)
     cores = []
     for core in graph.cores:
-        columns = [index for index in core.indices if index in towards[core.name]]
-        rows = [index for index in core.indices if index not in columns]
-        order = [core.indices.index(index) for index in (*rows, *columns)]
-        shape = [graph.sizes[index] for index in (*rows, *columns)]
-        height, width = math.prod(shape[: len(rows)]), math.prod(shape[len(rows) :])
-        drawn = torch.randn(max(height, width), min(height, width), generator=generator, dtype=torch.float64)
-        matrix = torch.linalg.qr(drawn)[0] * math.sqrt(len(drawn))
-        matrix = matrix if height >= width else matrix.T
-        cores.append(matrix.reshape(shape).permute([order.index(k) for k in range(len(order))]).contiguous())
+        blocks, columns = towards[core.name]
+        rows = [index for index in core.indices if index not in (*blocks, *columns)]
+        order = [core.indices.index(index) for index in (*blocks, *rows, *columns)]
+        batch, height, width = (math.prod(graph.sizes[index] for index in part) for part in (blocks, rows, columns))
+        shape = (batch, max(height, width), min(height, width))
+        matrix = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64))[0] * math.sqrt(shape[1])
+        matrix = matrix if height >= width else matrix.mT
+        matrix = matrix.reshape([graph.sizes[core.indices[k]] for k in order])
+        cores.append(matrix.permute([order.index(k) for k in range(len(order))]).contiguous())
     return _scaled(graph, cores, weight)
 
 
@@ -105,20 +105,24 @@ def _scaled(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> list[Tenso
     return [(core * factor).float() for core in cores]
 
 
-def _to_root(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """For each core the indices that it shares with the next core on a shortest way to the root."""
+def _to_root(graph: Graph) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """For each core the modes and the bonds that it shares with the next core on a shortest way to the root.
+
+    Of the root the modes that others have too, and its longest other index.
+    """
 
     def bonds(core: Core) -> list[str]:
         return [index for index in core.indices if index not in graph.modes]
 
     root = max(graph.cores, key=lambda core: len(bonds(core)))
-    longest = max(root.indices, key=lambda index: graph.sizes[index])
-    towards: dict[str, tuple[str, ...]] = {root.name: (longest,)}
+    blocks = tuple(index for index in root.indices if index in graph.modes and len(graph.carriers[index]) > 1)
+    longest = max((index for index in root.indices if index not in blocks), key=lambda index: graph.sizes[index])
+    towards: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {root.name: (blocks, (longest,))}
     border = [root]
     for core in border:
         for other in graph.cores:
             shared = tuple(index for index in bonds(other) if index in core.indices)
             if shared and other.name not in towards:
-                towards[other.name] = shared
+                towards[other.name] = graph.blocks[shared[0]], shared
                 border.append(other)
     return towards

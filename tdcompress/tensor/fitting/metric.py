@@ -13,7 +13,7 @@ from torch import Tensor
 from ..contraction.plan import merge_all
 from ..graph import Graph
 from ..weight import over_modes
-from .als import WORK, balanced, times
+from .als import WORK, Part, balanced
 
 RIDGE = 1e-2
 """Of the mean square of an input, added to all of them: directions that a few batches did not show count a little."""
@@ -44,24 +44,25 @@ def fit_in_metric(graph: Graph, weight: Tensor, moment: Moment, fit: Fit) -> lis
 
     ``fit``: finds cores for a weight in the Frobenius norm. The moment is taken for the Kronecker product of its
     partial traces over the modes that each core has of it, as in K-FAC's sense (Martens and Grosse 2015, section 3);
-    the square root S of each part is multiplied onto W along its modes, and its inverse onto the core that has them.
-    Where one core has all of them (``i`` of a linear layer's W; ``i kh kw`` in layout matrix) that is exact: ||(W -
-    What) S|| = ||(W - What) X|| (Zhang et al. 2016, section 3.1; SVD-LLM, Wang et al. 2025, section 3.1). Where not,
-    the cores go on from there by L-BFGS on tr (W - What) M (W - What)^T with the whole moment M, unless it is of more
-    than ``LARGEST`` inputs.
+    the square root S of each part is multiplied onto W along its modes, and its inverse onto the core that has them. Of
+    a mode that other cores have, too, each entry has a part of its own. Where one core has all of them (``i`` of a
+    linear layer's W; ``i kh kw`` in layout matrix) that is exact: ||(W - What) S|| = ||(W - What) X|| (Zhang et al.
+    2016, section 3.1; SVD-LLM, Wang et al. 2025, section 3.1). Where not, the cores go on from there by L-BFGS on tr (W
+    - What) M (W - What)^T with the whole moment M, unless it is of more than ``LARGEST`` inputs.
     """
     metric = _Metric(graph, moment)
     weight = over_modes(graph, weight.double())
-    for axes, root, _ in metric.parts:
-        weight = times(weight, axes, root)
+    for _, part, _ in metric.parts:
+        weight = part.times(weight)
     cores = fit(graph, weight.float())
-    if len(metric.parts) > 1 and len(metric.whole) <= LARGEST:
+    if not metric.exact and len(metric.whole) <= LARGEST:
         cores = _descended(graph, weight.float(), metric.seen_through_parts().float(), metric.axes, cores)
     found = [core.double() for core in cores]
-    for axes, _, inverse in metric.parts:
-        names = [graph.modes[axis] for axis in axes]
-        k = graph.carriers[names[0]][0]
-        found[k] = times(found[k], [graph.cores[k].indices.index(name) for name in names], inverse)
+    for k, part, inverse in metric.parts:
+        axes, blocks = (
+            [graph.cores[k].indices.index(graph.modes[axis]) for axis in some] for some in (part.axes, part.blocks)
+        )
+        found[k] = Part(axes, inverse, blocks).times(found[k])
     return [core.float() for core in balanced(graph, found)]
 
 
@@ -69,8 +70,8 @@ class _Metric:
     """A moment over the modes of a graph.
 
     ``axes``: of the weight over ``graph.modes``, those that the moment is over; ``whole``: it, padded as the weight is,
-    its mean diagonal entry one; ``parts``: for each core that has such modes their axes, the root of the moment's
-    partial trace over them, and its inverse.
+    its mean diagonal entry one; ``parts``: for each core that alone has such modes its position, the root of the
+    moment's partial trace over them, and its inverse; ``exact``: whether the parts are all there is of the moment.
     """
 
     def __init__(self, graph: Graph, moment: Moment) -> None:
@@ -90,41 +91,55 @@ class _Metric:
             value = F.pad(split, (0, missing)).movedim(-1, axis).flatten(axis, axis + 1)
         ridge = torch.full((len(value),), RIDGE, dtype=value.dtype)
         self.whole = value + (ridge if value.dim() == 1 else ridge.diag())
-        groups = [[k for k, mode in enumerate(modes) if mode in core.indices] for core in graph.cores]
-        self.parts = [([self.axes[k] for k in group], *_roots(self._trace(group))) for group in groups if group]
+        self.parts: list[tuple[int, Part, Tensor]] = []
+        diagonal, whole = self.whole.dim() == 1, []
+        for position, core in enumerate(graph.cores):
+            there = [k for k, mode in enumerate(modes) if mode in core.indices]
+            blocks = [k for k in there if len(graph.carriers[modes[k]]) > 1]
+            own = [k for k in there if k not in blocks]
+            if own:
+                root, inverse = _roots(self._trace(own, blocks), diagonal)
+                part = Part([self.axes[k] for k in own], root, [self.axes[k] for k in blocks])
+                self.parts.append((position, part, inverse))
+                whole.append(len(there) == len(modes) and (diagonal or not blocks))
+        self.exact = whole == [True]
 
-    def _trace(self, group: Sequence[int]) -> Tensor:
-        """The mean over all other modes, of equal entries of them, where the moment is a matrix."""
-        others = [k for k in range(len(self.sizes)) if k not in group]
+    def _trace(self, own: Sequence[int], blocks: Sequence[int]) -> Tensor:
+        """The mean over all other modes, of equal entries of them, where the moment is a matrix; of each block."""
+        order = [*blocks, *own, *(k for k in range(len(self.sizes)) if k not in (*own, *blocks))]
         count = len(self.sizes)
         value = self.whole.reshape(self.sizes * self.whole.dim())
-        size = math.prod(self.sizes[k] for k in group)
+        lead, size = (math.prod(self.sizes[k] for k in part) for part in (blocks, own))
         if self.whole.dim() == 1:
-            return value.permute([*group, *others]).reshape(size, -1).mean(1)
-        order = [*group, *others]
-        value = value.permute([*order, *(count + k for k in order)])
-        rest = len(self.whole) // size
-        return torch.einsum("aqbq->ab", value.reshape(size, rest, size, rest)) / rest
+            value = value.permute(order).reshape(lead, size, -1).mean(2)
+        else:
+            value = value.permute([*order, *(count + k for k in order)])
+            rest = len(self.whole) // (lead * size)
+            value = torch.einsum("naqnbq->nab", value.reshape((lead, size, rest) * 2)) / rest
+        return value.reshape([*(self.sizes[k] for k in blocks), *value.shape[1:]])
 
     def seen_through_parts(self) -> Tensor:
         """The moment once its parts are undone: the identity, if it is their Kronecker product."""
         value = self.whole.reshape(self.sizes * self.whole.dim())
         for side in range(self.whole.dim()):
-            for axes, _, inverse in self.parts:
-                places = [side * len(self.sizes) + self.axes.index(axis) for axis in axes]
-                value = times(value, places, inverse)
+            for _, part, inverse in self.parts:
+                axes, blocks = (
+                    [side * len(self.sizes) + self.axes.index(axis) for axis in some]
+                    for some in (part.axes, part.blocks)
+                )
+                value = Part(axes, inverse, blocks).times(value)
                 if self.whole.dim() == 1:
-                    value = times(value, places, inverse)
+                    value = Part(axes, inverse, blocks).times(value)
         return value.reshape(self.whole.shape)
 
 
-def _roots(moment: Tensor) -> tuple[Tensor, Tensor]:
-    """The symmetric square root of a matrix, or of a diagonal, and the root's inverse."""
-    if moment.dim() == 1:
+def _roots(moment: Tensor, diagonal: bool) -> tuple[Tensor, Tensor]:
+    """The symmetric square root of a matrix, or of a diagonal, and the root's inverse; or of a batch of them."""
+    if diagonal:
         return moment.sqrt(), moment.rsqrt()
     values, vectors = torch.linalg.eigh(moment)
-    roots = values.clamp(min=RIDGE / 2).sqrt()
-    return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
+    roots = values.clamp(min=RIDGE / 2).sqrt()[..., None, :]
+    return (vectors * roots) @ vectors.mT, (vectors / roots) @ vectors.mT
 
 
 @torch.inference_mode(False)

@@ -21,8 +21,8 @@ def openings(graph: Graph, weight: Tensor) -> Iterator[tuple[Graph, list[Tensor]
     network, are modes there. With the first of two bonds at size one this opens a ring to a train; with other sizes it
     is TR-SVD (Zhao et al. 2016, algorithm 1) from any core and any r0. There is one fit for each core and, where the
     network has as many parameters as W, each way to divide the core's modes over its bonds in powers of two. All are
-    projections of W: the best has the largest norm. Cores on a hyperedge, or whose cut leaves several parts, are passed
-    over.
+    projections of W: the best has the largest norm. Cores on a hyperedge, those that share a mode with others, and
+    those whose cut leaves several parts are passed over.
     """
     if graph.is_tree:
         graph = capped(graph, graph.ranks)
@@ -34,6 +34,8 @@ def openings(graph: Graph, weight: Tensor) -> Iterator[tuple[Graph, list[Tensor]
         others = [i for i in graph.modes if i not in own]
         cut = Graph(graph.cores[:k] + graph.cores[k + 1 :], (*bonds, *others), graph.sizes)
         if any(len(graph.carriers[bond]) > 2 for bond in bonds) or len(cut.branches()) > 1:
+            continue
+        if any(len(graph.carriers[mode]) > 1 for mode in own):
             continue
         matrix = weight.permute([graph.modes.index(i) for i in (*own, *others)]).reshape(graph.mode_size([k]), -1)
         few = graph.parameters < graph.dense_parameters

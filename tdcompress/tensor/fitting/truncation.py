@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,12 +18,14 @@ OVERSAMPLING, ITERATIONS = 16, 6
 def truncate(graph: Graph, weight: Tensor, sweeps: int, seed: int = 0, tolerance: float = 1e-3) -> list[Tensor]:
     """Cores, in double precision, that fit ``weight`` (one dimension per mode).
 
-    Every core but the root becomes an orthonormal basis of what its branch spans of W, leaves first: TT-SVD (Oseledets
-    2011, algorithm 1), ST-HOSVD (Vannieuwenhoven et al. 2012) and hierarchical truncation (Grasedyck 2010, section 3)
-    are this on their graphs. The squared error is at most the sum, over the bonds, of the singular values' squares that
-    their unfoldings lose, hence within sqrt(number of different unfoldings) of the best. Then at most ``sweeps`` sweeps
-    over the bonds, each setting the two cores at its ends to their joint optimum (HOOI on the Tucker graph, the
-    two-site updates of DMRG on the train), until one lowers the squared error by less than ``tolerance`` of it.
+    Every core but the root becomes an orthonormal basis of what its branch spans of W, leaves first, in each of the
+    blocks of its bond to the next core: TT-SVD (Oseledets 2011, algorithm 1), ST-HOSVD (Vannieuwenhoven et al. 2012)
+    and hierarchical truncation (Grasedyck 2010, section 3) are this on their graphs, and so is the SVD of every block
+    on that of a block tensor train. The squared error is at most the sum, over the bonds, of the singular values'
+    squares that their unfoldings lose, hence within sqrt(number of different unfoldings) of the best. Then at most
+    ``sweeps`` sweeps over the bonds, each setting the two cores at its ends to their joint optimum (HOOI on the Tucker
+    graph, the two-site updates of DMRG on the train), until one lowers the squared error by less than ``tolerance`` of
+    it.
     """
     fit = _Truncation(graph, weight.double(), torch.Generator().manual_seed(seed))
     before = fit.error
@@ -47,6 +50,7 @@ class _Truncation:
         self.root = max(range(len(graph.cores)), key=lambda k: len(self._neighbours(k)))
         self.children: dict[int, list[int]] = {}
         self.shared: dict[int, tuple[str, ...]] = {self.root: ()}
+        self.blocks: dict[int, tuple[str, ...]] = {}
         self.terms: dict[int, Term] = {}
         self._plant(self.root)
         rest = self._fold(self.root, self.weight)
@@ -74,7 +78,7 @@ class _Truncation:
         return size
 
     def _neighbours(self, k: int) -> list[int]:
-        found = {j for i in self.graph.cores[k].indices for j in self.graph.carriers[i]}
+        found = {j for i in self.graph.cores[k].indices if i in self.graph.bonds for j in self.graph.carriers[i]}
         return sorted(found - {k})
 
     def _plant(self, k: int) -> None:
@@ -83,6 +87,7 @@ class _Truncation:
             self.shared[child] = tuple(
                 i for i in self.graph.cores[child].indices if k in self.graph.carriers[i] and i in self.graph.bonds
             )
+            self.blocks[child] = self.graph.blocks[self.shared[child][0]]
             self._plant(child)
 
     def _fold(self, k: int, rest: Term) -> Term:
@@ -92,15 +97,16 @@ class _Truncation:
         return rest
 
     def _split(self, k: int, joint: Term) -> Term:
-        """Set core ``k`` to the leading left basis of ``joint``; returns the projection on it."""
-        own = self.indices(k)[:-1]
-        others = tuple(i for i in joint.indices if i not in own)
-        value = _moved(joint, (*own, *others)).value
-        rows, columns = value.shape[: len(own)], value.shape[len(own) :]
-        matrix = value.reshape(rows.numel(), columns.numel())
+        """Set core ``k`` to the leading left basis of ``joint`` in each block; returns the projection on it."""
+        blocks, own = self.blocks[k], self.indices(k)[:-1]
+        inner, others = [i for i in own if i not in blocks], [i for i in joint.indices if i not in own]
+        value = _moved(joint, (*blocks, *inner, *others)).value
+        lead, rest = value.shape[: len(blocks)], value.shape[len(blocks) :]
+        rows, columns = rest[: len(inner)], rest[len(inner) :]
+        matrix = value.reshape(*lead, rows.numel(), columns.numel())
         basis = leading(matrix, self.rank(k), self.generator)
-        self.terms[k] = Term((*own, self.up(k)), basis.reshape(*rows, -1))
-        return Term((self.up(k), *others), (basis.T @ matrix).reshape(-1, *columns))
+        self.terms[k] = _moved(Term((*blocks, *inner, self.up(k)), basis.reshape(*lead, *rows, -1)), self.indices(k))
+        return Term((*blocks, self.up(k), *others), (basis.mT @ matrix).reshape(*lead, -1, *columns))
 
     def sweep(self) -> None:
         """Update both ends of every bond, those of the deepest bonds first; the root has the scale again at the end."""
@@ -109,33 +115,45 @@ class _Truncation:
 
     def _update(self, k: int, parent: int, above: Term) -> None:
         """Update the bonds of the branch at ``k``; ``above``: W contracted with all outside the parent's branch."""
-        if all(self.terms[j].value.flatten(0, -2).shape[0] == self.terms[j].value.shape[-1] for j in self._branch(k)):
+        if all(self._is_complete(j) for j in self._branch(k)):
             return  # the branch's basis is complete: nothing is lost there
         siblings = [self.terms[j] for child in self.children[parent] if child != k for j in self._branch(child)]
         below = self._branch(k)[1:]
         if below:
             self._descend(k, parent)
-            modes = [i for j in self._branch(k) for i in self.graph.cores[j].indices if i in self.graph.modes]
+            modes = {i: None for j in self._branch(k) for i in self.graph.cores[j].indices if i in self.graph.modes}
             (inside,) = contract([above, *siblings, self.terms[parent]], [*modes, self.up(k)])
             for child in self.children[k]:
                 self._update(child, k, inside)
-        kept = [i for i in (*self.indices(k), *self.indices(parent)) if i != self.up(k)]
-        (joint,) = contract([above, *siblings, *(self.terms[j] for j in below)], kept)
+        kept = {i: None for i in (*self.indices(k), *self.indices(parent)) if i != self.up(k)}
+        (joint,) = contract([above, *siblings, *(self.terms[j] for j in below)], [*kept])
         self.terms[parent] = _moved(self._split(k, joint), self.indices(parent))
 
     def _branch(self, k: int) -> list[int]:
         """The core ``k`` and all below it."""
         return [k, *(j for child in self.children[k] for j in self._branch(child))]
 
-    def _descend(self, k: int, parent: int) -> None:
-        """Make the parent an orthonormal basis towards ``k``, which takes its scale."""
-        value = self.terms[parent].value.movedim(self.indices(parent).index(self.up(k)), -1)
-        basis, scale = torch.linalg.qr(value.flatten(0, -2))
-        value = basis.reshape(*value.shape[:-1], -1)
-        self.terms[parent] = Term(
-            self.indices(parent), value.movedim(-1, self.indices(parent).index(self.up(k))).contiguous()
+    def _is_complete(self, k: int) -> bool:
+        """Whether a core spans all that there is of its rows."""
+        inner = (
+            size for i, size in zip(self.indices(k), self.terms[k].value.shape, strict=True) if i not in self.blocks[k]
         )
-        self.terms[k] = Term(self.indices(k), self.terms[k].value @ scale.T)
+        *rows, columns = inner
+        return math.prod(rows) == columns
+
+    def _descend(self, k: int, parent: int) -> None:
+        """Make the parent an orthonormal basis towards ``k``, which takes its scale, in each block."""
+        blocks, up = self.blocks[k], self.up(k)
+        inner = [i for i in self.indices(parent) if i not in (*blocks, up)]
+        value = _moved(self.terms[parent], (*blocks, *inner, up)).value
+        basis, scale = torch.linalg.qr(value.flatten(len(blocks), -2))
+        value = basis.reshape(*value.shape[:-1], -1)
+        parents = _moved(Term((*blocks, *inner, up), value), self.indices(parent))
+        self.terms[parent] = Term(parents.indices, parents.value.contiguous())
+        inner = [i for i in self.indices(k) if i not in (*blocks, up)]
+        value = _moved(self.terms[k], (*blocks, *inner, up)).value
+        value = (value.flatten(len(blocks), -2) @ scale.mT).reshape(*value.shape[:-1], -1)
+        self.terms[k] = _moved(Term((*blocks, *inner, up), value), self.indices(k))
 
     def unfused(self) -> list[Tensor]:
         """The cores in the graph's order and shapes; what a bond does not need is zero."""
@@ -158,23 +176,25 @@ class _Truncation:
 def leading(matrix: Tensor, rank: int, generator: torch.Generator | None = None) -> Tensor:
     """An orthonormal basis of the ``rank`` leading left singular vectors, fewer where the matrix is smaller.
 
+    ``matrix``: one, or a batch of them.
+
     From the Gram matrix of the shorter side, or, where that is long too, by randomised subspace iteration (Halko et al.
     2011, algorithm 4.4).
     """
-    height, width = matrix.shape
+    *batch, height, width = matrix.shape
     short = min(height, width)
     rank = min(rank, short)
     if rank == height:
-        return torch.eye(height, dtype=matrix.dtype, device=matrix.device)
+        return torch.eye(height, dtype=matrix.dtype, device=matrix.device).expand(*batch, height, height)
     if short > EXACT and 4 * rank < short:
-        start = torch.randn(height, min(rank + OVERSAMPLING, short), generator=generator, dtype=matrix.dtype)
+        start = torch.randn(*batch, height, min(rank + OVERSAMPLING, short), generator=generator, dtype=matrix.dtype)
         basis = torch.linalg.qr(start.to(matrix.device))[0]
         for _ in range(ITERATIONS):
-            basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis)[0])[0]
-        return basis @ leading(basis.T @ matrix, rank)
+            basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.mT @ basis)[0])[0]
+        return basis @ leading(basis.mT @ matrix, rank)
     if height <= width:
-        return torch.linalg.eigh(matrix @ matrix.T)[1][:, -rank:]
-    right = torch.linalg.eigh(matrix.T @ matrix)[1][:, -rank:]
+        return torch.linalg.eigh(matrix @ matrix.mT)[1][..., -rank:]
+    right = torch.linalg.eigh(matrix.mT @ matrix)[1][..., -rank:]
     return torch.linalg.qr(matrix @ right)[0]
 
 

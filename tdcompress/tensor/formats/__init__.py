@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..graph import Core
-from ..layout import Layout
+from ..layout import LAYOUTS, Layout
 
 Topology = Callable[[Layout], list[Core]]
 """From the sites of a weight to its cores: their names and the indices that each carries."""
@@ -32,19 +32,21 @@ class Format:
     """A named topology and how it is used unless the user says otherwise.
 
     ``layout`` and ``kernel``: how it groups modes into sites, see ``layout.arrange``; ``linear_layout``: the layout of
-    linear layers where it differs; ``factors``: how many factors a channel count is split into. ``open_kernel``: it has
-    a central core on which kh and kw may stay. ``reference_rank``: a bond's size at ``rank=reference``, and
-    ``reference_layout`` the layout of convolutions that goes with it where it differs. ``init``: the initial cores, the
-    kind that trained best. ``factorised``: false for the baseline alone, whose layers are left as they are.
-    ``default``: true for the format that is meant where none is named. ``tensorly``: the name of tensorly's class of
-    such networks, where it has one.
+    linear layers where it differs; ``layouts``: all that it has; ``factors``: how many factors a channel count is split
+    into; ``factors_by_budget``: which these are is part of a budget's search. ``open_kernel``: it has a central core on
+    which kh and kw may stay. ``reference_rank``: a bond's size at ``rank=reference``, and ``reference_layout`` the
+    layout of convolutions that goes with it where it differs. ``init``: the initial cores, the kind that trained best.
+    ``factorised``: false for the baseline alone, whose layers are left as they are. ``default``: true for the format
+    that is meant where none is named. ``tensorly``: the name of tensorly's class of such networks, where it has one.
     """
 
     name: str
     topology: Topology
     layout: str = "channels"
     linear_layout: str | None = None
+    layouts: tuple[str, ...] = LAYOUTS
     factors: int = 3
+    factors_by_budget: bool = False
     kernel: str = "merged"
     open_kernel: bool = False
     reference_rank: ReferenceRank = widest_third

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import FACTORISED
+from cases import having
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -51,8 +51,7 @@ def changed(model: nn.Sequential) -> Iterator[str]:
     yield "other ranks"
 
 
-@pytest.mark.parametrize("layout", ["channels", "paired"])
-@pytest.mark.parametrize("format", FACTORISED)
+@pytest.mark.parametrize(("format", "layout"), having("channels", "paired"))
 def test_cores(format: str, layout: str):
     model = compressed(format, layout=layout)
     assert len(factorised(model)) == 3

@@ -69,11 +69,14 @@ def test_what_a_bond_of_a_tree_holds_are_the_singular_values_of_its_unfolding(na
     weight = dense(graph, cores)
     for bond, size in graph.ranks.items():
         inside = graph.branches(bond)[0]
-        rows = [k for k, mode in enumerate(graph.modes) if graph.carriers[mode][0] in inside]
-        columns = [k for k in range(weight.dim()) if k not in rows]
-        unfolded = weight.permute(*rows, *columns).reshape(math.prod(weight.shape[k] for k in rows), -1)
-        values = torch.linalg.svdvals(unfolded)[:size]
-        torch.testing.assert_close(energies(graph, cores, bond), values**2 / weight.norm() ** 2)
+        here = [inside.issuperset(graph.carriers[mode]) for mode in graph.modes]
+        there = [inside.isdisjoint(graph.carriers[mode]) for mode in graph.modes]
+        rows, columns = ([k for k in range(weight.dim()) if side[k]] for side in (here, there))
+        blocks = [k for k in range(weight.dim()) if k not in (*rows, *columns)]  # whose modes lie on both sides
+        batch, height = (math.prod(weight.shape[k] for k in some) for some in (blocks, rows))
+        unfolded = weight.permute(*blocks, *rows, *columns).reshape(batch, height, -1)
+        values = torch.linalg.svdvals(unfolded)[:, :size]
+        torch.testing.assert_close(energies(graph, cores, bond), (values**2).sum(0) / weight.norm() ** 2)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
