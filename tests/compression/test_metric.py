@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FACTORISED, einsum_weight, layout_of
+from cases import FACTORISED, IN, OUT, TAPS, Case, einsum_weight, layout_of
 from networks import Conv2dSame
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ from tdcompress import compress
 from tdcompress.compression.metric import batches, estimate_again, moments
 from tdcompress.layers.kinds import factorised
 from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.fitting.decompose import decompose
+from tdcompress.tensor.fitting.metric import fit_in_metric
+from tdcompress.tensor.graph import Graph
 
 
 def inputs(*shape: int, seed: int = 0) -> Tensor:
@@ -85,10 +88,16 @@ def test_inputs_of_two_groups_of_a_transposed_convolution_never_meet():
 
 
 def test_cores_that_a_fit_gives_in_another_order_of_memory():
+    def turned(graph: Graph, weight: Tensor) -> list[Tensor]:
+        cores = decompose(graph, weight)
+        return [core.permute(*range(core.dim())[::-1]).contiguous().permute(*range(core.dim())[::-1]) for core in cores]
+
     torch.manual_seed(0)
-    layer, x = nn.Conv2d(4, 8, 3), inputs(4, 4, 8, 8)
-    plain, fitted = both(layer, x, "tr", layout="split")
-    assert fitted < plain
+    layer, x = nn.Conv2d(IN, OUT, TAPS, bias=False), inputs(4, IN, 8, 8)
+    moment = moments(nn.Sequential(layer), ["0"], batches(layer, [x]))["0"]
+    graph = Case("tt", "channels", "merged", "conv").graph(3)
+    found = [fit_in_metric(graph, layer.weight.detach(), moment, fit) for fit in (decompose, turned)]
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found, strict=True))
 
 
 class ForZeros(nn.Sequential):
