@@ -97,14 +97,14 @@ def is_chain_exact(format: str, graph: Graph) -> bool:
     )
 
 
-@pytest.mark.parametrize(("shape", "seed"), [*((SMALL[0], seed) for seed in range(2)), *((s, 0) for s in SMALL[1:])])
+@pytest.mark.parametrize("shape", SMALL)
 @pytest.mark.parametrize("format", sorted(FORMATS))
-def test_error_falls_with_the_rank_until_it_is_exact(format: str, shape: tuple[int, ...], seed: int):
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def test_error_falls_with_the_rank_until_it_is_exact(format: str, shape: tuple[int, ...]):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     errors = []
     for rank in up_to_caps(format, shape):
         graph = default(format, shape, rank)
-        cores = decompose(graph, weight, 30, seed)
+        cores = decompose(graph, weight, 30)
         entries = weight.double().reshape([graph.sizes[mode] for mode in graph.modes])
         errors.append(error(graph, [core.double() for core in cores], entries))
         if is_chain_exact(format, graph):
