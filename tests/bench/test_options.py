@@ -18,15 +18,15 @@ def test_bf16_is_refused_where_it_is_emulated(bench, tmp_path, monkeypatch):
 
 
 BAD = {
-    "": "tdc bench needs a benchmark, known: layers, step, infer, export, loop",
-    "layer": "unknown benchmark 'layer', known: layers, step, infer, export, loop",
+    "": "tdc bench needs a benchmark, known: layers, step, infer, export, fit, loop",
+    "layer": "unknown benchmark 'layer', known: layers, step, infer, export, fit, loop",
     "layers rnak=3": "unknown key 'rnak' (did you mean rank?), known: method, repeats, threads,",
     "layers rank": "'rank' is not of the form key=value",
     "layers rank=": "rank has no value",
     "layers rank=much": "rank=much is not a whole number",
     "layers rank=8,10x": "rank=10x is not of a single layer: use a size such as 8, reference, half or full",
     "layers rank=vbmf": "rank=vbmf is not of a single layer",
-    "layers method=cp,cq": "unknown format 'cq', known: cp,",
+    "layers method=cp,cq": "unknown format 'cq', known: btt, cp,",
     "layers layers=alexnet.*": "layers=alexnet.* fits none of vgg16.conv1_2,",
     "layers precision=fp16": "unknown precision 'fp16', known: auto, fp32, bf16",
     "layers device=tpu": "unknown device 'tpu', known: auto, cpu, cuda",
