@@ -2,9 +2,9 @@
 # A trained network compressed: its accuracy at once and after a few epochs of fine-tuning.
 #   scripts/pretrained.sh [dataset=mnist arch=lenet5 epochs=8 rank=16.6x batches=20 tuned=5 ..]
 # Fits of the weights, fits by the inputs of so many training batches, tensorly's algorithms at the same ranks, and
-# Tucker layers of VBMF ranks by those (Kim et al. 2016). rank: one or several; tuned: epochs of fine-tuning; every other word is
-# for all trainings, the dense one's included. Started again, all goes on where it was. Each run's summary.json has
-# initial_test_accuracy; `tdc report` shows the rest.
+# Tucker layers of VBMF ranks by those (Kim et al. 2016). rank: one or several; tuned: epochs of fine-tuning; every other
+# word is for all trainings, the dense one's included. Started again, all goes on where it was. Each run's summary.json
+# has initial_test_accuracy; `tdc report` shows the rest.
 set -euo pipefail
 ranks=16.6x batches=20 tuned=5
 for word in "$@"; do

@@ -30,7 +30,6 @@ class Decomposition:
     """
 
     format: str
-
     graph: Graph
     cores: dict[str, Tensor]
     weight_shape: tuple[int, ...]

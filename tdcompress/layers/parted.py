@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +15,7 @@ Hold = Callable[[nn.Module, str, Factorised], nn.Module]
 """Lets a torch layer hold the product of cores as its weight of this name, and returns it."""
 
 
-class Parted(nn.Module):
+class Parted(nn.Module, ABC):
     """What stands for a torch layer of class ``whole`` while weights of it are cores; a subclass of that class, too.
 
     It has all the layer's attributes, and a child without a bias for each of its weights, which applies it, named as
@@ -27,9 +28,9 @@ class Parted(nn.Module):
     whole: ClassVar[type[nn.Module]]
 
     @classmethod
+    @abstractmethod
     def weights(cls, layer: nn.Module) -> dict[str, type[nn.Linear]]:
         """The parameters of a layer of class ``whole``, or this, that become children, and of which class."""
-        raise NotImplementedError
 
     @classmethod
     def of(cls: type[P], layer: nn.Module) -> P:

@@ -38,7 +38,6 @@ GROWTH = 0.25
 Fit = tuple[float, list[Tensor]]
 """The relative error of cores once they are rounded, and the cores, in double precision."""
 
-
 Algorithm = Callable[[Graph, Tensor, int, int], list[Tensor]]
 """From a graph, a weight of norm one over its modes, most sweeps and a seed to cores that fit it, in any precision."""
 
@@ -60,8 +59,8 @@ def decompose(
     rounded to the weight's dtype; small networks are also fitted from other starts, and the last fit is swept on. At
     the ranks asked for there are the fits that can be constructed as well (``openings``, ``expansions``). So the error
     does not grow with the rank. At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger
-    than a few times the weight is formed. The scale is shared evenly over the cores, which are
-    contiguous. Another ``algorithm`` is another way to all but that.
+    than a few times the weight is formed. The scale is shared evenly over the cores, which are contiguous. Another
+    ``algorithm`` is another way to all but that.
 
     Raises ``ValueError`` where the weight is not finite.
     """
