@@ -18,6 +18,7 @@ INTERVALS = ("epoch", "step")
 DECAYS = ("factors", "scaled", "frobenius")
 HEADS = ("fc", "trl")
 CUTS = ("gradual", "at_once")
+CORE_LRS = ("same", "balanced")
 AUTO = "auto"
 
 
@@ -92,6 +93,9 @@ class OptimConfig:
     scheduler: Optional[dict[str, Any]] = None
     interval: str = "epoch"  # the scheduler steps once an epoch, or once a "step"
     clip: Optional[float] = None  # the gradient's norm never exceeds this; products of cores can make it very large
+    # each core's learning rate: the network's, or "balanced", the multiple of it at which the cores of a layer change
+    # its output equally, and together as its dense weight would
+    core_lr: str = "same"
 
 
 @dataclass
@@ -194,6 +198,8 @@ def validate(config: TrainConfig) -> TrainConfig:
         if config.method.decay == "scaled":
             raise ConfigError(f"rank={asked} changes the sizes that method.decay=scaled goes by; use another decay")
     _check_start(config)
+    if config.optim.core_lr != "same" and config.method.decay == "scaled":
+        raise ConfigError("optim.core_lr=balanced gives each core a decay of its own, method.decay=scaled as well")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} must lie between 0 and {2**32 - 1}")
     for key, name, known in (
@@ -204,6 +210,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("method.kernel", config.method.kernel, KERNELS),
         ("method.decay", config.method.decay, DECAYS),
         ("optim.interval", config.optim.interval, INTERVALS),
+        ("optim.core_lr", config.optim.core_lr, CORE_LRS),
         ("cut", config.cut, CUTS),
     ):
         if name is not None and name not in known:

@@ -57,9 +57,10 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
 
     Where results go, where the data of a known set lie and whether they may be downloaded, how they are read, which
     device computes, whether its work is recorded, profiled or watched and beside how many other runs do not decide;
-    neither do a rank and a method that no layer has (everything dense). A field that ``values`` lacks was not there yet
-    when it was saved: it has its default, but ``full_rank_epochs``, which then were 0, and ``rank_multiple``, 1, which
-    decides nothing without a budget. ``auto`` is 0 where there is no budget, or where there are weights.
+    neither do a rank, a method and rates of cores that no layer has (everything dense). A field that ``values`` lacks
+    was not there yet when it was saved: it has its default, but ``full_rank_epochs``, which then were 0, and
+    ``rank_multiple``, 1, which decides nothing without a budget. ``auto`` is 0 where there is no budget, or where there
+    are weights.
     """
     whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
     whole["full_rank_epochs"], whole["method"]["rank_multiple"] = 0, 1
@@ -79,6 +80,7 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
         whole["cut"] = _defaults()["cut"]
     if _all_dense(whole["method"]):
         whole["rank"], whole["method"] = None, dict(_dense_method())
+        whole["optim"]["core_lr"] = _defaults()["optim"]["core_lr"]
     return whole
 
 

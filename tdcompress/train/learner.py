@@ -25,10 +25,10 @@ from ..device.processes import World
 from ..layers.kinds import dense_weights, factorised
 from ..results.record import Epoch, best_epoch
 from .checkpoint import random_states, restore_random_states
-from .decay import frobenius_penalty, parameter_groups
 from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
-from .optim import build_optimizer, build_scheduler, restore_optimizer, weight_decay
+from .optim.build import build_scheduler, restore_optimizer
+from .optim.groups import Groups, frobenius_penalty
 from .watch import bar
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -59,10 +59,10 @@ class Learner:
         self.precision = effective_precision(config.precision, device)
         self.parallel = self.world.parallel(model)
         self.forward = self._passes()
-        self.decay = weight_decay(config)
         if start is not None:
             self._begin_cutting()
-        self.optimizer = build_optimizer(config, self._groups(), device)
+        self.groups = Groups(config, start.names if start else None, device)
+        self.optimizer = self.groups.optimizer(model)
         if start is not None:
             refuse(self.optimizer)
         self.scheduler = build_scheduler(config, self.optimizer, batches)
@@ -85,6 +85,7 @@ class Learner:
             "correct": self.world.total(self.correct).cpu(),
             "plans": plans(self.model),
             "model": self.model.state_dict(),
+            "multiples": self.groups.state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "random": self.world.gathered(random_states(self.device)),
@@ -101,6 +102,7 @@ class Learner:
             self.correct = state["correct"].to(self.device)
         use_plans(self.model, state["plans"])  # numbers are the same bit for bit only along the same paths
         self.model.load_state_dict(state["model"])
+        self.groups.renew(self.optimizer, self.model, state.get("multiples", {}))
         restore_optimizer(self.optimizer, state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -118,7 +120,7 @@ class Learner:
         loss_sum, correct = self.loss_sum, self.correct
         config = self.config
         clip, parameters = config.optim.clip, list(model.parameters())
-        frobenius = config.method.decay == "frobenius" and self.decay > 0 and bool(factorised(model))
+        frobenius = config.method.decay == "frobenius" and self.groups.weight_decay > 0 and bool(factorised(model))
         title = f"epoch {self.epoch + 1}/{config.epochs}"
         model.train()
         began = time.perf_counter()
@@ -136,7 +138,7 @@ class Learner:
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             if frobenius:  # beyond the clipping, as the optimizer's own decay is
-                frobenius_penalty(model, self.decay).backward()
+                frobenius_penalty(model, self.groups.weight_decay).backward()
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
@@ -200,6 +202,7 @@ class Learner:
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
                     state[key] = torch.zeros_like(core)
+        self.groups.renew(self.optimizer, self.model)
         self._renew()
         return True
 
@@ -240,8 +243,7 @@ class Learner:
         self.model, self.best = factorise(self.model), None
         hand_over(self.optimizer, weights, self.model)
         end = self.start.end(self.epoch, time.perf_counter() - began)
-        for group, new in zip(self.optimizer.param_groups, self._groups(), strict=True):
-            group |= new  # in the order in which one that goes on from a checkpoint has them
+        self.groups.renew(self.optimizer, self.model)
         self._begin_cutting()
         self._renew()
         return end
@@ -250,11 +252,6 @@ class Learner:
         end = self.start.switch if self.start is not None else None
         if self.shrinkage is not None and end is not None:
             self.shrinkage = replace(self.shrinkage, begun=end.epoch)
-
-    def _groups(self) -> list[dict[str, Any]]:
-        return parameter_groups(
-            self.model, self.config.method.decay, self.decay, self.start.names if self.start else None
-        )
 
     def _renew(self) -> None:
         """Forget what was recorded, compiled or wrapped for other sizes."""

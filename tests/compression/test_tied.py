@@ -18,7 +18,7 @@ from tdcompress.layers.embedding import FactorisedEmbedding
 from tdcompress.layers.linear import FactorisedLinear
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.train.decay import frobenius_penalty, parameter_groups
+from tdcompress.train.optim.groups import frobenius_penalty, parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

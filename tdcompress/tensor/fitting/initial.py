@@ -31,7 +31,7 @@ def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None =
     semi-orthogonal ones are not (Saxe et al. 2014, section 4). The root, the core with the most bonds, is unfolded
     along its longest index. Where cores share modes, each block is such a matrix.
     """
-    towards = _to_root(graph)
+    towards = towards_root(graph)
     cores = []
     for core in graph.cores:
         blocks, columns = towards[core.name]
@@ -105,7 +105,7 @@ def _scaled(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> list[Tenso
     return [(core * factor).float() for core in cores]
 
 
-def _to_root(graph: Graph) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+def towards_root(graph: Graph) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """For each core the modes and the bonds that it shares with the next core on a shortest way to the root.
 
     Of the root the modes that others have too, and its longest other index.

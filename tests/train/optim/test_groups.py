@@ -14,8 +14,8 @@ from tdcompress.config.schema import ArchConfig, OptimConfig, TrainConfig
 from tdcompress.layers.base import Factorised
 from tdcompress.models.build import build
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.train.decay import frobenius_penalty, parameter_groups
-from tdcompress.train.optim import build_scheduler, weight_decay
+from tdcompress.train.optim.build import build_scheduler, weight_decay
+from tdcompress.train.optim.groups import frobenius_penalty, parameter_groups
 from tdcompress.train.stability import degeneracy
 
 pytestmark = pytest.mark.usefixtures("one_thread")

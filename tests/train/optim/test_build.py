@@ -10,7 +10,7 @@ from training import COSINE, SGD, STEPLR, config_in, run_of
 
 from tdcompress.config.schema import OptimConfig, TrainConfig
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.train.optim import build_optimizer, build_scheduler
+from tdcompress.train.optim.build import build_optimizer, build_scheduler
 from tdcompress.train.run import train
 
 pytestmark = pytest.mark.usefixtures("small_images")
@@ -41,7 +41,7 @@ def test_the_first_step_does_not_wait_for_the_compiler():
     code = """if True:
         import sys, torch
         from tdcompress.config.schema import OptimConfig, TrainConfig
-        from tdcompress.train.optim import build_optimizer
+        from tdcompress.train.optim.build import build_optimizer
         weight = torch.nn.Parameter(torch.ones(2))
         config = TrainConfig(optim=OptimConfig({"_target_": "torch.optim.AdamW"}))
         optimizer = build_optimizer(config, [weight], torch.device("cpu"))

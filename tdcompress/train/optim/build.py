@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..config.schema import TrainConfig
-from ..config.targets import find_target
-from ..tensor.errors import ConfigError
+from ...config.schema import TrainConfig
+from ...config.targets import find_target
+from ...tensor.errors import ConfigError
 
 _FUSED_ON = ("cpu", "cuda")
 

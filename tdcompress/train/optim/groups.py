@@ -1,0 +1,124 @@
+"""The parameters as an optimizer takes them: each core's learning rate and weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ...config.schema import TrainConfig
+from ...layers.kinds import dense_weights, factorised, weights_once
+from ...tensor.norm import squared_norm
+from .build import build_optimizer, weight_decay
+from .muon import Muon, unfoldings
+from .rates import MULTIPLES, core_multiples, follow_multiples, gradient_degree
+
+
+class Groups:
+    """The groups of an optimizer while cores take the place of weights, and change their sizes.
+
+    ``names``: of a run that begins at full rank the layers that are to hold cores. There are as many groups before as
+    after, so that schedules go on. ``multiples``: of each core, where its learning rate is not the network's.
+    """
+
+    def __init__(self, config: TrainConfig, names: Sequence[str] | None, device: torch.device) -> None:
+        self.config, self.names, self.device = config, names, device
+        self.weight_decay = weight_decay(config)
+        self.degree: int | None = None
+        if config.optim.core_lr == "balanced":
+            self.degree = gradient_degree(partial(build_optimizer, config, device=device))
+        self.multiples: dict[nn.Parameter, float] = {}
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """The optimizer of the model's parameters."""
+        optimizer = build_optimizer(self.config, self._of(model), self.device)
+        if self.degree is not None:
+            follow_multiples(optimizer)
+        self._unfold(optimizer, model)
+        return optimizer
+
+    def renew(self, optimizer: Optimizer, model: nn.Module, multiples: Mapping[str, float] | None = None) -> None:
+        """Group the parameters as they are now, by the ``multiples`` that ``state`` told, or by those that follow."""
+        for group, new in zip(optimizer.param_groups, self._of(model, multiples), strict=True):
+            group |= new
+        self._unfold(optimizer, model)
+
+    def state(self, model: nn.Module) -> dict[str, float]:
+        """The multiples, by the names of the cores."""
+        return {name: self.multiples[core] for name, core in model.named_parameters() if core in self.multiples}
+
+    def _of(self, model: nn.Module, multiples: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+        decay = self.config.method.decay
+        if self.degree is None:
+            return parameter_groups(model, decay, self.weight_decay, self.names)
+        if multiples is None:
+            self.multiples = core_multiples(model, self.degree)
+        else:
+            self.multiples = {model.get_parameter(name): multiple for name, multiple in multiples.items()}
+        return groups_by_rate(model, self.multiples, self.weight_decay, 0.0 if decay == "frobenius" else 1.0)
+
+    def _unfold(self, optimizer: Optimizer, model: nn.Module) -> None:
+        if isinstance(optimizer, Muon):
+            optimizer.unfoldings = unfoldings(model)
+
+
+def groups_by_rate(
+    model: nn.Module, multiples: Mapping[nn.Parameter, float], weight_decay: float, share: float = 1.0
+) -> list[dict[str, Any]]:
+    """The parameters that learn at the network's rate, and for each of ``MULTIPLES`` those at so many times it.
+
+    Optimizers multiply weight decay by the rate, so of those it is divided by the multiple, and stays what it was;
+    ``share`` is what the cores get of it.
+    """
+    others = [parameter for parameter in model.parameters() if parameter not in multiples]
+    groups: list[dict[str, Any]] = [{"params": others, "weight_decay": weight_decay, "multiple": 1.0}]
+    for multiple in MULTIPLES:
+        parameters = [core for core, its in multiples.items() if its == multiple]
+        groups.append({"params": parameters, "weight_decay": weight_decay * share / multiple, "multiple": multiple})
+    return groups
+
+
+def parameter_groups(
+    model: nn.Module, decay: str, weight_decay: float, names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The model's parameters as an optimizer takes them, the cores with a weight decay of their own.
+
+    ``names``: the layers that hold cores, or will once they are switched, by default those that do. One that is dense
+    decays as any other; there are as many groups before a switch as after it.
+
+    ``decay``: ``factors`` decays each core as any other parameter; ``scaled`` times a layer's parameters / dense
+    parameters (Gray et al. 2019, section 4: fewer parameters need less of it); ``frobenius`` leaves the cores to
+    ``frobenius_penalty``.
+    """
+    if decay == "factors" or not weight_decay:
+        return [{"params": list(model.parameters())}]
+    held, dense = factorised(model), dense_weights(model)
+    apart: list[tuple[list[nn.Parameter], float]] = []
+    if decay == "scaled":
+        for name in held if names is None else names:
+            layer = held.get(name)
+            share = layer.graph.parameters / layer.graph.dense_parameters if layer else 1.0
+            parameters = layer.tensors() if layer else [dense[name]]
+            if not any(parameters[0] is others[0] for others, _ in apart):  # of layers that are tied to one before
+                apart.append((parameters, share))
+    else:
+        apart = [([core for layer in weights_once(model).values() for core in layer.tensors()], 0.0)]
+    seen = {parameter for parameters, _ in apart for parameter in parameters}
+    others = [parameter for parameter in model.parameters() if parameter not in seen]
+    return [
+        {"params": parameters, "weight_decay": weight_decay * share} for parameters, share in [(others, 1.0), *apart]
+    ]
+
+
+def frobenius_penalty(model: nn.Module, weight_decay: float) -> Tensor:
+    """``weight_decay / 2`` times the sum of ||W||^2 over the factorised layers, W never formed.
+
+    Its gradient with respect to W is what weight decay adds to that of a dense layer (Khodak et al. 2021, section 3).
+    """
+    layers = weights_once(model).values()
+    norms = [squared_norm(layer.graph, layer.tensors()) for layer in layers]
+    return torch.stack(norms).sum() * (weight_decay / 2)

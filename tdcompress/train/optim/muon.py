@@ -1,0 +1,122 @@
+"""Muon, for the cores of a network and its dense weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from ...layers.kinds import dense_weights, weights_once
+from ...tensor.fitting.initial import towards_root
+
+Unfolding = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""A parameter's axes: those that number its blocks, and those that make the rows and the columns of each."""
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients: singular values from 0 to 1 end near 1, in five steps
+
+
+class Muon(Optimizer):
+    """Momentum of matrices made orthogonal (Jordan et al. 2024), and AdamW on the rest, in one optimizer.
+
+    ``unfoldings``: how a parameter is seen as a matrix, or as blocks that are; one that is not in it is learned by
+    AdamW. A matrix of m rows and n columns moves by 0.2 max(m, n)^(1/2) of the orthogonal one, whose entries have then
+    the size of AdamW's steps, so that one ``lr`` and one ``weight_decay`` suit both (Liu et al. 2025, Muon is Scalable,
+    section 2.2).
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        steps: int = 5,
+    ) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("momentum", momentum), ("eps", eps)):
+            if value < 0:
+                raise ValueError(f"{name}={value} must not be negative")
+        options = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
+        super().__init__(params, options | {"betas": tuple(betas), "eps": eps, "steps": steps})
+        self.unfoldings: Mapping[nn.Parameter, Unfolding] = {}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step along the gradients; ``closure`` computes the loss again, which is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                axes = self.unfoldings.get(parameter)
+                change = self._adam(parameter, group) if axes is None else self._orthogonal(parameter, axes, group)
+                parameter.sub_(group["lr"] * change)
+        return loss
+
+    def _adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if "square" not in state:
+            state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+        state["step"] += 1
+        first, second = group["betas"]
+        mean, square = state["mean"].lerp_(gradient, 1 - first), state["square"].lerp_(gradient.square(), 1 - second)
+        size = (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
+        return mean / (1 - first ** state["step"]) / size
+
+    def _orthogonal(self, parameter: nn.Parameter, axes: Unfolding, group: dict[str, Any]) -> Tensor:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        change = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+        order = [axis for part in axes for axis in part]
+        permuted = change.permute(order)
+        matrix = permuted.reshape([math.prod(change.shape[axis] for axis in part) for part in axes])
+        matrix = orthogonalised(matrix, group["steps"]) * (0.2 * math.sqrt(max(matrix.shape[1:])))
+        return matrix.reshape(permuted.shape).permute([order.index(axis) for axis in range(len(order))])
+
+
+def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrix of each (.., m, n), roughly: singular values between about 0.7 and 1.2."""
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = (matrices if wide else matrices.mT).bfloat16()
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    a, b, c = _QUINTIC
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x if wide else x.mT).to(matrices.dtype)
+
+
+def unfoldings(model: nn.Module) -> dict[nn.Parameter, Unfolding]:
+    """Each core as a matrix towards the next core on the way to the root, each dense weight as (out | all else).
+
+    A core that shares modes with that one is a matrix for each of their values. The network's first and last weights,
+    where they are dense, are left to AdamW, as is usual (Jordan et al. 2024).
+    """
+    held, dense = weights_once(model), dense_weights(model)
+    names = [name for name, _ in model.named_modules() if name in held or name in dense]
+    found: dict[nn.Parameter, Unfolding] = {}
+    for name, weight in dense.items():
+        if name not in (names[0], names[-1]) and weight.dim() > 1:
+            found[weight] = (), (0,), tuple(range(1, weight.dim()))
+    for layer in held.values():
+        towards = towards_root(layer.graph)
+        for core, parameter in zip(layer.graph.cores, layer.tensors(), strict=True):
+            blocks, columns = (tuple(core.indices.index(index) for index in part) for part in towards[core.name])
+            rows = tuple(axis for axis in range(parameter.dim()) if axis not in (*blocks, *columns))
+            found[parameter] = blocks, rows, columns
+    return found
