@@ -38,6 +38,12 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 
     Raises ``ConfigError`` for a model without cores, ``RunError`` where the file cannot be written.
     """
+    whole = file_of(model, config)
+    write_whole(Path(path), lambda file: file.write(whole))
+
+
+def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
+    """What ``save`` writes."""
     layers = factorised(model)
     if not layers:
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
@@ -58,8 +64,7 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
         if place not in there:
             there.add(place)
             tensors[name] = value.contiguous()
-    whole = serialised(tensors, metadata={_KEY: json.dumps(said)})
-    write_whole(Path(path), lambda file: file.write(whole))
+    return serialised(tensors, metadata={_KEY: json.dumps(said)})
 
 
 def load(path: str | Path, model: M) -> M:
