@@ -26,6 +26,7 @@ from .left import aliases, left_dense, of_parts, ties
 from .metric import batches, estimate_again, moments
 from .ranks.sizing import heavy, meet
 from .spec import Swap, swap_for
+from .survey.attributes import all_or_nothing
 from .survey.counts import why_dense
 from .survey.inputs import Examples, refuse
 from .survey.trace import Inputs, Trace, keep_trace, trace
@@ -93,9 +94,10 @@ def compress(
             other = f"init={method.init}" if cores is None else "cores="
             raise ConfigError(f"data= says what weights are fitted by, {other} fits none: leave one of them out")
         method, shown = replace(method, init=method.init or "fit"), batches(model, data)
-    new = _compressed(model, method, rank, examples, keep, batch_size, rates, cores, progress, data=shown)
-    if shown is not None:
-        estimate_again(new, shown)
+    with all_or_nothing(model):
+        new = _compressed(model, method, rank, examples, keep, batch_size, rates, cores, progress, data=shown)
+        if shown is not None:
+            estimate_again(new, shown)
     return new
 
 
@@ -150,10 +152,8 @@ def _compressed(
     """``compress``; ``values``: the init that gives the cores in place of the method's; ``data``: what fits go by."""
     new: nn.Module
     new, wholes = take_apart(model)
-    try:
-        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, progress, values, data)
-    finally:  # as it was, also where an error says why nothing was done
-        new = put_back(new, wholes)
+    new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, progress, values, data)
+    new = put_back(new, wholes)
     keep_trace(new, seen.of(new))
     call_layers(new)
     return cast(M, new)
