@@ -2,8 +2,7 @@
 
     pip install -e '.[peers]'
     python scripts/peer_network.py init_from=RUN method=cp rank=3x     # words of tdc train; the last line is FILE
-    PYTHONPATH=scripts tdc train method=dense precision=fp32 init_from=FILE \
-        'arch.target={_target_: peer_network.network, file: FILE}'
+    PYTHONPATH=scripts tdc train method=dense init_from=FILE 'arch.target={_target_: peer_network.network, file: FILE}'
 
 Each layer that ``compress`` would hold as cores becomes theirs at the same ranks, by ``FactorizedConv.from_conv`` or
 ``FactorizedLinear.from_linear``. One whose output is not that of its reconstructed weight is refused.
@@ -100,12 +99,14 @@ def _fit(job: Job) -> None:
     weights.refuse_factorised()
     weights.load_into(model)
     for name, ours in _ours(model, config, image).items():
-        twin = model.get_submodule(name)
-        new = _layer(twin, ours, fit=True)
-        weight = _checked(name, new, twin, ours)
-        error = float((weight - twin.weight).norm() / twin.weight.norm())
+        twin: Any = model.get_submodule(name)
+        try:
+            new = _layer(twin, ours, fit=True)
+            lost = _error(new, twin, ours)
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # theirs
+            raise ConfigError(f"{name}: tensorly-torch's layer fails: {' '.join(str(error).split())}") from error
         parameters = (sum(p.numel() for p in layer.parameters()) for layer in (new, ours))
-        print("{}: parameters {:,} (ours {:,}), ||W - What|| / ||W|| = {:.4f}".format(name, *parameters, error))
+        print("{}: {:,} parameters, ours {:,}; ||W - What|| / ||W|| = {:.4f}".format(name, *parameters, lost))
         model.set_submodule(name, new)
     path = Path(config.results_dir, "peers", *job.directory.parts[-4:-1], f"{job.directory.name}.pt")
     write_whole(path, lambda file: torch.save({"config": plain(config), "model": model.state_dict()}, file))
@@ -129,16 +130,18 @@ def _theirs(twin: nn.Module, format: str) -> Theirs:
     return THEIRS[format][type(twin)]
 
 
-def _layer(twin: nn.Module, ours: Factorised, fit: bool) -> nn.Module:
+def _layer(twin: nn.Module, ours: Factorised, fit: bool) -> Any:
     """Theirs in place of ``twin``, at the ranks of ``ours``, its weight fitted or random."""
     from tltorch import FactorizedConv, FactorizedLinear
 
     theirs = _theirs(twin, ours.format)
-    held = {"factorization": theirs.name, "rank": theirs.rank(ours), "implementation": "factorized"}
+    held = {"factorization": theirs.name, "rank": theirs.rank(ours)}
     fits = {"random_state": 0} if theirs.name in ("cp", "tucker") else {}
     if isinstance(twin, nn.Conv2d):
-        return FactorizedConv.from_conv(twin, decompose_weights=fit, decomposition_kwargs=fits, **held)
+        settings = {"decompose_weights": fit, "decomposition_kwargs": fits, "implementation": "factorized"}
+        return FactorizedConv.from_conv(twin, **settings, **held)
     (ins, outs), bias = modes(ours), twin.bias is not None
+    held["implementation"] = "reconstructed"  # the other one contracts by tensordot, which has no autocast
     if not fit:
         return FactorizedLinear(ins, outs, bias, **held)
     sizes = {"in_tensorized_features": ins, "out_tensorized_features": outs, "auto_tensorize": False}
@@ -146,9 +149,10 @@ def _layer(twin: nn.Module, ours: Factorised, fit: bool) -> nn.Module:
 
 
 @torch.no_grad()
-def _checked(name: str, new: nn.Module, twin: nn.Module, ours: Factorised) -> Tensor:
-    """The weight that ``new`` stands for. Raises ``ConfigError`` where it computes another layer than torch with it."""
+def _error(new: Any, twin: Any, ours: Factorised) -> float:
+    """||W - What|| / ||W||. Raises ``ValueError`` where the outputs are not those of torch's layer with What."""
     x = torch.randn(2, *ours.planner.input_shape[1:])
+    weight: Tensor
     if isinstance(twin, nn.Conv2d):
         weight = new.weight.to_tensor()
         weight = weight.movedim(-1, 0) if ours.format == "tt" else weight
@@ -158,8 +162,8 @@ def _checked(name: str, new: nn.Module, twin: nn.Module, ours: Factorised) -> Te
         wanted = F.linear(x, weight, twin.bias)
     difference = float((new(x) - wanted).abs().max() / wanted.abs().max())
     if not difference < _TOLERANCE:
-        raise ConfigError(f"{name}: tensorly-torch's layer and its reconstructed weight differ by {difference:.1e}")
-    return weight
+        raise ValueError(f"its outputs are not those of its reconstructed weight, but {difference:.1e} of them away")
+    return float((weight - twin.weight).norm() / twin.weight.norm())
 
 
 if __name__ == "__main__":
