@@ -94,6 +94,8 @@ def _fit(job: Job) -> None:
     config = job.config
     if config.init_from is None:
         raise ConfigError("say which trained network the layers are fitted to: init_from=RUN")
+    if config.rank.needs_weights:
+        raise ConfigError(f"rank={config.rank} follows from weights, which the network is built without: give a number")
     model, image = dense(config)
     weights = read_weights(config.init_from, model)
     weights.refuse_factorised()
