@@ -4,8 +4,8 @@
 # Fits of the weights, fits by the inputs of so many training batches, tensorly's algorithms at the same ranks, and
 # Tucker layers of VBMF ranks by those (Kim et al. 2016). rank: one or several; tuned: epochs of fine-tuning; every other
 # word is for all trainings, the dense one's included. Started again, all goes on where it was. Each run's summary.json
-# has initial_test_accuracy; `tdc report` shows the rest. Where tensorly-torch is installed, its own layers, fitted to the
-# same weights at the same ranks, are trained beside ours.
+# has initial_test_accuracy; `tdc report` shows the rest. Where tensorly-torch is installed, its own layers, fitted to
+# the same weights at the same ranks, are trained beside ours.
 set -euo pipefail
 ranks=16.6x batches=20 tuned=5
 for word in "$@"; do
@@ -37,7 +37,8 @@ fi
 here=$(dirname "$0")
 for method in cp tucker tt; do
     for rank in $(echo "$ranks" | tr , ' '); do
-        file=$(python "$here/peer_network.py" "$@" init_from="$dense" method="$method" rank="$rank" | tail -n 1) || continue
+        fitted=$(python "$here/peer_network.py" "$@" init_from="$dense" method="$method" rank="$rank") || continue
+        file=$(echo "$fitted" | tail -n 1)
         PYTHONPATH="$here:${PYTHONPATH:-}" tdc train "$@" method=dense init_from="$file" \
             "arch.target={_target_: peer_network.network, file: $file}"
     done
