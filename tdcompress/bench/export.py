@@ -41,7 +41,7 @@ class ExportOptions(Options):
     rank: tuple[str, ...] = ("10x",)
     layout: tuple[str, ...] = choice(("channels", "paired"), LAYOUTS)
     batch_size: tuple[int, ...] = BATCHES
-    format: str = choice("onnx", [name for name, writer in WRITERS.items() if writer.weights])
+    format: str = choice("onnx", [name for name, writer in WRITERS.items() if writer.weights and writer.of_plain])
     device: str = choice("cpu", ["cpu"])
     precision: str = choice("fp32", ["fp32"])
 
@@ -81,7 +81,7 @@ def run(words: Sequence[str]) -> None:
 
 def written(model: nn.Module, image: Image, format: str) -> File:
     """The file of a network, read again."""
-    content = WRITERS[format].write(model, image)
+    content = WRITERS[format].write(model, image, None)
     return File(len(content), WRITERS[format].read(content, model))
 
 

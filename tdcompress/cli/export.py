@@ -1,4 +1,4 @@
-"""``tdc export``: a run's trained network as a file that needs nothing of this package."""
+"""``tdc export``: a run's trained network as a file, for other programs or for ``tdcompress.load``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..compression.survey.plans import use_plans
 from ..config.words import choice, read
 from ..device.files import RunError
 from ..device.machine import device_name
-from ..results.identity import typed
+from ..results.identity import plain, typed
 from ..results.run import Run
 from ..tensor.errors import ConfigError
 from ..train import checkpoint
@@ -39,7 +39,8 @@ class ExportOptions:
 def run(words: Sequence[str]) -> None:
     """``tdc export run=DIR format=onnx [output=FILE] [weights=cores] [test=false]``: write the file, and compare it.
 
-    It is compared with the dense network as such a file, a file of dense weights with the network as it was trained.
+    It is compared with the dense network as such a file, a file of dense weights with the network as it was trained,
+    one of layers that hold cores with the dense network's ``state_dict``.
     Raises ``ConfigError`` for bad options, ``RunError`` for a directory without a trained network, and where what was
     written is not what was trained; then there is no file.
     """
@@ -49,13 +50,14 @@ def run(words: Sequence[str]) -> None:
             raise ConfigError(f"tdc export needs {key}=, for example {key}={example}")
     writer = WRITERS[options.format]
     if options.weights is not None and options.weights not in writer.weights:
-        raise ConfigError(f"format={options.format} holds dense weights: leave weights={options.weights} out")
+        held = writer.weights[0] if writer.weights else "dense weights"
+        raise ConfigError(f"format={options.format} holds {held}: leave weights={options.weights} out")
     writer.refuse_missing()
     trained = load(Path(options.run))
     path = Path(options.output or trained.directory / writer.name)
     weights = options.weights or next(iter(writer.weights), None)
-    network = trained.holding(weights)
-    written = export(trained, writer, network, path)
+    network = trained.holding(weights, writer.of_plain)
+    written = export(trained, writer, network, path, plain(trained.config))
     after = Side.of(path.name, network, trained.image, path.stat().st_size, written)
     test = at_hand(trained.config, _CPU, print) if options.test else None
     comparison = compared(_before(trained, writer), after, trained.image, _CPU, test)
@@ -75,9 +77,8 @@ def load(directory: Path) -> Trained:
     if state is None:
         raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
     state, config = checkpoint.chosen(state, print), typed(state["config"])
-    config = replace(config, precision="fp32")
     with torch.random.fork_rng([]):
-        model, image = restored(config, _CPU, directory, state)
+        model, image = restored(replace(config, precision="fp32"), _CPU, directory, state)
     with fitting(directory):
         use_plans(model, state["plans"])
     model = model.to(memory_format=torch.channels_last).eval()
@@ -89,7 +90,9 @@ def load(directory: Path) -> Trained:
 def _before(trained: Trained, writer: Writer) -> Side:
     if not writer.weights:
         return Side.of("as trained", trained.factorised, trained.image)
-    content = writer.write(trained.dense, trained.image)
+    if not writer.of_plain:
+        return Side.of("dense", trained.dense, trained.image)
+    content = writer.write(trained.dense, trained.image, None)
     return Side.of("dense", trained.dense, trained.image, len(content), writer.read(content, trained.dense))
 
 

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from fnmatch import fnmatch
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
-from ..config.schema import DECAYS, MethodConfig, layer_ranks
-from ..layers.attention import call_layers, separate
+from ..config.schema import DECAYS, MethodConfig
+from ..layers.attention import call_layers
 from ..layers.base import HOOKS, Factorised
-from ..layers.kinds import kind_of, put_back, take_apart, why_not
+from ..layers.kinds import kind_of, put_back, take_apart
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import OF_TRAINED
-from ..tensor.formats import find_format
-from ..tensor.rank import Budget, RankLike, parse
-from ..tensor.weight import checked
-from .left import aliases, left_dense, of_parts, ties
+from ..tensor.rank import RankLike
+from .choice import Choice, Request, choose, naming
 from .metric import batches, estimate_again, moments
-from .ranks.sizing import heavy, meet
-from .spec import Swap, swap_for
-from .survey.counts import why_dense
+from .spec import Swap
+from .survey.attributes import all_or_nothing
 from .survey.inputs import Examples, refuse
-from .survey.trace import Inputs, Trace, keep_trace, trace
+from .survey.trace import Inputs, keep_trace
 
 M = TypeVar("M", bound=nn.Module)
 Progress = Callable[[Sequence[str]], Iterable[str]]
 """Gives the names of layers back one after the other, each when its turn has come, and shows how far that is."""
-
-_NO_SMALLER = "its cores would hold no fewer entries"
-PLANNING_BATCH = 100  # images the plan is made for, where none are named
 
 
 def compress(
@@ -93,9 +85,11 @@ def compress(
             other = f"init={method.init}" if cores is None else "cores="
             raise ConfigError(f"data= says what weights are fitted by, {other} fits none: leave one of them out")
         method, shown = replace(method, init=method.init or "fit"), batches(model, data)
-    new = _compressed(model, method, rank, examples, keep, batch_size, rates, cores, progress, data=shown)
-    if shown is not None:
-        estimate_again(new, shown)
+    with all_or_nothing(model):
+        request = Request.of(method, rank, examples, keep, batch_size, rates, cores)
+        new = _compressed(model, request, progress, data=shown)
+        if shown is not None:
+            estimate_again(new, shown)
     return new
 
 
@@ -120,7 +114,7 @@ def sketch(
     with torch.random.fork_rng(devices=[]):
         model = copy.deepcopy(model)
         examples = Examples.of(model, input_shape, example_inputs)
-        return _compressed(model, method, rank, examples, keep, batch_size, rates, None, iter, "variance")
+        return _compressed(model, Request.of(method, rank, examples, keep, batch_size, rates), values="variance")
 
 
 def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfig:
@@ -136,120 +130,45 @@ def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfi
 
 def _compressed(
     model: M,
-    method: MethodConfig,
-    rank: RankLike,
-    examples: Examples,
-    keep: Sequence[str] | None,
-    batch_size: int | None,
-    rates: Rates | None,
-    cores: Mapping[str, Any] | None,
-    progress: Progress,
+    request: Request,
+    progress: Progress = iter,
     values: str | None = None,
     data: Sequence[Examples] | None = None,
 ) -> M:
     """``compress``; ``values``: the init that gives the cores in place of the method's; ``data``: what fits go by."""
     new: nn.Module
     new, wholes = take_apart(model)
-    try:
-        new, seen = _swapped(new, method, rank, examples, keep, batch_size, rates, cores, progress, values, data)
-    finally:  # as it was, also where an error says why nothing was done
-        new = put_back(new, wholes)
-    keep_trace(new, seen.of(new))
+    choice = choose(new, request)
+    swapped = _held(new, request, choice, progress, values, data)
+    for name, reason in choice.left.items():
+        vars(new.get_submodule(name))["left_dense"] = reason
+    new = put_back(put_cores(new, swapped), wholes)
+    keep_trace(new, choice.seen.of(new))
     call_layers(new)
     return cast(M, new)
 
 
-def _swapped(
-    model: M,
-    method: MethodConfig,
-    rank: RankLike,
-    examples: Examples,
-    keep: Sequence[str] | None,
-    batch_size: int | None,
-    rates: Rates | None,
-    cores: Mapping[str, Any] | None,
+def _held(
+    model: nn.Module,
+    request: Request,
+    choice: Choice,
     progress: Progress,
     values: str | None,
     data: Sequence[Examples] | None,
-) -> tuple[M, Trace]:
-    """The same for a model whose layers have one weight each, and what it was seen to do before."""
-    asked = parse(rank)
-    if batch_size is None:
-        batch_size = PLANNING_BATCH if examples.batch == 1 else 1
-    formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
-    for name, layer in model.named_modules():
-        kind = kind_of(layer)
-        if kind is not None:
-            with _naming(name):
-                checked(kind.weight(layer))
-    seen = trace(model, examples)
-    if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items()}):
-        seen = trace(model, examples)
-    names = list(seen.inputs)
-    known = aliases(model, names)
-    keep = None if keep is None else [new for pattern in keep for new in of_parts(model, known, pattern)]
-    layers = {new: value for pattern, value in method.layers.items() for new in of_parts(model, known, pattern)}
-    method = replace(method, layers=layers)
-    own = layer_ranks(method)
-    for key, patterns in (("arch.keep", keep or ()), ("method.layers", method.layers), ("cores", cores or ())):
-        lost = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in known)]
-        if lost:
-            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
-    by_macs = isinstance(asked, Budget) and asked.kind == "macs"
-    large = heavy(asked, model, seen) if isinstance(asked, Budget) else ()
-    left = left_dense(names, model, keep, by_macs, seen.reads, large)
-    for name in cores or ():
-        reason = why_not(model.get_submodule(name))
-        if reason is not None:
-            raise ConfigError(f"cores: {name} stays dense ({reason})")
-        left.pop(name, None)
-    tied = ties([name for name in names if name not in left and (cores is None or name in cores)], model)
-    for pattern in method.layers if cores is None else ():
-        named = [name for name in names if fnmatch(name, pattern)]
-        if left.keys() >= set(named):
-            raise ConfigError(f"method.layers: {', '.join(named)} stays dense ({left[named[0]]}); see arch.keep")
-        lost = [name for name in named if not fnmatch(tied.get(name, name), pattern)]
-        if lost:
-            raise ConfigError(f"method.layers: the weight of {lost[0]} is that of {tied[lost[0]]}, name that layer")
-    swaps = []
-    for name in names:
-        layer = model.get_submodule(name)
-        kind = kind_of(layer)
-        if name not in left and kind is not None and tied.get(name, name) == name:
-            with _naming(name):
-                given = cores.get(name) if cores is not None else None
-                swap = swap_for(name, layer, kind, seen.inputs[name], method, asked, own, given)
-            if swap is not None and (cores is None or name in cores):
-                swaps.append(swap)
-            elif swap is not None:
-                left[name] = _NO_SMALLER
-    if isinstance(asked, Budget) and cores is None and (swaps or any(format.factorised for format in formats)):
-        if asked.kind == "macs":
-            rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        meet(asked, model, swaps, seen, left, batch_size, method.rank_multiple)
-    shrunk = [swap.name for swap in swaps if not swap.stays_dense(swap.graph) and any(swap.inputs.values())]
-    shown_to = moments(model, shrunk, data) if data is not None else {}
-    swapped: dict[nn.Module, Factorised] = {}
-    for _, swap in zip(progress([swap.name for swap in swaps]), swaps, strict=True):
-        with _naming(swap.name):
-            uses = [name for name, first in tied.items() if first == swap.name]
-            if swap.stays_dense(swap.graph):
-                left |= dict.fromkeys(uses, _NO_SMALLER)
-                continue
-            new = swap.fitted(batch_size, rates, values, shown_to.get(swap.name))
-            for name in uses:
-                layer = model.get_submodule(name)
-                swapped[layer] = new if name == swap.name else _used_again(swap, new, layer, seen.inputs[name])
-            _tie([swapped[model.get_submodule(name)] for name in uses])
-    if not swapped and cores is None and any(format.factorised for format in formats):
-        weighty = (*seen.reached, *seen.missed)
-        others = {name: str(why_dense(name, model.get_submodule(name), seen)) for name in weighty}
-        reasons = _by_reason(others | left)
-        said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
-        raise ConfigError(f"no layer would be held as cores ({said or 'none with a weight of two axes is reached'})")
-    for name, reason in left.items():
-        vars(model.get_submodule(name))["left_dense"] = reason
-    return put_cores(model, swapped), seen
+) -> dict[nn.Module, Factorised]:
+    """What takes the place of the layers of ``model`` that are swapped."""
+    shown = [swap.name for swap in choice.swaps if any(swap.inputs.values())]
+    shown_to = moments(model, shown, data) if data is not None else {}
+    found: dict[nn.Module, Factorised] = {}
+    for _, swap in zip(progress([swap.name for swap in choice.swaps]), choice.swaps, strict=True):
+        with naming(swap.name):
+            new = swap.fitted(request.batch_size, request.rates, values, shown_to.get(swap.name))
+            layers = {name: model.get_submodule(name) for name in choice.uses[swap.name]}
+            for name, layer in layers.items():
+                own = name == swap.name
+                found[layer] = new if own else _used_again(swap, new, layer, choice.seen.inputs[name])
+            _tie([found[layer] for layer in layers.values()])
+    return found
 
 
 def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:
@@ -264,21 +183,6 @@ def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:
                 return cast(M, swapped[module])
             model.set_submodule(name, swapped[module])
     return model
-
-
-def _by_reason(left: Mapping[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, reason in left.items():
-        found.setdefault(reason, []).append(name or "the model itself")
-    return found
-
-
-@contextmanager
-def _naming(layer: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"layer {layer}: {error}") from error
 
 
 def _used_again(swap: Swap, first: Factorised, layer: nn.Module, inputs: Inputs) -> Factorised:

@@ -15,6 +15,7 @@ from ..layers.base import Factorised
 from ..layers.kinds import dense_weights, factorised
 from ..tensor.errors import ConfigError
 from ..tensor.rank import RankLike
+from .survey.attributes import all_or_nothing
 from .swap import compress
 
 M = TypeVar("M", bound=nn.Module)
@@ -35,13 +36,15 @@ def switch(
     the group of the optimizer that its dense weight was in, so they have the same learning rate and decay, and
     schedulers go on; what the optimizer has gathered of a dense weight is forgotten. Returns what ``compress`` returns.
 
-    Raises ``ConfigError`` as ``compress`` does, and for an optimizer that cannot be told.
+    Raises ``ConfigError`` as ``compress`` does, and for an optimizer that cannot be told. Model and optimizer are then
+    what they were.
     """
     refuse(optimizer)
     weights = dense_weights(model)
-    model = compress(model, method, rank, input_shape, **{"init": "rough", **settings})
-    hand_over(optimizer, weights, model)
-    return model
+    with all_or_nothing(model):
+        new = compress(model, method, rank, input_shape, **{"init": "rough", **settings})
+        hand_over(optimizer, weights, new)
+    return new
 
 
 def refuse(optimizer: Optimizer) -> None:
@@ -60,11 +63,14 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
         found = _heirs(cut_into(model, name), model, held)
         if found:
             heirs.setdefault(weight, found)  # that several layers have may have several names
+    groups: list[dict[str, list[Any]]] = []
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
-        group["params"] = [new for old, _ in named for new in (heirs[old].values() if old in heirs else [old])]
+        groups.append({"params": [new for old, _ in named for new in (heirs[old].values() if old in heirs else [old])]})
         if "param_names" in group:
-            group["param_names"] = [new for old, said in named for new in heirs.get(old, [said])]
+            groups[-1]["param_names"] = [new for old, said in named for new in heirs.get(old, [said])]
+    for group, new in zip(optimizer.param_groups, groups, strict=True):
+        group.update(new)
     for weight, found in heirs.items():
         state = optimizer.state.pop(weight, {})
         if isinstance(state.get(_MOMENTUM), Tensor):  # fused, SGD wants one for every parameter or for none

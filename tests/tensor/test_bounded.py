@@ -9,9 +9,12 @@ import torch
 from cases import Case, einsum_dense
 from torch import Tensor
 
-from tdcompress.tensor.fitting.bounded import bounded, cancellation
-from tdcompress.tensor.fitting.decompose import decompose, relative_error
+from tdcompress.compression.tensorly.fitting import algorithm
+from tdcompress.tensor.fitting.bounded import CANCELLING, bounded, cancellation
+from tdcompress.tensor.fitting.decompose import decompose, own, relative_error
+from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.graph import Graph
+from tdcompress.tensor.weight import over_modes
 
 
 def normal(*shape: int) -> Tensor:
@@ -73,8 +76,25 @@ def test_a_fit_whose_components_cancel_is_corrected(format: str, monkeypatch):
     weight = normal(*(graph.sizes[mode] for mode in graph.modes))
     monkeypatch.setattr("tdcompress.tensor.fitting.decompose.CANCELLING", math.inf)
     plain = decompose(graph, weight, 10)
-    monkeypatch.setattr("tdcompress.tensor.fitting.decompose.CANCELLING", 0.99 * components(graph, plain))
+    monkeypatch.setattr("tdcompress.tensor.fitting.decompose.CANCELLING", 1.0)
     found = decompose(graph, weight, 10)
     assert components(graph, found) < 0.98 * components(graph, plain)
     assert sum(core.square().sum() for core in found) < 0.99 * sum(core.square().sum() for core in plain)
     assert relative_error(graph, found, weight) <= 1.002 * relative_error(graph, plain, weight)
+
+
+@pytest.mark.parametrize("format", ["cp", "tr"])
+def test_a_fit_of_what_falls_off_and_nearly_cancels(format: str):
+    """As trained weights do: slices of falling norms, and two terms of opposite sign that are nearly collinear."""
+    graph = Case(format, "channels", "merged", "conv").graph({"cp": 6, "tr": 2}[format], (16, 24, 3, 3))
+    bases = [normal(2, size) for size in (16, 24, 9)]
+    one, two = (torch.einsum("o,i,k->oik", *(a + c * b for a, b in bases)).reshape(16, 24, 3, 3) for c in (0.1, 0))
+    falling = normal(16, 24, 3, 3) / (torch.arange(1, 17).view(-1, 1, 1, 1) * torch.arange(1, 25).view(-1, 1, 1)) ** 0.7
+    weight = over_modes(graph, (one - two) / (one - two).norm() + falling / falling.norm())
+    found, theirs = (decompose(graph, weight, algorithm=way) for way in (own, algorithm(FORMATS[format])))
+    dense = einsum_dense(graph, found)
+    assert relative_error(graph, found, weight) <= 1.001 * relative_error(graph, theirs, weight)
+    assert components(graph, found) < CANCELLING or components(graph, found) < 0.5 * components(graph, theirs)
+    assert float((dense * weight).sum() / dense.square().sum()) == pytest.approx(
+        1, abs=1e-6
+    )  # nothing is missing of it

@@ -1,13 +1,15 @@
-"""A trained network as a file that needs nothing of this package, checked against the network that was trained."""
+"""A trained network as a file, checked against the network that was trained."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from ...config.schema import TrainConfig
 from ...device.files import RunError, write_whole
 from ...tensor.errors import ConfigError
 from ..comparison import Image, Network, state_file
+from ..files.cores import file_of, load
 from .fold import fold
 
 WEIGHTS = ("cores", "folded")
@@ -37,9 +40,11 @@ class Trained:
     factorised: nn.Module
     dense: nn.Module
 
-    def holding(self, weights: str | None) -> nn.Module:
-        """A network of plain layers that computes the same with these ``weights``; None: the dense twin."""
-        return self.dense if weights is None else plain(self.factorised, self.image, weights)
+    def holding(self, weights: str | None, of_plain: bool = True) -> nn.Module:
+        """A network that computes the same with these ``weights``, of plain layers or as trained; None: the twin."""
+        if weights is None:
+            return self.dense
+        return plain(self.factorised, self.image, weights) if of_plain else self.factorised
 
 
 def plain(model: nn.Module, image: Image, weights: str) -> nn.Module:
@@ -51,16 +56,18 @@ def plain(model: nn.Module, image: Image, weights: str) -> nn.Module:
 class Writer:
     """A kind of file, called ``name``.
 
-    ``write`` gives its bytes for a network and an image's shape, ``read`` the network that whoever reads them has, who
-    may know the network that was written. ``weights``: what it can hold, the default first; none: dense weights only.
-    ``needs``: packages.
+    ``write`` gives its bytes for a network, an image's shape and the plain configuration that it was trained with, if
+    that is known; ``read`` the network that whoever reads them has, who may have the dense twin, with other weights.
+    ``weights``: what it can hold, the default first; none: dense weights only. ``needs``: packages. ``of_plain``:
+    whether what is written is a network of plain layers, which needs nothing of this package.
     """
 
     name: str
-    write: Callable[[nn.Module, Image], bytes]
+    write: Callable[[nn.Module, Image, Mapping[str, Any] | None], bytes]
     read: Callable[[bytes, nn.Module], Network]
     weights: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    of_plain: bool = True
 
     def refuse_missing(self) -> None:
         """Raise ``ConfigError`` where a package that this kind of file needs is not installed."""
@@ -69,13 +76,16 @@ class Writer:
             raise ConfigError(f"{self.name} needs {missing[0]}: pip install -e '.[export]'")
 
 
-def export(trained: Trained, writer: Writer, network: nn.Module, path: Path) -> Network:
+def export(
+    trained: Trained, writer: Writer, network: nn.Module, path: Path, config: Mapping[str, Any] | None = None
+) -> Network:
     """Write ``network``, one of those of ``trained``, as ``path``, whole or not at all; the network that it holds.
 
-    Raises ``RunError`` where that network's outputs are not those that were trained, before anything is written.
+    ``config``: see ``Writer``. Raises ``RunError`` where that network's outputs are not those that were trained, before
+    anything is written.
     """
-    content = writer.write(network, trained.image)
-    written = writer.read(content, network)
+    content = writer.write(network, trained.image, config)
+    written = writer.read(content, trained.dense)
     for batch in _BATCHES:
         images = torch.randn(batch, *trained.image, generator=torch.Generator().manual_seed(batch))
         with torch.inference_mode():
@@ -90,7 +100,7 @@ def export(trained: Trained, writer: Writer, network: nn.Module, path: Path) -> 
     return written
 
 
-def _onnx(network: nn.Module, image: Image) -> bytes:
+def _onnx(network: nn.Module, image: Image, _: Mapping[str, Any] | None) -> bytes:
     import onnxscript.optimizer
 
     with warnings.catch_warnings():
@@ -129,7 +139,7 @@ def _read_onnx(content: bytes, _: nn.Module) -> Network:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
 
-def _torch(network: nn.Module, image: Image) -> bytes:
+def _torch(network: nn.Module, image: Image, _: Mapping[str, Any] | None) -> bytes:
     file = io.BytesIO()
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and "weight" in layer._parameters:
@@ -145,9 +155,16 @@ def _read_torch(content: bytes, _: nn.Module) -> Network:
     return torch.export.load(io.BytesIO(content)).module()
 
 
-def _read_state(content: bytes, network: nn.Module) -> Network:
-    network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
-    return network
+def _read_layers(content: bytes, dense: nn.Module) -> Network:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        path.write_bytes(content)
+        return load(path, copy.deepcopy(dense))
+
+
+def _read_state(content: bytes, dense: nn.Module) -> Network:
+    dense.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+    return dense
 
 
 def _images(image: Image) -> Tensor:
@@ -161,5 +178,12 @@ def _free_batch() -> tuple[dict[int, Any]]:
 WRITERS = {
     "onnx": Writer("model.onnx", _onnx, _read_onnx, WEIGHTS, ("onnx", "onnxscript", "onnxruntime")),
     "torch": Writer("model.pt2", _torch, _read_torch, WEIGHTS[::-1]),
-    "dense": Writer("dense.pt", lambda network, _: state_file(network), _read_state),
+    "safetensors": Writer(
+        "model.safetensors",
+        lambda network, _, config: file_of(network, config),
+        _read_layers,
+        WEIGHTS[:1],
+        of_plain=False,
+    ),
+    "dense": Writer("dense.pt", lambda network, *_: state_file(network), _read_state),
 }

@@ -21,6 +21,7 @@ from ...layers.kinds import factorised, kind_of, put_back, take_apart
 from ...tensor.contraction.path import Path as Contraction
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
+from ..survey.attributes import all_or_nothing
 from ..survey.trace import Trace, keep_trace, kept_trace
 from ..swap import put_cores
 from .state_dicts import StateDict, read_state_dict
@@ -38,6 +39,12 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 
     Raises ``ConfigError`` for a model without cores, ``RunError`` where the file cannot be written.
     """
+    whole = file_of(model, config)
+    write_whole(Path(path), lambda file: file.write(whole))
+
+
+def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
+    """What ``save`` writes."""
     layers = factorised(model)
     if not layers:
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
@@ -58,8 +65,7 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
         if place not in there:
             there.add(place)
             tensors[name] = value.contiguous()
-    whole = serialised(tensors, metadata={_KEY: json.dumps(said)})
-    write_whole(Path(path), lambda file: file.write(whole))
+    return serialised(tensors, metadata={_KEY: json.dumps(said)})
 
 
 def load(path: str | Path, model: M) -> M:
@@ -70,16 +76,16 @@ def load(path: str | Path, model: M) -> M:
     place if it is itself a layer.
 
     Raises ``RunError`` for a file that is missing or damaged, ``ConfigError`` for one of another model, naming what is
-    different.
+    different. The model is then what it was.
     """
     found = read_state_dict(path)
     said = described(found)
-    if said is not None:
-        model = _with_layers(model, said, found)
-    found = found.named_as(model)
+    with all_or_nothing(model):
+        new = model if said is None else _with_layers(model, said, found)
+        found = found.named_as(new)
+        found.load_into(new)
     found.log()
-    found.load_into(model)
-    return model
+    return new
 
 
 def described(found: StateDict) -> dict[str, Any] | None:
@@ -123,19 +129,20 @@ def _with_layers(model: M, said: Mapping[str, Any], found: StateDict) -> M:
         raise ConfigError("the model holds cores already: load takes one as its class builds it, dense")
     whole: nn.Module
     whole, wholes = take_apart(model)
-    try:
-        separate_as(whole, said["layers"].keys())
-        new: dict[str, Factorised] = {}
-        for name, values in said["layers"].items():
-            new[name] = _layer(whole, name, values, found, new)
-        for layer in new.values():
-            others = [other for other in new.values() if other is not layer and _same_cores(other, layer)]
-            if others:
-                layer.tie(others)
-        whole = put_cores(whole, {whole.get_submodule(name): layer for name, layer in new.items()})
-    finally:
-        whole = put_back(whole, wholes)
+    separate_as(whole, said["layers"].keys())
+    new: dict[str, Factorised] = {}
+    for name, values in said["layers"].items():
+        new[name] = _layer(whole, name, values, found, new)
+    for layer in new.values():
+        others = [other for other in new.values() if other is not layer and _same_cores(other, layer)]
+        if others:
+            layer.tie(others)
+    whole = put_cores(whole, {whole.get_submodule(name): layer for name, layer in new.items()})
+    whole = put_back(whole, wholes)
+    there = {name for name, _ in whole.named_modules(remove_duplicate=False)}
     for name, reason in said["left"].items():
+        if name not in there:
+            raise ConfigError(f"{found.source} does not fit: the model has no layer {name}")
         vars(whole.get_submodule(name))["left_dense"] = reason
     if said["trace"] is not None:
         keep_trace(whole, _trace_of(said["trace"]))
@@ -160,14 +167,21 @@ def _layer(
     if said["cores_of"] != name:
         cores = list(others[said["cores_of"]].tensors())
     else:
-        tensors = [found.tensors[f"{name}.cores.{core.name}".lstrip(".")] for core in graph.cores]
-        cores = [nn.Parameter(tensor.to(weight), weight.requires_grad) for tensor in tensors]
+        cores = [nn.Parameter(_core(found, name, core, graph).to(weight), weight.requires_grad) for core in graph.cores]
     planned = said["planner"] | {"input_shape": tuple(said["planner"]["input_shape"])}
     planner = Planner(rates=device_rates(weight.device, weight.dtype), **planned)
     layer = kind.held(twin, said["format"], graph, cores, planner)
     layer.use(Contraction.from_plain(said["path"]))
     layer.layout, layer.checkpoint = said["layout"], said["checkpoint"]
     return layer
+
+
+def _core(found: StateDict, layer: str, core: Core, graph: Graph) -> Tensor:
+    key = f"{layer}.cores.{core.name}".lstrip(".")
+    shape = tuple(found.tensors[key].shape) if key in found.tensors else "missing"
+    if shape != graph.shape(core):
+        raise ConfigError(f"{found.source} does not fit itself: {key} is {shape} in it, not {graph.shape(core)}")
+    return found.tensors[key]
 
 
 def _graph(said: Mapping[str, Any]) -> Graph:

@@ -63,7 +63,10 @@ class StateDict:
         return StateDict(self.source, tensors, self.metadata, (*self.said, *said))
 
     def load_into(self, model: nn.Module) -> None:
-        """Give ``model`` these values. Raises ``ConfigError`` naming the first that is missing or does not fit."""
+        """Give ``model`` these values, all or none.
+
+        Raises ``ConfigError`` naming the first that is missing or does not fit.
+        """
         own = model.state_dict()
         tensors = dict(self.tensors)
         places: dict[tuple[Any, ...], list[str]] = {}
@@ -85,8 +88,15 @@ class StateDict:
             if value.is_floating_point() and not tensors[key].is_floating_point():
                 kind = str(tensors[key].dtype).removeprefix("torch.")
                 raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
+        before = [(value, value.clone()) for value in own.values()]
         own.update(tensors)  # which says what version of its class each module is of, as some ask
-        model.load_state_dict(own)
+        try:
+            model.load_state_dict(own)
+        except BaseException:  # anyone's code: a module may load its values as it likes
+            for value, held in before:
+                if not torch.equal(value, held):
+                    value.copy_(held)
+            raise
 
     def log(self) -> None:
         """Say what was taken of the file, in a line, where that is not all of it as it is."""

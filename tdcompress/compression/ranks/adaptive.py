@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...layers.base import Factorised
 from ...layers.kinds import weights_once
 from ...tensor.caps import capped, grain
+from ...tensor.graph import Graph
 from ...tensor.rounding import energies, truncated
 from ..survey.counts import distinct
 from .budget import TOLERANCE
@@ -89,7 +90,10 @@ def shrink(
         _, k, ranks, cost = max(steps, key=lambda step: step[0])
         layers[k].ranks = ranks
         excess += cost
-    return [core for layer in layers for core in layer.apply()]
+    cuts = [(layer.module, cut) for layer in layers if (cut := layer.cut()) is not None]
+    for module, (graph, cores) in cuts:  # once none of them can fail any more
+        module.resize(graph, cores)
+    return [core for module, _ in cuts for core in module.cores.values()]
 
 
 @dataclass
@@ -130,13 +134,12 @@ class _Layer:
             if rank < higher and cost <= room and capped(self.module.graph, ranks).ranks == ranks:
                 yield sum(self.energies[bond][rank:higher]) / cost, ranks, cost
 
-    def apply(self) -> list[nn.Parameter]:
-        """Give the module its ranks; its cores if any of them changed."""
+    def cut(self) -> tuple[Graph, list[Tensor]] | None:
+        """The module's graph with these ranks, and cores for it; None where it has them already."""
         if self.ranks == self.module.graph.ranks:
-            return []
+            return None
         with torch.no_grad():
-            self.module.resize(*truncated(self.module.graph, self.module.tensors(), self.ranks))
-        return list(self.module.cores.values())
+            return truncated(self.module.graph, self.module.tensors(), self.ranks)
 
 
 def _parameters(model: nn.Module) -> int:

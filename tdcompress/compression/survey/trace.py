@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
 from ...layers.linear import FactorisedLinear
 from ...tensor.errors import ConfigError
+from .attributes import Attributes
 from .inputs import Examples, refuse_lazy
 from .products import Products
 
@@ -174,43 +174,19 @@ def watch(
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    attributes = Attributes(model, but=vars(nn.Module()).keys())  # caches and counters that modules keep of a pass
     try:
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices), _attributes_kept(model):
+        with torch.no_grad(), torch.random.fork_rng(devices):
             examples.given_to(model)
     finally:
+        attributes.restore()
         for hook in hooks:
             hook.remove()
         for module, training in modes.items():
             module.training = training
         for buffer, value in buffers:  # some layers keep statistics in any mode
             buffer.data.copy_(value)
-
-
-@contextmanager
-def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """What modules set of themselves while they compute, such as caches and counters, is afterwards what it was."""
-    own = vars(nn.Module()).keys()
-    before = [
-        (module, {key: (value, _content(value)) for key, value in vars(module).items() if key not in own})
-        for module in model.modules()
-    ]
-    try:
-        yield
-    finally:
-        for module, attributes in before:
-            for key in vars(module).keys() - own - attributes.keys():
-                del vars(module)[key]
-            for key, (value, content) in attributes.items():
-                vars(module)[key] = value
-                if content is not None:
-                    value.clear()
-                    (value.extend if isinstance(value, list) else value.update)(content)
-
-
-def _content(value: Any) -> Any:
-    """A copy of a container that can be filled again, None for any other value."""
-    return copy.copy(value) if isinstance(value, dict | list | set) else None
 
 
 @contextmanager

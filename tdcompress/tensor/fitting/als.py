@@ -24,7 +24,13 @@ WORK = 2e11
 
 
 def alternate(
-    graph: Graph, weight: Tensor, cores: Sequence[Tensor], sweeps: int, limit: float = WORK, tolerance: float = 3e-4
+    graph: Graph,
+    weight: Tensor,
+    cores: Sequence[Tensor],
+    sweeps: int,
+    limit: float = WORK,
+    tolerance: float = 3e-4,
+    tikhonov: float = TIKHONOV,
 ) -> list[Tensor]:
     """Cores, in double precision, that fit ``weight`` (one dimension per mode) better than ``cores`` do.
 
@@ -32,8 +38,9 @@ def alternate(
     than ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds
     their norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it vanishes with the error and with
     what is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
+    ``tikhonov``: how much of it; without, What ends as large as it should be, <W, What> = ||What||^2.
     """
-    fit = Alternation(graph, weight, list(cores))
+    fit = Alternation(graph, weight, list(cores), tikhonov)
     before = math.inf
     for _ in range(min(sweeps, max(2, int(limit / work(graph))))):
         error = fit.sweep()
@@ -116,9 +123,9 @@ class Alternation:
     2013, section III): halves of the cores share what is contracted with the other half.
     """
 
-    def __init__(self, graph: Graph, weight: Tensor, cores: list[Tensor]) -> None:
+    def __init__(self, graph: Graph, weight: Tensor, cores: list[Tensor], tikhonov: float = TIKHONOV) -> None:
         self.graph, self.cores, self.dtype = graph, cores, weight.dtype
-        self.penalty = 0.0
+        self.tikhonov, self.penalty = tikhonov, 0.0
         self.solved: tuple[Tensor, Tensor, Parts] = (weight, weight, [])  # the last core, its V and its G in parts
         self.norm = float(weight.double().square().sum())
         self.error = self.norm
@@ -131,7 +138,7 @@ class Alternation:
         self.cores = balanced(self.graph, self.cores, rounds=1)
         energy = sum(float(core.square().sum()) for core in self.cores)
         found = 1 - self.error / self.norm
-        self.penalty = TIKHONOV * max(self.error * found, 0.0) / energy if energy else 0.0
+        self.penalty = self.tikhonov * max(self.error * found, 0.0) / energy if energy else 0.0
         self.solve_all()
         core, target, parts = self.solved
         image = core

@@ -32,6 +32,10 @@ POLISH, FINE = 3e8, 3e-5
 """Multiply-adds, and the part of the squared error that a sweep must gain, of the sweeps that the best of all fits gets
 on top: rings come to their minimum slowly."""
 
+FREE = 30
+"""Sweeps without a penalty at the very end, which give back what it took of the norm of W: little of the error, but a
+network that is not trained on sees less of every layer. They are too few for bounded norms to grow much again."""
+
 GROWTH = 0.25
 """The part of ``WORK`` that is spent at each rank on the way: what is found there is only a start."""
 
@@ -56,11 +60,12 @@ def decompose(
     without cycles and hyperedges are truncated from the leaves to the root and refined by two-site updates. The others
     grow from rank one (a random start, ``seed``) through the powers of two, each bond to its own rank. At every step
     the smaller fit is padded, improved by alternating least squares, and kept if it is still the best once it is
-    rounded to the weight's dtype; small networks are also fitted from other starts, and the last fit is swept on. At
-    the ranks asked for there are the fits that can be constructed as well (``openings``, ``expansions``). So the error
-    does not grow with the rank. At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger
-    than a few times the weight is formed. The scale is shared evenly over the cores, which are contiguous. Another
-    ``algorithm`` is another way to all but that.
+    rounded to the weight's dtype; small networks are also fitted from other starts, and the last fit is swept on, its
+    norms are bounded where components cancel, and at last it is freed of the penalty. At the ranks asked for there are
+    the fits that can be constructed as well (``openings``, ``expansions``). So the error does not grow with the rank.
+    At most ``sweeps`` sweeps at each step, fewer once they stop helping. Nothing larger than a few times the weight is
+    formed. The scale is shared evenly over the cores, which are contiguous. Another ``algorithm`` is another way to all
+    but that.
 
     Raises ``ValueError`` where the weight is not finite.
     """
@@ -102,6 +107,9 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
     if best[0] > EXACT and cancellation(graph, best[1]) > CANCELLING:
         smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK / 2) * best[0]))
         best = smaller if smaller[0] <= (1 + SLACK) * best[0] else best  # it was rounded
+    if best[0] > EXACT:
+        free = alternate(graph, weight, best[1], FREE, GROWTH * WORK, FINE, tikhonov=0.0)
+        best = min(best, fit(graph, free), key=itemgetter(0))
     return best[1]
 
 

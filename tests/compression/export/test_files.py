@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tdcompress
 from tdcompress import cli
 from tdcompress.cli.export import load
 from tdcompress.compression.export.files import WRITERS, Writer, export
@@ -24,6 +25,7 @@ from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.train.run import train
+from tdcompress.train.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,7 +112,7 @@ def assert_told(out: str, directory: Path, kind: str, file: Path) -> None:
     lines = dict(re.findall(r"^(\w.*?)  +(\S.*?) *$", out, re.MULTILINE))
     size, summary = file.stat().st_size, read_summary(directory)
     assert f"=> {size:,} " in " ".join(lines["bytes"].split())
-    if kind == "onnx":  # the other one is folded
+    if kind != "torch":  # which is folded
         assert f"=> {summary.parameters:,} " in " ".join(lines["parameters"].split())
     assert f"{summary.test_accuracy:.2%} => {summary.test_accuracy:.2%} +0.00 points" in " ".join(
         lines["test accuracy"].split()
@@ -134,6 +136,20 @@ def test_a_torch_program_keeps_cores_if_asked_to(trained, tmp_path, capsys):
     folded = sum(p.numel() for p in network.holding("folded").parameters())
     assert summary.parameters <= entries < 1.1 * summary.parameters < folded
     assert [one["weights"] for one in summary.exports if one["format"] == "torch"] == ["cores"]
+
+
+def test_a_file_of_layers_is_loaded_as_they_were_trained(trained, tmp_path, capsys):
+    directory, file = trained("tt", "adaptive:8x"), tmp_path / "model.safetensors"
+    code, out, _ = tdc_export(f"run={directory} format=safetensors output={file}", capsys)
+    assert code == 0
+    assert_told(out, directory, "safetensors", file)
+    model = tdcompress.load(file, archs.build(CONFIG.arch, 1, 10, 16)).eval()
+    images, run = torch.randn(3, 1, 16, 16), load(directory)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), scores_of(directory, images))
+    held = run.factorised.state_dict()
+    assert all(torch.equal(held.pop(key), value) for key, value in model.state_dict().items()) and not held
+    assert read_weights(str(file)).config == read_weights(str(directory)).config
 
 
 def test_a_run_that_goes_on_has_no_export_in_its_summary(trained, tmp_path, capsys):
@@ -161,7 +177,7 @@ def test_the_dense_twin_of_every_format(trained, tmp_path, capsys, method):
 
 def test_a_file_that_computes_something_else_is_not_written(trained, tmp_path):
     path = tmp_path / "wrong.pt"
-    wrong = Writer("wrong.pt", lambda network, image: b"wrong", lambda content, network: lambda x: network(x) + 2e-4)
+    wrong = Writer("wrong.pt", lambda *_: b"wrong", lambda content, network: lambda x: network(x) + 2e-4)
     network = load(trained("tt"))
     with pytest.raises(RunError, match=r"is not written: its outputs for 1 images differ .* by 2\.\de-04"):
         export(network, wrong, network.dense, path)
@@ -171,9 +187,11 @@ def test_a_file_that_computes_something_else_is_not_written(trained, tmp_path):
 REFUSED = {
     "format=onnx": "tdc export needs run=",
     "run={run}": "tdc export needs format=",
-    "run={run} format=jpeg": "unknown format 'jpeg', known: onnx, torch, dense",
+    "run={run} format=jpeg": "unknown format 'jpeg', known: onnx, torch, safetensors, dense",
     "run={run} format=torch weights=thin": "unknown weights 'thin', known: cores, folded",
     "run={run} format=dense weights=cores": "format=dense holds dense weights: leave weights=cores out",
+    "run={run} format=safetensors weights=folded": "format=safetensors holds cores: leave weights=folded out",
+    "run={dense} format=safetensors test=false": "this Sequential holds no cores: compress it first",
     "run={run} colour=red": "unknown key 'colour', known: run, format, output, weights, test",
     "run={run}/nowhere format=torch": "there is no run in",
     "run={empty} format=torch": "has no checkpoint",
@@ -183,7 +201,9 @@ REFUSED = {
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_is_refused_is_one_line(trained, tmp_path, capsys, line):
     (tmp_path / "empty").mkdir()
-    code, out, err = tdc_export(line.format(run=trained("tt"), empty=tmp_path / "empty"), capsys)
+    code, out, err = tdc_export(
+        line.format(run=trained("tt"), dense=trained("dense"), empty=tmp_path / "empty"), capsys
+    )
     assert code == 2
     assert REFUSED[line] in err
     assert err.count("\n") == 1 and not out

@@ -1,0 +1,51 @@
+"""What modules have, to be given back to them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+class Attributes:
+    """The attributes of all modules of a model as they are now, but for those of the names ``but``.
+
+    Children, parameters and buffers are among them, their values are not; containers are kept with what they contain.
+    """
+
+    def __init__(self, model: nn.Module, but: Collection[str] = ()) -> None:
+        self.but = but
+        self.before = [
+            (module, {key: (value, _content(value)) for key, value in vars(module).items() if key not in but})
+            for module in model.modules()
+        ]
+
+    def restore(self) -> None:
+        """Give every module these attributes, and no others."""
+        for module, attributes in self.before:
+            for key in vars(module).keys() - set(self.but) - attributes.keys():
+                del vars(module)[key]
+            for key, (value, content) in attributes.items():
+                vars(module)[key] = value
+                if content is not None:
+                    value.clear()
+                    (value.extend if isinstance(value, list) else value.update)(content)
+
+
+def _content(value: Any) -> Any:
+    """A copy of a container that can be filled again, None for any other value."""
+    return copy.copy(value) if isinstance(value, dict | list | set) else None
+
+
+@contextmanager
+def all_or_nothing(model: nn.Module) -> Iterator[None]:
+    """Where something is raised inside, ``model`` has the modules, parameters and attributes that it had before."""
+    before = Attributes(model)
+    try:
+        yield
+    except BaseException:
+        before.restore()
+        raise
