@@ -22,16 +22,20 @@ from tdcompress.train.run import train
 
 pytestmark = pytest.mark.usefixtures("small_images")
 
+ONE_CYCLE = {"_target_": f"{SCHEDULERS}.OneCycleLR", "max_lr": "lr", "total_steps": "steps"}
+
 
 @pytest.mark.parametrize(
     "optim",
     [
         OptimConfig(SGD, COSINE, "step"),
         OptimConfig({"_target_": "torch.optim.AdamW"}, {"_target_": f"{SCHEDULERS}.MultiStepLR", "milestones": [1]}),
-        OptimConfig(SGD, {"_target_": f"{SCHEDULERS}.OneCycleLR", "max_lr": "lr", "total_steps": "steps"}, "step"),
+        OptimConfig(SGD, ONE_CYCLE, "step"),
+        OptimConfig(SGD, ONE_CYCLE, "step", core_lr="balanced"),
+        OptimConfig({"_target_": "tdcompress.train.optim.muon.Muon"}, COSINE, "step", core_lr="balanced"),
         OptimConfig(SGD, {"_target_": f"{SCHEDULERS}.ReduceLROnPlateau", "patience": 0, "threshold": 10.0}),
     ],
-    ids=["cosine", "adamw", "onecycle", "plateau"],
+    ids=["cosine", "adamw", "onecycle", "balanced", "muon", "plateau"],
 )
 def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim):
     config = config_in(tmp_path / "whole", optim=optim)
@@ -50,7 +54,7 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim
 def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
     method = MethodConfig("tt", layout="split")  # components of few entries, so that the target is met
     config = validating(config_in(tmp_path / "whole", method=method, rank="adaptive:8x", epochs=3, batch_size=40))
-    config = replace(config, full_rank_epochs=0)
+    config = replace(config, full_rank_epochs=0, optim=replace(config.optim, core_lr="balanced"))
     lines = []
     whole = train(config, run_of(config), lines.append)
     assert sum(line.startswith("cut to ") for line in lines) == 1  # after the first of three
@@ -167,7 +171,8 @@ def test_broken_at_any_write_equals_uninterrupted(tmp_path, how, code, moments):
     if how == "killed":  # at a rate at which the first epoch is the best, so that its weights have to be kept
         config, writes = validating(replace(config, lr=2.0)), 27
     else:
-        config, writes = replace(config, rank="6x", full_rank_epochs=1), 37
+        optim = replace(config.optim, core_lr="balanced")
+        config, writes = replace(config, rank="6x", full_rank_epochs=1, optim=optim), 37
     runs = {moment: Run(tmp_path / f"runs/digits/lenet/{moment}/seed0") for moment in (0, *moments, writes)}
     asked = pickle.dumps([(config, run.directory, moment, how) for moment, run in runs.items()])
     done = subprocess.run([sys.executable, "-c", BROKEN], input=asked, capture_output=True, timeout=120)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...config.schema import MethodConfig, TrainConfig
+from ...config.schema import MethodConfig, OptimConfig, TrainConfig
 from ...results.identity import identity, plain, resolved
 from ...results.record import read_summary
 from ...tensor.formats import BASELINE
@@ -22,11 +22,11 @@ def directory_of(config: TrainConfig) -> Path | None:
     """Where the dense epochs of a run of ``config`` lie if runs share them, ``<results_dir>/starts/<hash>/seed<k>``.
 
     The hash is of all that those epochs depend on, among it when they end; not of what comes after them. None for a
-    run that begins with its cores or with trained weights, or whose optimizer decays the cores apart and so has groups
-    that are of the method.
+    run that begins with its cores or with trained weights, or whose optimizer has groups of its own for the cores.
     """
     asked = resolved(config)
-    if asked.full_rank_epochs == 0 or config.init_from is not None or config.method.decay != MethodConfig().decay:
+    apart = config.method.decay != MethodConfig().decay or config.optim.core_lr != OptimConfig().core_lr
+    if asked.full_rank_epochs == 0 or config.init_from is not None or apart:
         return None
     decides = identity(plain(dense(config))) | {"full_rank_epochs": asked.full_rank_epochs, "last": last_epoch(asked)}
     del decides["seed"]

@@ -1,0 +1,96 @@
+"""The learning rate of each core: the law, the optimizers it goes with, and what schedules see of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import CASES, Case, einsum_dense
+from torch import nn
+
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.fitting.initial import variance_law
+from tdcompress.train.optim.groups import groups_by_rate
+from tdcompress.train.optim.muon import Muon
+from tdcompress.train.optim.rates import MULTIPLES, core_multiples, follow_multiples, gradient_degree
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("degree", [0, 1])
+@pytest.mark.parametrize("case", [case for case in CASES if case.kernel == "joint"], ids=str)
+def test_a_step_of_each_core_changes_the_output_as_much(case: Case, degree: int):
+    """<G, change of W> of a step, over many draws of cores and of G, is that of a dense weight / number of cores."""
+    layer = case.layer(rank=4).double()
+    draw = torch.Generator().manual_seed(0)
+    change = torch.zeros(len(layer.graph.cores), dtype=torch.float64)
+    dense = torch.zeros((), dtype=torch.float64)
+    for _ in range(60):
+        weight = torch.randn(einsum_dense(layer.graph, layer.tensors()).shape, generator=draw, dtype=torch.float64)
+        for core, value in zip(layer.tensors(), variance_law(layer.graph, weight, draw), strict=True):
+            core.data = value.double()
+        gradient = torch.randn(weight.shape, generator=draw, dtype=torch.float64)
+        change += torch.stack(
+            [
+                multiple * (part.square() if degree else part.abs()).sum()
+                for part, multiple in zip(
+                    torch.autograd.grad((einsum_dense(layer.graph, layer.tensors()) * gradient).sum(), layer.tensors()),
+                    core_multiples(nn.Sequential(layer), degree).values(),
+                    strict=True,
+                )
+            ]
+        )
+        dense += (gradient.square() if degree else gradient.abs()).sum()
+    for share in (change / dense * len(change)).tolist():
+        assert 0.6 < share < 1.6  # rounded to powers of two, and few draws
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "degree"),
+    [
+        (lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1), 1),
+        (lambda params: torch.optim.ASGD(params, lr=0.1), 1),
+        (lambda params: torch.optim.AdamW(params, lr=0.1), 0),
+        (lambda params: torch.optim.Adagrad(params, lr=0.1), 0),
+        (lambda params: torch.optim.RMSprop(params, lr=0.1), 0),
+        (lambda params: Muon(params, lr=0.1), 0),
+    ],
+)
+def test_how_a_step_follows_the_gradient(optimizer, degree):
+    assert gradient_degree(optimizer) == degree
+
+
+def test_optimizers_that_no_rule_is_known_for():
+    class Cubed(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data -= parameter.grad**3
+
+    for optimizer in (lambda params: Cubed(params, lr=0.1), lambda params: torch.optim.LBFGS(params)):
+        with pytest.raises(ConfigError, match=r"use optim\.core_lr=same"):
+            gradient_degree(optimizer)
+
+
+def test_schedules_see_the_rate_of_the_network_and_decay_stays_what_it_was():
+    cores = [nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))]
+    model = nn.Module()
+    model.bias, model.cores = nn.Parameter(torch.ones(1)), nn.ParameterList(cores)
+    groups = groups_by_rate(model, {cores[0]: 4.0, cores[1]: 0.5}, weight_decay=0.1)
+    assert len(groups) == 1 + len(MULTIPLES)
+    optimizer = torch.optim.SGD(groups, lr=0.01)
+    follow_multiples(optimizer)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=10)
+    rate = optimizer.param_groups[0]["lr"]
+    for parameter in model.parameters():
+        parameter.grad = torch.full((1,), 3.0)
+    optimizer.step()
+    assert {group["lr"] for group in optimizer.param_groups} == {rate}
+    decayed = 1 - rate * 0.1
+    assert float(model.bias) == pytest.approx(decayed - rate * 3)
+    assert float(cores[0]) == pytest.approx(decayed - 4 * rate * 3)
+    assert float(cores[1]) == pytest.approx(decayed - 0.5 * rate * 3)
+    schedule.step()
+    assert len({group["lr"] for group in optimizer.param_groups}) == 1
+    assert not math.isclose(optimizer.param_groups[0]["lr"], rate)
