@@ -19,19 +19,18 @@ MULTIPLES = tuple(2.0**power for power in range(-8, 17))
 
 
 def core_multiples(model: nn.Module, degree: int) -> dict[nn.Parameter, float]:
-    """For each core the multiple of the learning rate at which it changes its layer's output as a dense weight would.
+    """For each core the multiple of the learning rate at which a step changes its layer's output as dense weights do.
 
-    A weight W of |W| entries is held as K cores; dL/dW = G. As W is linear in a core C and the other cores are
-    independent with mean zero, E ||dL/dC||^2 = ||G||^2 var(W) / var(C), whatever G is. An optimizer whose update is of
-    ``degree`` p in the gradient moves the output along -dL/d(output), on the images of the step, by lr ||G||^2 for a
-    dense weight and p = 1, by lr ||G|| |W|^(1/2) for p = 0 and entries of one size; likewise for C. So the cores of a
-    layer change it equally, and together as much as the dense one, at
+    A weight W of |W| entries is held as K cores. W is linear in each core C, and the other cores taken as independent
+    with mean zero, a change of C by d changes W by |d|^2 |W| var(W) / (|C| var(C)) in square norm, as does the output
+    for inputs of unit covariance; and E |dL/dC|^2 = |dL/dW|^2 var(W) / var(C). So at
 
-        (var(C) / var(W))^((1 + p) / 2) (|W| / |C|)^((1 - p) / 2) / K
+        (var(C) / var(W))^((1 + p) / 2) (|C| / |W|)^(p / 2) / K
 
-    times its rate. For square blocks of a block tensor train and p = 0 that is, but for K, the rule of Qiu et al. 2024
-    (Compute Better Spent, section 3), d_in / d_in of the block. Variances are taken as mean squares of the cores now,
-    and the result is rounded to one of ``MULTIPLES``.
+    times its rate the cores of a layer change the output equally, and together as much as the dense weight would, under
+    an optimizer whose step is proportional to the gradient (``degree`` p = 1) or of one size for each entry (p = 0).
+    Qiu et al. 2024 (Compute Better Spent, section 3) derive longer steps for blocks and p = 0, from spectral norms.
+    Variances are the mean squares of the cores as they are now; the result is rounded to one of ``MULTIPLES``.
     """
     found: dict[nn.Parameter, float] = {}
     for layer in weights_once(model).values():
@@ -40,7 +39,7 @@ def core_multiples(model: nn.Module, degree: int) -> dict[nn.Parameter, float]:
         square = float(squared_norm(layer.graph, [core.detach().double() for core in cores])) / entries
         for core in cores:
             ratio = float(core.detach().double().square().mean()) / square if square else 0.0
-            multiple = ratio ** ((1 + degree) / 2) * (entries / core.numel()) ** ((1 - degree) / 2) / len(cores)
+            multiple = ratio ** ((1 + degree) / 2) * (core.numel() / entries) ** (degree / 2) / len(cores)
             found[core] = min(MULTIPLES, key=lambda known: abs(math.log2(known / multiple))) if multiple else 1.0
     return found
 

@@ -11,6 +11,7 @@ from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig
 from tdcompress.models.build import build
 from tdcompress.tensor.fitting.initial import orthogonal
+from tdcompress.tensor.layout import KERNELS
 from tdcompress.train.optim.muon import Muon, unfoldings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,7 +51,7 @@ def test_what_is_no_matrix_is_learned_by_adamw():
     )
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.kernel == "joint"], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.kernel == KERNELS[0]], ids=str)
 def test_cores_are_unfolded_as_orthogonal_cores_are(case: Case):
     """Orthogonal cores are such matrices: each of the unfolded blocks, wide or tall, has one singular value."""
     layer = case.layer()
