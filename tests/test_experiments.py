@@ -17,6 +17,7 @@ FOLDER = conf_dir() / "experiment"
 EXPERIMENTS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 PARENTS = {
     "quick/cifar10_comparison": "cifar10_comparison",
+    "quick/core_lr": "core_lr",
     "quick/lr_sensitivity": "lr_sensitivity",
     "quick/mnist_comparison": "mnist_comparison",
     "quick/sequence": "sequence",

@@ -44,6 +44,15 @@ def test_one_for_each_run_of_a_sweep():
     assert [typed(run).method.format for run in runs] == ["cp", "tt"] and all(run.sweep for run in runs)
 
 
+def test_an_optimizer_has_a_learning_rate_of_its_own_until_one_is_given():
+    presets = ["reference", "cosine", "sgd", "adamw", "muon"]
+    found = [typed(run) for run in _composed("-m", f"optim={','.join(presets)}")]
+    assert [one.lr for one in found] == [0.05, 0.05, 0.02, 0.0015, 0.0015]
+    assert [one.optim.core_lr for one in found] == ["same", "same", "balanced", "balanced", "balanced"]
+    assert [one.lr for one in map(typed, _composed("-m", "optim=adamw,muon", "lr=0.3"))] == [0.3, 0.3]
+    assert {typed(one).lr for one in _composed("experiment=quick/trl", "optim=adamw")} == {0.0015}
+
+
 def test_the_texts_kept_beside_the_results():
     (one,) = _composed("lr=0.1", "method=cp")
     files = one.files()
