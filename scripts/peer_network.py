@@ -84,6 +84,10 @@ def network(in_channels: int, classes: int, image_size: int, file: str) -> nn.Mo
     return model
 
 
+class Unfit(ConfigError):
+    """A layer of theirs that fails, or computes something else than its weight says; the exit status is 4 then."""
+
+
 def run(words: Sequence[str]) -> None:
     """Fit the network of each configuration that ``words`` ask for, and write it."""
     for job in asked(words, Jobs()):
@@ -96,6 +100,8 @@ def _fit(job: Job) -> None:
         raise ConfigError("say which trained network the layers are fitted to: init_from=RUN")
     if config.rank.needs_weights:
         raise ConfigError(f"rank={config.rank} follows from weights, which the network is built without: give a number")
+    if getattr(config.rank, "adaptive", False):
+        raise ConfigError(f"rank={config.rank} is cut while training, which their layers cannot be")
     model, image = dense(config)
     weights = read_weights(config.init_from, model)
     weights.refuse_factorised()
@@ -106,7 +112,7 @@ def _fit(job: Job) -> None:
             new = _layer(twin, ours, fit=True)
             lost = _error(new, twin, ours)
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # theirs
-            raise ConfigError(f"{name}: tensorly-torch's layer fails: {' '.join(str(error).split())}") from error
+            raise Unfit(f"{name}: tensorly-torch's layer fails: {' '.join(str(error).split())}") from error
         parameters = (sum(p.numel() for p in layer.parameters()) for layer in (new, ours))
         print("{}: {:,} parameters, ours {:,}; ||W - What|| / ||W|| = {:.4f}".format(name, *parameters, lost))
         model.set_submodule(name, new)
@@ -171,5 +177,8 @@ def _error(new: Any, twin: Any, ours: Factorised) -> float:
 if __name__ == "__main__":
     try:
         run(sys.argv[1:])
+    except Unfit as error:
+        print(f"peer_network: {error}", file=sys.stderr)
+        sys.exit(4)
     except (ConfigError, ModuleNotFoundError, RunError) as error:
         sys.exit(f"peer_network: {error}")

@@ -37,7 +37,10 @@ fi
 here=$(dirname "$0")
 for method in cp tucker tt; do
     for rank in $(echo "$ranks" | tr , ' '); do
-        fitted=$(python "$here/peer_network.py" "$@" init_from="$dense" method="$method" rank="$rank") || continue
+        fitted=$(python "$here/peer_network.py" "$@" init_from="$dense" method="$method" rank="$rank") || {
+            [ $? = 4 ] && continue # it has said which layer of theirs fails
+            exit 1
+        }
         file=$(echo "$fitted" | tail -n 1)
         PYTHONPATH="$here:${PYTHONPATH:-}" tdc train "$@" method=dense init_from="$file" \
             "arch.target={_target_: peer_network.network, file: $file}"

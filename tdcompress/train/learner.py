@@ -28,7 +28,7 @@ from .checkpoint import random_states, restore_random_states
 from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
 from .optim.build import build_scheduler, restore_optimizer
-from .optim.groups import Groups, frobenius_penalty
+from .optim.groups import Groups, frobenius_penalty, multiples_in
 from .watch import bar
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -85,7 +85,7 @@ class Learner:
             "correct": self.world.total(self.correct).cpu(),
             "plans": plans(self.model),
             "model": self.model.state_dict(),
-            "multiples": self.groups.state(self.model),
+            "multiples": self.multiples,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "random": self.world.gathered(random_states(self.device)),
@@ -202,7 +202,7 @@ class Learner:
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
                     state[key] = torch.zeros_like(core)
-        self.groups.renew(self.optimizer, self.model)
+        self._regroup()
         self._renew()
         return True
 
@@ -243,10 +243,18 @@ class Learner:
         self.model, self.best = factorise(self.model), None
         hand_over(self.optimizer, weights, self.model)
         end = self.start.end(self.epoch, time.perf_counter() - began)
-        self.groups.renew(self.optimizer, self.model)
+        self._regroup()
         self._begin_cutting()
         self._renew()
         return end
+
+    @property
+    def multiples(self) -> dict[str, float]:
+        """What each core has of the learning rate, by name; empty where all have the same."""
+        return multiples_in(self.optimizer, self.model)
+
+    def _regroup(self) -> None:
+        self.groups.renew(self.optimizer, self.model, self.world.told(self.groups.multiples(self.model)))
 
     def _begin_cutting(self) -> None:
         end = self.start.switch if self.start is not None else None

@@ -114,9 +114,11 @@ class Loop:
         self._tell()
 
     def _tell(self) -> None:
-        """Say what became of each layer, where some hold cores."""
+        """Say what became of each layer, where some hold cores, and how fast those learn."""
         if factorised(self.learner.model):
             self.log(str(report(self.learner.model)))
+        if multiples := self.learner.multiples.values():
+            self.log(f"optim.core_lr=balanced: cores learn at {min(multiples):g} to {max(multiples):g} times lr")
 
     def _counted(self) -> Counts:
         counts = count(self.learner.model, self.image)

@@ -111,8 +111,6 @@ def _train(
     forget_peak(device)
     shrinkage = _shrinkage(config, count(model, image)["dense_parameters"])
     learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage, start)
-    if rates_of_cores := learner.groups.multiples.values():
-        log(f"optim.core_lr=balanced: cores learn at {min(rates_of_cores):g} to {max(rates_of_cores):g} times lr")
     if not world.first:
         torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
 

@@ -51,6 +51,19 @@ def test_stopped_at_every_step_equals_uninterrupted(tmp_path, monkeypatch, optim
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
 
 
+@pytest.mark.parametrize("full_rank_epochs", [0, 1])
+def test_cores_that_learn_at_rates_of_their_own_in_any_order(tmp_path, monkeypatch, full_rank_epochs):
+    optim = OptimConfig({"_target_": "torch.optim.AdamW"}, core_lr="balanced")
+    changes = {"method": MethodConfig("ht"), "rank": 4, "optim": optim, "full_rank_epochs": full_rank_epochs}
+    config = config_in(tmp_path / "whole", **changes)  # cores whose names are in another order than in the graph
+    train(config, run_of(config), print)
+    broken = replace(config, results_dir=str(tmp_path / "broken"))
+    for _ in range(4):
+        stopped(broken, monkeypatch, 2)
+    train(broken, run_of(broken), print)
+    assert metrics(run_of(broken)).equals(metrics(run_of(config)))
+
+
 def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
     method = MethodConfig("tt", layout="split")  # components of few entries, so that the target is met
     config = validating(config_in(tmp_path / "whole", method=method, rank="adaptive:8x", epochs=3, batch_size=40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,8 +37,8 @@ class Attributes:
 
 
 def _content(value: Any) -> Any:
-    """A copy of a container that can be filled again, None for any other value."""
-    return copy.copy(value) if isinstance(value, dict | list | set) else None
+    """A copy of a container that can be filled again, None for any other value: a subclass may refuse it."""
+    return copy.copy(value) if type(value) in (dict, OrderedDict, list, set) else None
 
 
 @contextmanager

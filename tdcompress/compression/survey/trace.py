@@ -180,13 +180,13 @@ def watch(
         with torch.no_grad(), torch.random.fork_rng(devices):
             examples.given_to(model)
     finally:
-        attributes.restore()
         for hook in hooks:
             hook.remove()
         for module, training in modes.items():
             module.training = training
         for buffer, value in buffers:  # some layers keep statistics in any mode
             buffer.data.copy_(value)
+        attributes.restore()
 
 
 @contextmanager

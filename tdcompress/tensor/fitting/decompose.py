@@ -34,7 +34,10 @@ on top: rings come to their minimum slowly."""
 
 FREE = 30
 """Sweeps without a penalty at the very end, which give back what it took of the norm of W: little of the error, but a
-network that is not trained on sees less of every layer. They are too few for bounded norms to grow much again."""
+network that is not trained on sees less of every layer."""
+
+GROWN = 1.5
+"""How many times as much components may cancel after those sweeps; they are not taken where it is more."""
 
 GROWTH = 0.25
 """The part of ``WORK`` that is spent at each rank on the way: what is found there is only a start."""
@@ -108,8 +111,10 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
         smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK / 2) * best[0]))
         best = smaller if smaller[0] <= (1 + SLACK) * best[0] else best  # it was rounded
     if best[0] > EXACT:
-        free = alternate(graph, weight, best[1], FREE, GROWTH * WORK, FINE, tikhonov=0.0)
-        best = min(best, fit(graph, free), key=itemgetter(0))
+        free = fit(graph, alternate(graph, weight, best[1], FREE, GROWTH * WORK, FINE, tikhonov=0.0))
+        before = cancellation(graph, best[1])
+        if free[0] < best[0] and cancellation(graph, free[1]) <= max(CANCELLING, GROWN * before):
+            best = free
     return best[1]
 
 

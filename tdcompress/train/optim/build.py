@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -20,12 +20,11 @@ _FUSED_ON = ("cpu", "cuda")
 
 def weight_decay(config: TrainConfig) -> float:
     """The optimizer's: as chosen, its default, or 0 where it has none."""
-    target, options = _split(config.optim.optimizer, "optim.optimizer", "torch.optim.SGD")
-    usual = inspect.signature(target).parameters.get("weight_decay")
-    value = options.get("weight_decay", usual.default if usual is not None else 0.0)
+    value = config.optim.optimizer.get("weight_decay", 0.0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"optim.optimizer.weight_decay={value} is not a number")
-    return float(value)
+    like = build_optimizer(config, [nn.Parameter(torch.zeros(1, 1))], torch.device("cpu"))
+    return float(like.defaults.get("weight_decay", 0.0))
 
 
 def build_optimizer(config: TrainConfig, parameters: Iterable[Any], device: torch.device) -> Optimizer:

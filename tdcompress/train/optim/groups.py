@@ -22,44 +22,42 @@ class Groups:
     """The groups of an optimizer while cores take the place of weights, and change their sizes.
 
     ``names``: of a run that begins at full rank the layers that are to hold cores. There are as many groups before as
-    after, so that schedules go on. ``multiples``: of each core, where its learning rate is not the network's.
+    after, so that schedules go on.
     """
 
     def __init__(self, config: TrainConfig, names: Sequence[str] | None, device: torch.device) -> None:
         self.config, self.names, self.device = config, names, device
         self.weight_decay = weight_decay(config)
         self.degree: int | None = None
-        if config.optim.core_lr == "balanced":
-            self.degree = gradient_degree(partial(build_optimizer, config, device=device))
-        self.multiples: dict[nn.Parameter, float] = {}
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         """The optimizer of the model's parameters."""
-        optimizer = build_optimizer(self.config, self._of(model), self.device)
+        if self.config.optim.core_lr == "balanced" and (self.names or factorised(model)):
+            self.degree = gradient_degree(partial(build_optimizer, self.config, device=self.device))
+        optimizer = build_optimizer(self.config, self._of(model, self.multiples(model)), self.device)
         if self.degree is not None:
             follow_multiples(optimizer)
         self._unfold(optimizer, model)
         return optimizer
 
-    def renew(self, optimizer: Optimizer, model: nn.Module, multiples: Mapping[str, float] | None = None) -> None:
-        """Group the parameters as they are now, by the ``multiples`` that ``state`` told, or by those that follow."""
+    def multiples(self, model: nn.Module) -> dict[str, float]:
+        """Of the network's learning rate, what each core has by its name: none where all have the same."""
+        if self.degree is None:
+            return {}
+        found = core_multiples(model, self.degree)
+        return {name: found[core] for name, core in model.named_parameters() if core in found}
+
+    def renew(self, optimizer: Optimizer, model: nn.Module, multiples: Mapping[str, float]) -> None:
+        """Group the parameters as they are now, at these ``multiples``."""
         for group, new in zip(optimizer.param_groups, self._of(model, multiples), strict=True):
             group |= new
         self._unfold(optimizer, model)
 
-    def state(self, model: nn.Module) -> dict[str, float]:
-        """The multiples, by the names of the cores."""
-        return {name: self.multiples[core] for name, core in model.named_parameters() if core in self.multiples}
-
-    def _of(self, model: nn.Module, multiples: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    def _of(self, model: nn.Module, multiples: Mapping[str, float]) -> list[dict[str, Any]]:
         decay = self.config.method.decay
         if self.degree is None:
             return parameter_groups(model, decay, self.weight_decay, self.names)
-        if multiples is None:
-            self.multiples = core_multiples(model, self.degree)
-        else:
-            self.multiples = {model.get_parameter(name): multiple for name, multiple in multiples.items()}
-        return groups_by_rate(model, self.multiples, self.weight_decay, 0.0 if decay == "frobenius" else 1.0)
+        return groups_by_rate(model, multiples, self.weight_decay, 0.0 if decay == "frobenius" else 1.0)
 
     def _unfold(self, optimizer: Optimizer, model: nn.Module) -> None:
         if isinstance(optimizer, Muon):
@@ -67,19 +65,31 @@ class Groups:
 
 
 def groups_by_rate(
-    model: nn.Module, multiples: Mapping[nn.Parameter, float], weight_decay: float, share: float = 1.0
+    model: nn.Module, multiples: Mapping[str, float], weight_decay: float, share: float = 1.0
 ) -> list[dict[str, Any]]:
     """The parameters that learn at the network's rate, and for each of ``MULTIPLES`` those at so many times it.
 
-    Optimizers multiply weight decay by the rate, so of those it is divided by the multiple, and stays what it was;
-    ``share`` is what the cores get of it.
+    Optimizers multiply weight decay by the rate, so of those it is divided by the multiple, and a step takes as much of
+    a core as of any other parameter; ``share`` is what the cores get of it.
     """
-    others = [parameter for parameter in model.parameters() if parameter not in multiples]
+    named = list(model.named_parameters())
+    others = [parameter for name, parameter in named if name not in multiples]
     groups: list[dict[str, Any]] = [{"params": others, "weight_decay": weight_decay, "multiple": 1.0}]
     for multiple in MULTIPLES:
-        parameters = [core for core, its in multiples.items() if its == multiple]
-        groups.append({"params": parameters, "weight_decay": weight_decay * share / multiple, "multiple": multiple})
+        cores = [core for name, core in named if multiples.get(name) == multiple]
+        groups.append({"params": cores, "weight_decay": weight_decay * share / multiple, "multiple": multiple})
     return groups
+
+
+def multiples_in(optimizer: Optimizer, model: nn.Module) -> dict[str, float]:
+    """The multiples at which cores learn, by name."""
+    held = {
+        core: group["multiple"]
+        for group in optimizer.param_groups[1:]
+        for core in group["params"]
+        if "multiple" in group
+    }
+    return {name: held[core] for name, core in model.named_parameters() if core in held}
 
 
 def parameter_groups(

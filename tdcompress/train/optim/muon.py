@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
@@ -24,9 +25,9 @@ class Muon(Optimizer):
     """Momentum of matrices made orthogonal (Jordan et al. 2024), and AdamW on the rest, in one optimizer.
 
     ``unfoldings``: how a parameter is seen as a matrix, or as blocks that are; one that is not in it is learned by
-    AdamW. A matrix of m rows and n columns moves by 0.2 max(m, n)^(1/2) of the orthogonal one, whose entries have then
-    the size of AdamW's steps, so that one ``lr`` and one ``weight_decay`` suit both (Liu et al. 2025, Muon is Scalable,
-    section 2.2).
+    AdamW. By default every parameter of two or more axes is one, its first axis against all others. A matrix of m rows
+    and n columns moves by 0.2 max(m, n)^(1/2) of the orthogonal one, whose entries have then the size of AdamW's steps,
+    so that one ``lr`` and one ``weight_decay`` suit both (Liu et al. 2025, Muon is Scalable, section 2.2).
     """
 
     def __init__(
@@ -39,13 +40,16 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         steps: int = 5,
+        unfoldings: Mapping[nn.Parameter, Unfolding] | None = None,
     ) -> None:
-        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("momentum", momentum), ("eps", eps)):
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps), ("steps", steps - 1)):
             if value < 0:
-                raise ValueError(f"{name}={value} must not be negative")
+                raise ValueError(f"{name} is out of range: {name}={value}")
+        if not all(0 <= value < 1 for value in (momentum, *betas)):
+            raise ValueError(f"momentum={momentum} and betas={tuple(betas)} must lie between 0 and 1")
         options = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
         super().__init__(params, options | {"betas": tuple(betas), "eps": eps, "steps": steps})
-        self.unfoldings: Mapping[nn.Parameter, Unfolding] = {}
+        self.unfoldings = unfoldings
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -59,7 +63,7 @@ class Muon(Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                axes = self.unfoldings.get(parameter)
+                axes = _plain(parameter) if self.unfoldings is None else self.unfoldings.get(parameter)
                 change = self._adam(parameter, group) if axes is None else self._orthogonal(parameter, axes, group)
                 parameter.sub_(group["lr"] * change)
         return loss
@@ -101,17 +105,23 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
     return (x if wide else x.mT).to(matrices.dtype)
 
 
+def _plain(parameter: Tensor) -> Unfolding | None:
+    return ((), (0,), tuple(range(1, parameter.dim()))) if parameter.dim() > 1 else None
+
+
 def unfoldings(model: nn.Module) -> dict[nn.Parameter, Unfolding]:
     """Each core as a matrix towards the next core on the way to the root, each dense weight as (out | all else).
 
-    A core that shares modes with that one is a matrix for each of their values. The network's first and last weights,
-    where they are dense, are left to AdamW, as is usual (Jordan et al. 2024).
+    A core that shares modes with that one is a matrix for each of their values. Left to AdamW, as is usual (Jordan et
+    al. 2024): the network's first and last weights where they are dense, and weights of other layers than linear ones
+    and convolutions, such as tables, or gates that lie one on top of the other.
     """
     held, dense = weights_once(model), dense_weights(model)
     names = [name for name, _ in model.named_modules() if name in held or name in dense]
     found: dict[nn.Parameter, Unfolding] = {}
+    layers = dict(model.named_modules())
     for name, weight in dense.items():
-        if name not in (names[0], names[-1]) and weight.dim() > 1:
+        if name not in (names[0], names[-1]) and isinstance(layers.get(name), nn.Linear | _ConvNd):
             found[weight] = (), (0,), tuple(range(1, weight.dim()))
     for layer in held.values():
         towards = towards_root(layer.graph)

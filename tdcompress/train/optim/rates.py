@@ -14,6 +14,8 @@ from ...layers.kinds import weights_once
 from ...tensor.errors import ConfigError
 from ...tensor.norm import squared_norm
 
+_STEPS = 12  # by which optimizers that warm up have done so
+
 MULTIPLES = tuple(2.0**power for power in range(-8, 17))
 """What the multiples are rounded to, so that many cores share a group of the optimizer."""
 
@@ -30,7 +32,8 @@ def core_multiples(model: nn.Module, degree: int) -> dict[nn.Parameter, float]:
     times its rate the cores of a layer change the output equally, and together as much as the dense weight would, under
     an optimizer whose step is proportional to the gradient (``degree`` p = 1) or of one size for each entry (p = 0).
     Qiu et al. 2024 (Compute Better Spent, section 3) derive longer steps for blocks and p = 0, from spectral norms.
-    Variances are the mean squares of the cores as they are now; the result is rounded to one of ``MULTIPLES``.
+    Variances are the mean squares of the cores as they are now; the result is rounded to the nearest of ``MULTIPLES``,
+    and 1 where a weight is all zero.
     """
     found: dict[nn.Parameter, float] = {}
     for layer in weights_once(model).values():
@@ -44,42 +47,56 @@ def core_multiples(model: nn.Module, degree: int) -> dict[nn.Parameter, float]:
     return found
 
 
-def gradient_degree(build: Callable[[list[nn.Parameter]], Optimizer]) -> int:
-    """1 if a gradient of twice the size makes the first step twice as long (SGD), 0 if as long as before (Adam).
+def gradient_degree(build: Callable[[list[Any]], Optimizer]) -> int:
+    """1 if gradients of twice the size make steps of twice the length (SGD), 0 if of the same (Adam).
 
-    Raises ``ConfigError`` for an optimizer whose first step follows neither rule, or that takes no plain step.
+    Raises ``ConfigError`` for an optimizer that follows neither rule, whose steps depend on the parameter, or whose
+    weight decay is not proportional to the learning rate.
     """
+
+    def step(gradient: float, value: float, multiple: float = 0.0) -> float:
+        """How far the last of some steps goes; with a ``multiple`` at so many times the rate, with weight decay."""
+        parameter = nn.Parameter(torch.full((2,), value))
+        optimizer = build([{"params": [parameter]}])
+        for group in optimizer.param_groups:
+            group["weight_decay"] = group.get("weight_decay", 0.0) / multiple if multiple else 0.0
+            group["lr"] = group["lr"] * (multiple or 1.0)
+        for _ in range(_STEPS):
+            before = parameter.detach().clone()
+            parameter.grad = torch.full_like(parameter, gradient)
+            optimizer.step()
+        return float((parameter.detach() - before).abs().max())
+
     try:
-        short, long = (_first_step(build, size) for size in (0.5, 1.0))
-    except TypeError:  # LBFGS wants the loss again
-        short = long = 0.0
+        short, long, elsewhere = step(0.5, 0.0), step(1.0, 0.0), step(1.0, 100.0)
+        decayed, as_much = step(0.0, 1.0, 1.0), step(0.0, 1.0, 4.0)
+    except Exception:  # such as one that wants the loss again
+        short = long = elsewhere = decayed = as_much = 0.0
     for degree in (0, 1):
         if short > 0 and math.isclose(long / short, 2.0**degree, rel_tol=0.05):
+            if not math.isclose(elsewhere, long, rel_tol=0.05) or not math.isclose(decayed, as_much, rel_tol=0.05):
+                break
             return degree
     raise ConfigError(
-        "optim.core_lr=balanced: the steps of optim.optimizer are neither proportional to the gradient nor independent "
-        "of its size; use optim.core_lr=same"
+        "optim.core_lr=balanced: the steps of optim.optimizer are not lr times the gradient, or times something of one "
+        "size, with a weight decay beside it that is in proportion to lr; use optim.core_lr=same"
     )
-
-
-def _first_step(build: Callable[[list[nn.Parameter]], Optimizer], size: float) -> float:
-    parameter = nn.Parameter(torch.zeros(2))
-    parameter.grad = torch.full_like(parameter, size)
-    build([parameter]).step()
-    return float(parameter.detach().abs().max())
 
 
 def follow_multiples(optimizer: Optimizer) -> None:
     """Let each step take a group's rate times its ``multiple``; schedules see the network's rate alone."""
+    rates: list[Any] = []
 
     def before(optimizer: Optimizer, *_: Any) -> None:
+        after(optimizer)  # where the step before was broken off
         for group in optimizer.param_groups:
-            group["rate"] = group["lr"]
-            group["lr"] = group["lr"] * group.get("multiple", 1.0)
+            rates.append(group["lr"])
+            group["lr"] = group["lr"] * group["multiple"]
 
     def after(optimizer: Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = group.pop("rate")
+        for group, rate in zip(optimizer.param_groups, rates, strict=False):
+            group["lr"] = rate
+        rates.clear()
 
     optimizer.register_step_pre_hook(before)
     optimizer.register_step_post_hook(after)

@@ -9,10 +9,14 @@ import torch
 from cases import CASES, Case, einsum_dense
 from torch import nn
 
+from tdcompress.compression.swap import compress
+from tdcompress.config.schema import ArchConfig, MethodConfig, OptimConfig, TrainConfig
+from tdcompress.layers.kinds import factorised
+from tdcompress.models.build import build
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.fitting.initial import orthogonal
 from tdcompress.tensor.layout import KERNELS
-from tdcompress.train.optim.groups import groups_by_rate
+from tdcompress.train.optim.groups import Groups, groups_by_rate
 from tdcompress.train.optim.muon import Muon
 from tdcompress.train.optim.rates import MULTIPLES, core_multiples, follow_multiples, gradient_degree
 
@@ -47,10 +51,11 @@ def test_a_step_of_each_core_changes_the_weight_as_much(case: Case, degree: int)
     ("optimizer", "degree"),
     [
         (lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1), 1),
-        (lambda params: torch.optim.ASGD(params, lr=0.1), 1),
         (lambda params: torch.optim.AdamW(params, lr=0.1), 0),
         (lambda params: torch.optim.Adagrad(params, lr=0.1), 0),
         (lambda params: torch.optim.RMSprop(params, lr=0.1), 0),
+        (lambda params: torch.optim.RAdam(params, lr=0.1), 0),  # whose first steps are those of SGD
+        (lambda params: torch.optim.Adam(params, lr=0.1), 0),
         (lambda params: Muon(params, lr=0.1), 0),
     ],
 )
@@ -65,16 +70,42 @@ def test_optimizers_that_no_rule_is_known_for():
                 for parameter in group["params"]:
                     parameter.data -= parameter.grad**3
 
-    for optimizer in (lambda params: Cubed(params, lr=0.1), lambda params: torch.optim.LBFGS(params)):
+    for optimizer in (
+        lambda params: Cubed(params, lr=0.1),
+        lambda params: torch.optim.LBFGS(params),
+        lambda params: torch.optim.Adafactor(params, lr=0.1),  # in proportion to the parameter
+        lambda params: torch.optim.ASGD(params, lr=0.1),  # which decays by another name
+        lambda params: torch.optim.Adam(params, lr=0.1, weight_decay=0.1),  # whose decay is a gradient like others
+    ):
         with pytest.raises(ConfigError, match=r"use optim\.core_lr=same"):
             gradient_degree(optimizer)
+
+
+def test_parameters_that_do_not_decay():
+    model = compress(build(ArchConfig(name="lenet"), 1, 10, 28), "ht", 4, (1, 28, 28))
+    config = TrainConfig(
+        method=MethodConfig("ht", decay="frobenius"),
+        optim=OptimConfig({"_target_": "torch.optim.AdamW"}, core_lr="balanced"),
+    )
+    optimizer = Groups(config, None, torch.device("cpu")).optimizer(model)
+    decays = {core: group["weight_decay"] for group in optimizer.param_groups for core in group["params"]}
+    assert len(decays) == len(list(model.parameters()))
+    cores = {core for layer in factorised(model).values() for core in layer.tensors()}
+    assert {decays[core] for core in cores} == {0.0}
+    assert {decays[parameter] for parameter in model.parameters() if parameter not in cores} == {0.01}
+
+
+def test_a_dense_network_has_one_group():
+    config = TrainConfig(optim=OptimConfig({"_target_": "torch.optim.AdamW"}, core_lr="balanced"))
+    optimizer = Groups(config, None, torch.device("cpu")).optimizer(build(ArchConfig(name="lenet"), 1, 10, 28))
+    assert len(optimizer.param_groups) == 1
 
 
 def test_schedules_see_the_rate_of_the_network_and_decay_stays_what_it_was():
     cores = [nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))]
     model = nn.Module()
     model.bias, model.cores = nn.Parameter(torch.ones(1)), nn.ParameterList(cores)
-    groups = groups_by_rate(model, {cores[0]: 4.0, cores[1]: 0.5}, weight_decay=0.1)
+    groups = groups_by_rate(model, {"cores.0": 4.0, "cores.1": 0.5}, weight_decay=0.1)
     assert len(groups) == 1 + len(MULTIPLES)
     optimizer = torch.optim.SGD(groups, lr=0.01)
     follow_multiples(optimizer)
