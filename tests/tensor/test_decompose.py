@@ -78,9 +78,9 @@ def default(format: str, shape: tuple[int, ...], rank: int | None = None) -> Gra
 
 
 def up_to_caps(format: str, shape: tuple[int, ...]) -> list[int]:
-    """1, 2, 4 .. and the largest cap."""
+    """1, 4, 16 .. and the largest cap."""
     largest = max(default(format, shape).ranks.values(), default=1)
-    return [*(2**k for k in range((largest - 1).bit_length())), largest]
+    return [*(4**k for k in range(((largest - 1).bit_length() + 1) // 2)), largest]
 
 
 def is_chain_exact(format: str, graph: Graph) -> bool:

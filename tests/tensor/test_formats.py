@@ -161,7 +161,7 @@ STARTS = [(format, None, init) for format in FACTORISED for init in ("orthogonal
 @pytest.mark.parametrize(("format", "layout", "init"), [*STARTS, *((*way, "orthogonal") for way in having("channels"))])
 def test_activations_keep_their_scale_through_vgg16(format: str, layout: str | None, init: str):
     # Before training, batch norm in evaluation mode passes its input on: nothing but the weights holds the scale.
-    logarithm, seeds = 0.0, 4
+    logarithm, seeds = 0.0, 2 if init == "spectral" else 4
     for seed in range(seeds):
         torch.manual_seed(seed)
         config = ArchConfig(name="vgg16", width=0.125 if init == "spectral" else 0.25)
