@@ -63,10 +63,15 @@ class Muon(Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                axes = _plain(parameter) if self.unfoldings is None else self.unfoldings.get(parameter)
+                axes = self._unfolding(parameter)
                 change = self._adam(parameter, group) if axes is None else self._orthogonal(parameter, axes, group)
                 parameter.sub_(group["lr"] * change)
         return loss
+
+    def _unfolding(self, parameter: nn.Parameter) -> Unfolding | None:
+        if self.unfoldings is not None:
+            return self.unfoldings.get(parameter)
+        return _by_first_axis(parameter) if parameter.dim() > 1 else None
 
     def _adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad
@@ -105,8 +110,8 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
     return (x if wide else x.mT).to(matrices.dtype)
 
 
-def _plain(parameter: Tensor) -> Unfolding | None:
-    return ((), (0,), tuple(range(1, parameter.dim()))) if parameter.dim() > 1 else None
+def _by_first_axis(parameter: Tensor) -> Unfolding:
+    return (), (0,), tuple(range(1, parameter.dim()))
 
 
 def unfoldings(model: nn.Module) -> dict[nn.Parameter, Unfolding]:
@@ -122,7 +127,7 @@ def unfoldings(model: nn.Module) -> dict[nn.Parameter, Unfolding]:
     layers = dict(model.named_modules())
     for name, weight in dense.items():
         if name not in (names[0], names[-1]) and isinstance(layers.get(name), nn.Linear | _ConvNd):
-            found[weight] = (), (0,), tuple(range(1, weight.dim()))
+            found[weight] = _by_first_axis(weight)
     for layer in held.values():
         towards = towards_root(layer.graph)
         for core, parameter in zip(layer.graph.cores, layer.tensors(), strict=True):
