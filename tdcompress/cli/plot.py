@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config.words import read
-from ..results.figures import plot_all
+from ..results.drawing.figures import plot_all
 from .filters import Place, filters, with_filters
 
 

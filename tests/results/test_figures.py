@@ -10,8 +10,8 @@ import pytest
 from runs import make
 
 from tdcompress.config.schema import DatasetConfig
-from tdcompress.results import plots
-from tdcompress.results.figures import drawings, plot_all
+from tdcompress.results.drawing import plots
+from tdcompress.results.drawing.figures import drawings, plot_all
 from tdcompress.results.rows import read_metrics, read_runs
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from runs import make
 
 from tdcompress.config.schema import DatasetConfig, MethodConfig
-from tdcompress.results.figures import drawings, plot_all
-from tdcompress.results.page import write_report
+from tdcompress.results.drawing.figures import drawings, plot_all
+from tdcompress.results.drawing.page import write_report
 from tdcompress.results.tables import read_results
 from tdcompress.tensor.errors import ConfigError
 

@@ -14,13 +14,13 @@ import matplotlib
 import pandas
 from matplotlib.figure import Figure
 
-from ..device.files import write_whole
-from ..tensor.errors import ConfigError
-from ..tensor.formats import BASELINE
+from ...device.files import write_whole
+from ...tensor.errors import ConfigError
+from ...tensor.formats import BASELINE
+from ..rows import adaptive, natural
+from ..tables import read_results
 from . import plots
 from .captions import absent, seeds_told
-from .rows import adaptive, natural
-from .tables import read_results
 
 SAME = ["dataset", "arch", "epochs", "batch_size", "setting"]  # runs that differ here are never in one figure
 EXTENSIONS = ("png", "svg", "pdf")

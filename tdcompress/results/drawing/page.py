@@ -13,14 +13,14 @@ import pandas
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from ..device.files import write_text
-from ..tensor.errors import ConfigError
-from ..tensor.formats import BASELINE
+from ...device.files import write_text
+from ...tensor.errors import ConfigError
+from ...tensor.formats import BASELINE
+from ..identity import whole_key
+from ..rows import natural
+from ..tables import read_results, write_results
 from .figures import Comparison, comparisons
-from .identity import whole_key
 from .plots import INK
-from .rows import natural
-from .tables import read_results, write_results
 
 COLUMNS = (
     "method", "rank", "lr", "parameters", "compression", "MACs", "test accuracy (%)", "best (%)", "s/epoch", "device",
@@ -39,7 +39,9 @@ def write_report(results_dir: Path | str) -> list[Path]:
     parts = [_part(comparison, epochs) for comparison in comparisons(runs)]
     if not parts:
         raise ConfigError(f"no finished runs in {Path(results_dir)}: tdc train -m method=tt,dense makes two")
-    template = Environment(loader=PackageLoader("tdcompress.results"), autoescape=True).get_template("report.html")
+    template = Environment(loader=PackageLoader("tdcompress.results.drawing"), autoescape=True).get_template(
+        "report.html"
+    )
     finished = int((runs["status"] == "finished").sum())
     pages = {
         "report.html": template.render(parts=parts, runs=len(runs), finished=finished, text=TEXT),

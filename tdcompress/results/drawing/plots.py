@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
-from ..tensor import formats
-from ..tensor.formats import BASELINE
+from ...tensor import formats
+from ...tensor.formats import BASELINE
 
 WIDTH = 3.5  # inches: a column in print
 DIVERGED = "diverged"
