@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pandas
 
 from ...tensor.errors import ConfigError
 from ...tensor.formats import BASELINE
-from .networks import Network, beyond, difference
+from .networks import Difference, Network, difference
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ MEASURES = {
 }
 
 
+EQUAL = 1.02
+"""How many times larger counts as equal: ranks are whole numbers, so methods meet one budget a little differently."""
+
+
 @dataclass(frozen=True)
 class Sized:
     """A network with its size: the largest of its runs'."""
@@ -43,29 +48,35 @@ class Sized:
 
 
 @dataclass(frozen=True)
+class Rival(Sized):
+    """A network that was not chosen. ``missed``: by how much of accuracy; None if it is too large."""
+
+    missed: Difference | None
+
+
+@dataclass(frozen=True)
 class Answer:
     """What is chosen among networks whose sizes can be compared.
 
     ``alike``: what they agree in, such as the kind of exported file and the device that timed it. ``best``: the network
-    chosen, None if none will do; ``nearest`` is then the one that lacks least. ``baseline``: the most accurate of the
-    networks that others are compared with, None without one. ``close``: the networks before which ``best`` was chosen
-    by no more than the seeds' spread, or by single seeds, the most accurate first. ``unknown``: how many networks have
+    chosen, None if none will do. ``rivals``: those that might have been chosen, the nearest first. ``baseline``: the
+    most accurate of the networks that others are compared with, None without one. ``unknown``: how many networks have
     no such size.
     """
 
     alike: tuple[str, ...]
     best: Sized | None
-    nearest: Sized | None
+    rivals: tuple[Rival, ...]
     baseline: Network | None
-    close: tuple[Sized, ...]
     unknown: int
 
 
 def smallest_within(networks: Sequence[Network], measure: Measure, points: float) -> Iterator[Answer]:
     """The smallest network whose mean accuracy is at most ``points`` percentage points less than the baseline's.
 
-    An answer for each of the groups in which ``measure`` can be compared. ``close`` to it are smaller networks that
-    miss this by no more than the seeds' spread. Raises ``ConfigError`` without a baseline.
+    Of those at most ``EQUAL`` times as large it is the most accurate one. Its rivals are the others of these, then
+    smaller ones that are not accurate enough. An answer for each of the groups in which ``measure`` can be compared.
+    Raises ``ConfigError`` without a baseline.
     """
     baseline = _baseline(networks)
     if baseline is None:
@@ -74,31 +85,32 @@ def smallest_within(networks: Sequence[Network], measure: Measure, points: float
         )
     enough = [accuracy - points / 100 for accuracy in baseline.accuracies]
     for alike, sized, unknown in _groups([one for one in networks if not one.baseline], measure):
-        good = [one for one in sized if round(-difference(one.network, baseline).points, 6) <= points]
-        best = min(good, key=lambda one: (one.size, -one.network.mean), default=None)
-        missed = sorted((one for one in sized if one not in good), key=_least_accurate, reverse=True)
-        smaller = [one for one in missed if best is None or one.size < best.size]
-        close = tuple(one for one in smaller if not beyond(one.network.accuracies, enough))
-        yield Answer(alike, best, None if best else missed[0], baseline, close, unknown)
+        good = [one for one in sized if difference(enough, one.network.accuracies).points <= 0]
+        limit = EQUAL * min((one.size for one in good), default=math.inf)
+        level = [one for one in good if one.size <= limit]
+        small = [one for one in sized if one not in good and one.size <= limit]
+        others = _rivals(level[0].network.accuracies, level[1:]) if level else ()
+        yield Answer(alike, level[0] if level else None, (*others, *_rivals(enough, small)), baseline, unknown)
 
 
 def best_under(networks: Sequence[Network], measure: Measure, limit: float) -> Iterator[Answer]:
     """The most accurate network whose size by ``measure`` is at most ``limit``, baselines among them.
 
-    An answer for each of the groups in which ``measure`` can be compared. ``close`` to it are others of such a size
-    that the seeds do not tell from it.
+    Its rivals are the others of such a size, or, where there is none, the larger ones, the smallest first. An answer
+    for each of the groups in which ``measure`` can be compared.
     """
     for alike, sized, unknown in _groups(networks, measure):
-        small = sorted((one for one in sized if one.size <= limit), key=_least_accurate, reverse=True)
-        best = small[0] if small else None
-        close = tuple(one for one in small[1:] if not difference(small[0].network, one.network).beyond)
-        nearest = None if best else min(sized, key=lambda one: (one.size, -one.network.mean))
-        yield Answer(alike, best, nearest, _baseline(networks), close, unknown)
+        small = [one for one in sized if one.size <= limit]
+        if small:
+            rivals = _rivals(small[0].network.accuracies, small[1:])
+        else:
+            rivals = tuple(Rival(one.network, one.size, None) for one in sorted(sized, key=lambda one: one.size))
+        yield Answer(alike, small[0] if small else None, rivals, _baseline(networks), unknown)
 
 
-def _least_accurate(one: Sized) -> tuple[float, float]:
-    """A key that sorts by accuracy, of equals the larger first."""
-    return one.network.mean, -one.size
+def _rivals(target: Sequence[float], others: Sequence[Sized]) -> tuple[Rival, ...]:
+    """The others, with their distance from these accuracies."""
+    return tuple(Rival(one.network, one.size, difference(target, one.network.accuracies)) for one in others)
 
 
 def _baseline(networks: Sequence[Network]) -> Network | None:
@@ -107,7 +119,7 @@ def _baseline(networks: Sequence[Network]) -> Network | None:
 
 
 def _groups(networks: Sequence[Network], measure: Measure) -> Iterator[tuple[tuple[str, ...], list[Sized], int]]:
-    """What the networks of a group agree in, these with their sizes, and how many of all have none there."""
+    """What the networks of a group agree in, these with their sizes, the most accurate first; how many have none."""
     found: dict[tuple[str, ...], list[Sized]] = {}
     for network in networks:
         known = network.done[network.done[measure.column].notna()]
@@ -118,4 +130,5 @@ def _groups(networks: Sequence[Network], measure: Measure) -> Iterator[tuple[tup
             if not part.empty:
                 found.setdefault(alike, []).append(Sized(network, float(part[measure.column].max())))
     for alike, sized in sorted(found.items()):
+        sized.sort(key=lambda one: (-one.network.mean, one.size))
         yield alike, sized, len(networks) - len(sized)

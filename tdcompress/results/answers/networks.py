@@ -17,7 +17,7 @@ LEVEL = 0.05
 """How often a difference that is called larger than the seeds' spread is none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """The runs of one method, rank and learning rate, of runs that agree in all else but the seed.
 
@@ -73,7 +73,7 @@ def networks(runs: pandas.DataFrame) -> list[Network]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of the means of two networks' accuracies.
+    """Of the means of two samples of accuracies.
 
     ``points``: percentage points, positive where the first is better. ``beyond``: whether it is larger than the seeds'
     spread explains, see ``beyond``; None if one of the two has a single seed.
@@ -83,9 +83,10 @@ class Difference:
     beyond: bool | None
 
 
-def difference(first: Network, second: Network) -> Difference:
-    """By how much ``first`` is more accurate than ``second``."""
-    return Difference(100 * (first.mean - second.mean), beyond(first.accuracies, second.accuracies))
+def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """By how much the accuracies (fractions) ``first`` are above ``second``."""
+    points = round(100 * (fmean(first) - fmean(second)), 6)  # so that .955 is .5 points less than .96
+    return Difference(points, beyond(first, second))
 
 
 def beyond(first: Sequence[float], second: Sequence[float]) -> bool | None:

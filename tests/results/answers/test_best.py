@@ -10,7 +10,7 @@ from runs import make
 from scipy import stats
 
 from tdcompress.results.answers.best import MEASURES, best_under, smallest_within
-from tdcompress.results.answers.networks import beyond, difference, networks
+from tdcompress.results.answers.networks import Difference, beyond, difference, networks
 from tdcompress.results.rows import read_runs
 from tdcompress.tensor.errors import ConfigError
 
@@ -51,22 +51,37 @@ def test_networks_are_over_their_seeds(results):
     assert dense.baseline and not tt.baseline
     assert tt.mean == pytest.approx(0.957) and tt.deviation == pytest.approx(0.001)
     assert tt.lost == {"diverged": 1} and dense.lost == {}
-    gap = difference(tt, dense)
+    gap = difference(tt.accuracies, dense.accuracies)
     assert gap.points == pytest.approx(-0.3) and gap.beyond
     make(results, "btt")
     assert math.isnan(networks(read_runs(results, method="btt"))[0].deviation)
 
 
+def within(results, points):
+    (answer,) = smallest_within(networks(read_runs(results)), PARAMETERS, points)
+    return answer
+
+
 def test_the_smallest_within_points_of_dense(results):
-    (answer,) = smallest_within(networks(read_runs(results)), PARAMETERS, 0.3)
+    answer = within(results, 0.3)
     assert answer.best is not None and (answer.best.network.label, answer.best.size) == ("tt 10x", 1000)
-    assert [one.network.method for one in answer.close] == ["cp"]
-    (answer,) = smallest_within(networks(read_runs(results)), PARAMETERS, 0.29)
-    assert answer.best is None and answer.nearest is not None and answer.nearest.network.method == "tt"
-    (answer,) = smallest_within(networks(read_runs(results)), PARAMETERS, 6.0)
-    assert answer.best is not None and answer.best.network.method == "ht" and answer.close == ()
+    cp, ht = answer.rivals
+    assert cp.missed == Difference(0.7, False) and ht.missed == Difference(5.7, True)
+    answer = within(results, 0.29)
+    assert answer.best is None and [one.network.method for one in answer.rivals] == ["tt", "cp", "ht"]
+    answer = within(results, 6)
+    assert answer.best is not None and answer.best.network.method == "ht" and answer.rivals == ()
     with pytest.raises(ConfigError, match="no finished run of method=dense"):
         list(smallest_within(networks(read_runs(results, method="tt")), PARAMETERS, 1))
+
+
+def test_of_about_the_same_size_the_most_accurate_is_chosen(results):
+    for parameters, rank in ((1020, "9x"), (1021, "8x")):
+        for seed in (0, 1):
+            make(results, "tr", 0.9595, parameters=parameters, seed=seed, rank=rank)
+    answer = within(results, 0.3)
+    assert answer.best is not None and answer.best.size == 1020
+    assert (answer.rivals[0].network.label, answer.rivals[0].missed) == ("tt 10x", Difference(0.25, True))
 
 
 def test_the_best_under_a_size(results):
@@ -74,11 +89,10 @@ def test_the_best_under_a_size(results):
     methods = {}
     for limit in (399, 400, 999, 1000, 1e6):
         (answer,) = best_under(found, PARAMETERS, limit)
-        methods[limit] = answer.best and answer.best.network.method
-        assert answer.best or (answer.nearest is not None and answer.nearest.network.method == "ht")
-    assert methods == {399: None, 400: "ht", 999: "cp", 1000: "tt", 1e6: "dense"}
-    (answer,) = best_under(found, PARAMETERS, 1000)
-    assert [one.network.method for one in answer.close] == ["cp"]
+        methods[limit] = [one.network.method for one in (answer.best, *answer.rivals) if one]
+        assert (answer.best is None) == (limit == 399) == any(one.missed is None for one in answer.rivals)
+    ranked = ["dense", "tt", "cp", "ht"]
+    assert methods == {399: ranked[::-1], 400: ranked[3:], 999: ranked[2:], 1000: ranked[1:], 1e6: ranked}
     assert list(best_under(found, MEASURES["bytes"], 1e9)) == []
 
 
