@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..tensor.errors import ConfigError
-from .say import complain
+from .shared.say import complain
 
 VERBS = ("train", "compress", "show", "runs", "best", "plot", "report", "export", "bench")
 _COMPOSED = ("train", "compress", "show")  # Hydra has a page of its own for these

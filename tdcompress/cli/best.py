@@ -19,7 +19,7 @@ from ..results.rows import chosen
 from ..results.tables import read_results
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
-from .filters import Place, filters, with_filters
+from .shared.filters import Place, filters, with_filters
 
 _WITHIN = 0.5  # percentage points, where nothing is asked
 _RIVALS = 4  # beside the nearest one

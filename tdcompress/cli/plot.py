@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..config.words import read
 from ..results.drawing.figures import plot_all
-from .filters import Place, filters, with_filters
+from .shared.filters import Place, filters, with_filters
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..config.words import read
 from ..results.rows import read_runs
-from .filters import Place, filters, with_filters
-from .tables import print_runs
+from .shared.filters import Place, filters, with_filters
+from .shared.tables import print_runs
 
 
 def run(words: Sequence[str]) -> None:
