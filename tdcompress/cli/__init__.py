@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from ..tensor.errors import ConfigError
-from .say import complain
+from .shared.say import complain
 
-VERBS = ("train", "compress", "show", "runs", "plot", "report", "export", "bench")
+VERBS = ("train", "compress", "show", "runs", "best", "plot", "report", "export", "bench")
 _COMPOSED = ("train", "compress", "show")  # Hydra has a page of its own for these
 
 HELP = """\
@@ -22,6 +22,7 @@ tdc trains networks with their weights in a tensor format, and compares the form
   tdc compress checkpoint=RUN rank=10x           decompose a trained network; tdc train init_from=FILE goes on from it
   tdc show method=ht arch=vgg16 dataset=cifar10  what each layer holds and costs, without training
   tdc runs method=tt status=finished             the runs there are
+  tdc best within=0.5 by=bytes                   the smallest network within half a point of dense; under=1e5: the best
   tdc plot results_dir=results                   draw the comparison figures
   tdc report results_dir=results                 tables and figures as one page, and the tables that a repository keeps
   tdc export run=DIR format=onnx                 a trained network as ONNX, as a torch program, or its dense weights

@@ -20,8 +20,8 @@ from ..tensor.errors import ConfigError
 from ..train.launch.job import Job
 from ..train.network import dense, initial
 from ..train.weights import layer_errors, read_weights, write_compressed
-from .jobs import Jobs, asked
-from .tables import print_comparison, print_report
+from .shared.jobs import Jobs, asked
+from .shared.tables import print_comparison, print_report
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..results.run import Run
 from ..tensor.errors import ConfigError
 from ..train import checkpoint
 from ..train.network import dense, fitting, restored
-from .tables import print_comparison
+from .shared.tables import print_comparison
 
 _CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..config.words import choice, read
 from ..results.drawing.figures import EXTENSIONS, plot_all
 from ..results.drawing.look import Look
-from .filters import Place, filters, with_filters
+from .shared.filters import Place, filters, with_filters
 
 
 @dataclass(frozen=True)

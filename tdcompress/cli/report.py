@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..config.words import read
 from ..results.drawing.page import write_report
-from .filters import Place
+from .shared.filters import Place
 
 
 def run(words: Sequence[str]) -> None:

@@ -9,8 +9,8 @@ from ..device.machine import choose_device
 from ..results.identity import resolved
 from ..train.full_rank.start import length
 from ..train.network import initial
-from .jobs import asked, config
-from .tables import print_report
+from .shared.jobs import asked, config
+from .shared.tables import print_report
 
 
 def run(words: Sequence[str]) -> None:

@@ -10,9 +10,9 @@ from ..config.schema import LauncherConfig
 from ..results.record import Summary
 from ..train.launch.job import Job
 from ..train.launch.launchers import launch
-from .jobs import Jobs, asked
-from .say import complain, say
-from .tables import print_outcome
+from .shared.jobs import Jobs, asked
+from .shared.say import complain, say
+from .shared.tables import print_outcome
 
 
 def run(words: Sequence[str]) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..config.compose import Composed, baseline, call_composed, typed
-from ..config.schema import TrainConfig
-from ..results.identity import run_directory
-from ..tensor.errors import ConfigError
-from ..train.launch.job import Job
-from ..train.weights import read_weights
+from ...config.compose import Composed, baseline, call_composed, typed
+from ...config.schema import TrainConfig
+from ...results.identity import run_directory
+from ...tensor.errors import ConfigError
+from ...train.launch.job import Job
+from ...train.weights import read_weights
 
 T = TypeVar("T")
 
