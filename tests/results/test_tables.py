@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from runs import make
 
 from tdcompress.config.schema import DatasetConfig, MethodConfig
-from tdcompress.results.drawing.cells import commands, markdown
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings
-from tdcompress.results.drawing.page import write_report
+from tdcompress.results.drawing.page.cells import commands, markdown
+from tdcompress.results.drawing.page.report import write_report
 from tdcompress.results.tables import read_results, write_results
 from tdcompress.tensor.errors import ConfigError
 

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from ...tensor.formats import BASELINE
 from .axes import Entry, labels_beside, set_scale
 from .look import INK, Look, method_style
 from .quantities import quantity
@@ -29,9 +30,9 @@ def cost_by_layer(methods: Mapping[str, tuple[str, Layers]], look: Look) -> Figu
     entries: list[Entry] = []
     for axis, column in zip(axes[0], ("parameters", "macs"), strict=True):
         dense = {layer["name"]: layer[f"dense_{column}"] for _, layers in methods.values() for layer in layers}
-        kept = {"dense": {"color": INK, "marker": "|", "ms": 8, "mew": 1.5, "ls": ""}}
-        axis.plot([dense[name] for name in names], range(len(names)), **kept["dense"])
-        entries = [("dense", kept["dense"], math.inf)]
+        before = {"color": INK, "marker": "|", "ms": 8, "mew": 1.5, "ls": ""}
+        axis.plot([dense[name] for name in names], range(len(names)), **before)
+        entries = [(BASELINE, before, math.inf)]
         for label, (method, layers) in methods.items():
             style = {**method_style(method), "ls": "", "alpha": 0.9}
             held_here = {layer["name"]: layer[column] for layer in layers if layer["ranks"]}

@@ -12,14 +12,14 @@ import matplotlib
 import pandas
 from jinja2 import Environment, PackageLoader
 
-from ...device.files import write_text
-from ...tensor.errors import ConfigError
-from ..tables import read_results, write_results
-from .catalogue import QUESTIONS, Drawing
+from ....device.files import write_text
+from ....tensor.errors import ConfigError
+from ...tables import read_results, write_results
+from ..catalogue import QUESTIONS, Drawing
+from ..comparison import Comparison, comparisons
+from ..figures import drawings
+from ..look import INK, Look
 from .cells import COLUMNS, TEXT, commands, markdown, rows
-from .comparison import Comparison, comparisons
-from .figures import drawings
-from .look import INK, Look
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def write_report(results_dir: Path | str) -> list[Path]:
     shared = _shared(found)
     parts = [_part(comparison, shared) for comparison in found]
     figures = [(drawn, _svg(drawn)) for drawn in drawings(runs, epochs)]
-    environment = Environment(loader=PackageLoader("tdcompress.results.drawing"), autoescape=True)
+    environment = Environment(loader=PackageLoader("tdcompress.results.drawing.page", ""), autoescape=True)
     page = environment.get_template("report.html").render(
         parts=parts,
         columns=("runs", *COLUMNS),

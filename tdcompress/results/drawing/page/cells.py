@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas
 
-from ...tensor.formats import BASELINE
-from ..identity import whole_key
-from ..rows import natural
-from .comparison import Comparison
+from ....tensor.formats import BASELINE
+from ...identity import whole_key
+from ...rows import natural
+from ..comparison import Comparison
 
 COLUMNS = (
     "method", "rank", "lr", "parameters", "compression", "MACs", "test accuracy (%)", "best (%)", "s/epoch", "device",
