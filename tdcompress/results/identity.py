@@ -73,7 +73,7 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"]
     whole["rank"] = str(whole["rank"])
-    if not _is_budget(str(whole["rank"])):
+    if not is_budget(str(whole["rank"])):
         whole["method"]["rank_multiple"] = _defaults()["method"]["rank_multiple"]
     whole["full_rank_epochs"] = _full_rank_epochs(whole)
     if whole["full_rank_epochs"] == 0:
@@ -108,7 +108,8 @@ def _full_rank_epochs(whole: dict[str, Any]) -> Any:
     return AUTO if whole["epochs"] > 1 + rank.adaptive else 0
 
 
-def _is_budget(rank: str) -> bool:
+def is_budget(rank: str) -> bool:
+    """Whether a rank, as a table has it, is one of the whole network."""
     with suppress(ConfigError):  # which whoever trains or shows it is told
         return isinstance(parse(rank), Budget)
     return False

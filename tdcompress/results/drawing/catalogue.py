@@ -118,7 +118,7 @@ class _About:
     def drawing(self, question: str, figure: str, plot: Callable[[Look], Figure], *apart: str) -> Drawing:
         """``figure``: its name; ``apart``: what sets it apart from others of this name."""
         name = "_".join([self.comparison.name, *map(words.slug, filter(None, [figure, *apart]))])
-        title = ", ".join([self.comparison.subject, *self.comparison.apart[:2], *filter(None, apart)])
+        title = ", ".join([self.comparison.title, *filter(None, apart)])
         return Drawing(name, question, title, self._caption(), plot)
 
     def _caption(self) -> str:

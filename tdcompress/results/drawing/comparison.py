@@ -35,8 +35,9 @@ def comparisons(runs: pandas.DataFrame) -> list[Comparison]:
 class Comparison:
     """Runs that agree in all but method, rank, learning rate and seed.
 
-    ``subject``: network and data set, as people call them; ``facts``: what else the runs share, in words; ``name``: a
-    part of files' names; ``lost``: broken runs, perhaps some of these.
+    ``subject``: network and data set, as people call them; ``facts``: what else the runs share, in words; ``apart``:
+    those that not all runs of this subject share; ``title``: the subject and as few of these as will do, ``name`` the
+    same for files; ``lost``: broken runs, perhaps some of these.
     """
 
     def __init__(self, runs: pandas.DataFrame, broken: pandas.DataFrame) -> None:
@@ -52,9 +53,10 @@ class Comparison:
         self.setting = words.phrases(first["setting"])
         self.facts = list(filter(None, [self.epochs, batch, *self.setting.values()]))
         self.apart: list[str] = []
+        self.title = self.subject
 
     def tell_apart(self, others: list[Comparison]) -> None:
-        """Note which facts set this one apart from the ``others`` of its subject, and name it by as few as will do."""
+        """Note what sets this one apart from the ``others`` of its subject."""
         self.apart = [fact for fact in self.facts if any(fact not in other.facts for other in others)]
         left, named = others, []
         for fact in self.apart:
@@ -62,6 +64,7 @@ class Comparison:
             if len(alike) < len(left):
                 named.append(fact)
                 left = alike
+        self.title = ", ".join([self.subject, *named])
         self.name = "-".join([self.name, *map(words.slug, named)])
 
     @property

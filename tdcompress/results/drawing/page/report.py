@@ -19,15 +19,16 @@ from ..catalogue import QUESTIONS, Drawing
 from ..comparison import Comparison, comparisons
 from ..figures import drawings
 from ..look import INK, Look
+from .answer import Answer, answers
 from .cells import COLUMNS, TEXT, commands, markdown, rows
 
 
 @dataclass(frozen=True)
 class Part:
-    """A comparison on the page. ``own``: what sets it apart from the others, in words."""
+    """A comparison on the page."""
 
     comparison: Comparison
-    own: str
+    answers: list[Answer]
     rows: list[list[str]]
     commands: list[str]
     setting: str
@@ -43,7 +44,7 @@ def write_report(results_dir: Path | str) -> list[Path]:
     if not found:
         raise ConfigError(f"no finished runs in {Path(results_dir)}: tdc train -m method=tt,dense makes two")
     shared = _shared(found)
-    parts = [_part(comparison, shared) for comparison in found]
+    parts = [_part(comparison) for comparison in found]
     figures = [(drawn, _svg(drawn)) for drawn in drawings(runs, epochs)]
     environment = Environment(loader=PackageLoader("tdcompress.results.drawing.page", ""), autoescape=True)
     page = environment.get_template("report.html").render(
@@ -70,16 +71,18 @@ def _shared(found: Sequence[Comparison]) -> list[str]:
 
 def _versions(runs: pandas.DataFrame) -> list[str]:
     """The device, if there is one only, and the versions."""
-    known = {name: sorted(set(runs[name].dropna()) - {""}) for name in ("device", "torch", "tdcompress")}
+    known = {
+        name: sorted({text.split("+")[0] for text in runs[name].dropna() if text})
+        for name in ("device", "torch", "tdcompress")
+    }
     devices = known.pop("device")
     told = [f"{name} {', '.join(found)}" for name, found in known.items() if found]
     return devices + told if len(devices) == 1 else told
 
 
-def _part(comparison: Comparison, shared: Sequence[str]) -> Part:
-    own = ", ".join(fact for fact in comparison.told if fact not in shared) or comparison.subject
+def _part(comparison: Comparison) -> Part:
     setting = comparison.runs.iloc[0]["setting"].replace(" ", "\n")
-    return Part(comparison, own, rows(comparison.runs), commands(comparison.runs), setting)
+    return Part(comparison, list(answers(comparison)), rows(comparison.runs), commands(comparison.runs), setting)
 
 
 def _svg(drawing: Drawing) -> str:
