@@ -14,7 +14,7 @@ from rich.table import Table
 from ..config.words import choice, read
 from ..results.answers.best import MEASURES, Answer, Measure, best_under, smallest_within
 from ..results.answers.networks import Difference, Network, difference, networks
-from ..results.drawing.figures import Comparison, comparisons
+from ..results.drawing.comparison import Comparison, comparisons
 from ..results.rows import chosen
 from ..results.tables import read_results
 from ..tensor.errors import ConfigError

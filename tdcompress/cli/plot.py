@@ -5,20 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config.words import read
-from ..results.drawing.figures import plot_all
+from ..config.words import choice, read
+from ..results.drawing.figures import EXTENSIONS, plot_all
+from ..results.drawing.look import Look
 from .shared.filters import Place, filters, with_filters
 
 
 @dataclass(frozen=True)
 class PlotOptions(Place):
-    """``formats``: the kinds of file that each figure is written as."""
+    """What is drawn, and how; ``figure``: names of figures, none for all."""
 
-    formats: tuple[str, ...] = ("png", "svg")
+    format: tuple[str, ...] = choice(("png", "svg"), EXTENSIONS)  # the kinds of file that each figure is written as
+    size: str = "column"  # 3.5 inches wide, page: 7.16, or WIDTHxHEIGHT in inches
+    title: str | None = None  # none: without
+    caption: bool = True  # what is shown, beneath it
+    style: str | None = None  # a file of matplotlib's settings
+    order: tuple[str, ...] = ()  # methods, as their lines are to follow one another
+    figure: tuple[str, ...] = ()
+    x: str | None = None  # columns, to draw y over x
+    y: str | None = None
 
 
 def run(words: Sequence[str]) -> None:
     """Draw the figures that the chosen runs allow, and print the files. Raises ``ConfigError`` if there are none."""
     options = read(words, with_filters(PlotOptions))
-    for path in plot_all(options.results_dir, options.formats, **filters(options)):
+    look = Look.sized(
+        options.size,
+        title="" if options.title == "none" else options.title,
+        caption=options.caption,
+        style=options.style,
+        order=options.order,
+    )
+    for path in plot_all(
+        options.results_dir, options.format, look, options.figure, options.x, options.y, **filters(options)
+    ):
         print(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..config.words import read
-from ..results.drawing.page import write_report
+from ..results.drawing.page.report import write_report
 from .shared.filters import Place
 
 

@@ -13,6 +13,7 @@ from .rows import COLUMNS, chosen, read_metrics, read_runs
 
 TEXT = (
     *("dataset", "arch", "method", "variant", "rank", "setting", "status", "device", "exported", "exported_on"),
+    "dataset_label",
     *("torch", "tdcompress"),
 )
 

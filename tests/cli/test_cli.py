@@ -92,7 +92,7 @@ BAD = {
     "runs rank=much": "rank=much is not a whole number",
     "show rank=0": "rank=0 must be at least 1",
     "plot": "no finished runs in results/runs",
-    "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
+    "plot format=gif": "unknown format 'gif', known: png, svg, pdf",
     "plot size=3": "unknown key 'size', known: results_dir, formats, dataset,",
     "report": "no finished runs in results: tdc train",
     "report method=tt": "unknown key 'method', known: results_dir",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from runs import make
 
-from tdcompress.results.drawing.page import write_report
+from tdcompress.results.drawing.page.report import write_report
 from tdcompress.results.folders import delete
 from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run

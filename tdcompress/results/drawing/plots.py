@@ -1,127 +1,123 @@
-"""One function a figure: each takes a table of runs that can be compared and draws it at the width of a column."""
+"""One function a figure of lines or bars: each takes a table of runs that can be compared, and how it is to look."""
 
 from __future__ import annotations
 
-import pkgutil
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
-from ...tensor import formats
 from ...tensor.formats import BASELINE
+from .axes import Entry, labels_beside, set_scale
+from .look import INK, Look
+from .quantities import Quantity, quantity
 
-WIDTH = 3.5  # inches: a column in print
 DIVERGED = "diverged"
-INK = "#222222"  # text, axes and the baseline
+_HEIGHT = 2.3  # inches
 
 
-# Okabe and Ito (2008), told apart with any kind of colour vision.
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D1F", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-DASHES = ("-", "--", ":", "-.")
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#999999",
-    "grid.alpha": 0.3,
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "svg.hashsalt": "tdcompress",
-    "pdf.fonttype": 42,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-}
+def over_epochs(curves: pandas.DataFrame, y: Quantity, look: Look, x: str, switches: Mapping[str, float]) -> Figure:
+    """``y`` after each epoch, a line per label: mean and range over seeds.
 
-
-def accuracy_over_epochs(metrics: pandas.DataFrame, split: str) -> Figure:
-    """Accuracy on the ``split`` (train, validation, test) after each epoch, a line per label: mean, range over seeds.
-
-    ``metrics``: columns label, method, seed, epoch, and the split's accuracy, such as test_accuracy (fractions).
+    ``curves``: columns label, method, seed, epoch, and those of ``y`` and of ``x``. ``switches``: the epoch after
+    which the runs of a label went on with cores, a ring on its line.
     """
-    figure, axis = _figure(2.5)
-    curves = {}
-    for label, style, rows in _lines(metrics):
-        curves[label] = by_epoch = _spread(rows, "epoch", f"{split}_accuracy")
-        axis.plot(by_epoch.index, by_epoch["mean"], label=label, markevery=max(1, len(by_epoch) // 8), **style)
-        axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.2, lw=0)
-    axis.set(xlabel="epoch", ylabel=f"{'training' if split == 'train' else split} accuracy (%)")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    # The first steep epochs would press the rest into one line.
-    settled = [curve["min"].iloc[min(len(curve) - 1, len(curve) // 5)] for curve in curves.values()]
-    top = max(curve["max"].max() for curve in curves.values())
-    low = min(*settled, top - 1)
-    axis.set_ylim(max(0, low - 0.15 * (top - low)), top + 0.05 * (top - low))
-    _legend(figure, axis)
+    figure, axes = look.figure(_HEIGHT)
+    axis, drawn, entries = axes[0, 0], [], list[Entry]()
+    for label, style, rows in look.lines(curves):
+        line = _spread(rows, "epoch", y)
+        places = rows.groupby("epoch")[x].mean() if x != "epoch" else line.index
+        axis.plot(places, line["mean"], label=label, markevery=max(1, len(line) // 8), **style)
+        axis.fill_between(places, line["min"], line["max"], color=style["color"], alpha=0.2, lw=0)
+        if label in switches and switches[label] in line.index:
+            at = list(line.index).index(switches[label])
+            point = places[at : at + 1], line["mean"].iloc[at : at + 1]
+            axis.plot(*point, "o", fillstyle="none", color=INK, ms=8, mew=0.8, zorder=4)
+        drawn.append(line)
+        entries.append((label, style, line["mean"].iloc[-1]))
+    axis.set(xlabel="epoch" if x == "epoch" else quantity(x).label, ylabel=y.label)
+    axis.xaxis.get_major_locator().set_params(integer=x == "epoch")
+    if y.percent:  # the first steep epochs would press the rest into one line
+        top = max(line["max"].max() for line in drawn)
+        low = min(top - 1, *(line["min"].iloc[min(len(line) - 1, len(line) // 5)] for line in drawn))
+        axis.set_ylim(max(0, low - 0.15 * (top - low)), top + 0.05 * (top - low))
+    axis.margins(x=0.02)
+    labels_beside(figure, axis, entries, look.height is not None, led=True)
     return figure
 
 
-def accuracy_over(runs: pandas.DataFrame, column: str, title: str) -> Figure:
-    """Final test accuracy over a count (logarithmic), a line per label through its ranks: mean, and range over seeds.
+def over_runs(runs: pandas.DataFrame, x: Quantity, y: Quantity, look: Look) -> Figure:
+    """``y`` over ``x``, a line per label through its ranks: mean, and range over seeds.
 
-    The baseline is a horizontal line. ``runs``: columns label, method, rank, test_accuracy (fraction), ``column``.
+    The baseline is a horizontal line. ``runs``: columns label, method, rank, lr, and those of ``x`` and ``y``.
     """
-    figure, axis = _figure(2.5)
-    for label, style, rows in _lines(runs):
-        points = _spread(rows, "label" if label == BASELINE else column, "test_accuracy")
-        if label == BASELINE:
+    figure, axes = look.figure(_HEIGHT)
+    axis, entries, values = axes[0, 0], list[Entry](), list[float]()
+    for label, style, rows in look.lines(runs):
+        if label == BASELINE and x.column != "lr":
+            points = _spread(rows, "label", y)
             axis.axhline(points["mean"].iloc[0], label=label, color=style["color"], lw=1)
             axis.axhspan(points["min"].iloc[0], points["max"].iloc[0], color=style["color"], alpha=0.15, lw=0)
+            entries.append((label, style | {"marker": ""}, points["mean"].iloc[0]))
         else:
+            points = _spread(rows, ["rank", "lr"], y)
+            points.index = x.values(rows.groupby(["rank", "lr"], dropna=False)[x.column].mean())
+            points = points.sort_index()
             _errorbar(axis, points, label, style)
-    axis.set(xscale="log", xlabel=title, ylabel="test accuracy (%)")
+            values += points.index.tolist()
+            entries.append((label, style, points["mean"].iloc[-1]))
+    set_scale(axis, x, values)
+    axis.set_ylabel(y.label)
     low, high = axis.get_ylim()
-    if high - low < 1:  # a wider look at what is mostly noise
-        axis.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
-    _plain_ticks(axis, column)
-    _legend(figure, axis)
+    if y.percent and high - low < 1:  # a wider look at what is mostly noise
+        low, high = (low + high) / 2 - 0.5, (low + high) / 2 + 0.5
+    axis.set_ylim(low, high)
+    labels_beside(figure, axis, entries, look.height is not None)
     return figure
 
 
-def accuracy_over_learning_rate(runs: pandas.DataFrame) -> Figure:
-    """Final test accuracy over the learning rate, a line per label; a cross at the bottom for runs that diverged.
+def over_learning_rate(runs: pandas.DataFrame, y: Quantity, look: Look) -> Figure:
+    """``y`` over the learning rate, a line per label; a cross at the bottom for runs that diverged.
 
-    ``runs``: columns label, method, lr, status, test_accuracy (fraction; diverged runs need none).
+    ``runs``: columns label, method, lr, status and that of ``y`` (diverged runs need none).
     """
-    figure, axis = _figure(2.5)
-    lines = list(_lines(runs))
+    figure, axes = look.figure(_HEIGHT)
+    axis, entries = axes[0, 0], list[Entry]()
+    lines = look.lines(runs)
     across = axis.get_xaxis_transform()
     for place, (label, style, rows) in enumerate(lines):
-        _errorbar(axis, _spread(rows[rows["status"] == "finished"], "lr", "test_accuracy"), label, style)
+        points = _spread(rows[rows["status"] == "finished"], "lr", y)
+        _errorbar(axis, points, label, style)
         apart = 1.12 ** (place - (len(lines) - 1) / 2)  # crosses of several methods at one rate side by side
         diverged = rows.loc[rows["status"] == DIVERGED, "lr"].unique() * apart
         axis.plot(diverged, [0.03] * len(diverged), "x", color=style["color"], transform=across, ms=4)
+        entries.append((label, style, -math.inf if points.empty else points["mean"].iloc[-1]))
     if (runs["status"] == DIVERGED).any():
-        axis.plot([], [], "x", color=INK, ms=4, label=DIVERGED)
-    axis.set(xscale="log", xlabel="learning rate", ylabel="test accuracy (%)")
-    axis.margins(x=0.08)
-    _legend(figure, axis)
+        entries.append((DIVERGED, {"color": INK, "marker": "x", "ls": ""}, -math.inf))
+    set_scale(axis, quantity("lr"), list(runs["lr"]))
+    axis.set_ylabel(y.label)
+    axis.set_ylim(*axis.get_ylim())
+    labels_beside(figure, axis, entries, look.height is not None)
     return figure
 
 
-def seconds_per_epoch(runs: pandas.DataFrame) -> Figure:
+def seconds_per_epoch(runs: pandas.DataFrame, look: Look) -> Figure:
     """Seconds that training takes per epoch (each run's median), a bar per label: mean, and range over seeds."""
-    lines = list(_lines(runs))
+    lines = look.lines(runs)
     names = [textwrap.fill(label, 24) for label, _, _ in lines]
-    figure, axis = _figure(0.55 + 0.2 * len(lines) + 0.1 * sum(name.count("\n") for name in names))
+    figure, axes = look.figure(0.55 + 0.2 * len(lines) + 0.1 * sum(name.count("\n") for name in names))
+    axis = axes[0, 0]
     for place, (_, style, rows) in enumerate(lines):
         value = rows["train_seconds_per_epoch"].agg(["mean", "min", "max"])
-        spread = [[value["mean"] - value["min"]], [value["max"] - value["mean"]]]
+        errors = [[value["mean"] - value["min"]], [value["max"] - value["mean"]]]
         axis.barh(
-            place, value["mean"], xerr=spread, color=style["color"], height=0.7, error_kw={"lw": 0.8, "ecolor": INK}
+            place, value["mean"], xerr=errors, color=style["color"], height=0.7, error_kw={"lw": 0.8, "ecolor": INK}
         )
         text = f"{value['mean']:.3g}"
-        axis.annotate(text, (value["max"], place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+        axis.annotate(text, (value["max"], place), (3, 0), textcoords="offset points", va="center", fontsize="small")
     axis.set_yticks(range(len(lines)), names)
     axis.invert_yaxis()
     axis.margins(x=0.15)
@@ -130,75 +126,11 @@ def seconds_per_epoch(runs: pandas.DataFrame) -> Figure:
     return figure
 
 
-def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each method: by its place among all formats, so the same in every figure."""
-    known = sorted(module.name for module in pkgutil.iter_modules(formats.__path__) if module.name != BASELINE)
-    places = [*known, *sorted(set(names) - set(known) - {BASELINE})]
-    styles = {
-        name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]} for k, name in enumerate(places)
-    }
-    return {BASELINE: {"color": INK, "marker": "*"}, **styles}
-
-
-def _lines(table: pandas.DataFrame) -> list[tuple[str, dict[str, Any], pandas.DataFrame]]:
-    """Label, style and rows of each line: the baseline first; of one method the first has the filled markers."""
-    styles = method_styles(list(table["method"].unique()))
-    drawn: dict[str, int] = {}
-    lines = []
-    for (method, label), rows in sorted(table.groupby(["method", "label"], sort=False), key=_baseline_first):
-        dashes = DASHES[drawn.get(method, 0) % len(DASHES)]
-        fill = "none" if method in drawn else "full"
-        drawn[method] = drawn.get(method, 0) + 1
-        lines.append((label, {**styles[method], "ls": dashes, "fillstyle": fill}, rows))
-    return lines
-
-
-def _baseline_first(line: tuple[tuple[str, str], Any]) -> tuple[bool, str]:
-    return line[0][0] != BASELINE, line[0][0]
-
-
-def _spread(rows: pandas.DataFrame, by: str, column: str) -> pandas.DataFrame:
-    """Mean and range in per cent."""
-    return rows.groupby(by)[column].agg(["mean", "min", "max"]) * 100
+def _spread(rows: pandas.DataFrame, by: Any, y: Quantity) -> pandas.DataFrame:
+    """Mean and range, as drawn."""
+    return rows.assign(_y=y.values(rows[y.column])).groupby(by, dropna=False)["_y"].agg(["mean", "min", "max"])
 
 
 def _errorbar(axis: Any, points: pandas.DataFrame, label: str, style: dict[str, Any]) -> None:
-    spread = [points["mean"] - points["min"], points["max"] - points["mean"]]
-    axis.errorbar(points.index, points["mean"], yerr=spread, label=label, capsize=1.5, elinewidth=0.8, **style)
-
-
-def _figure(height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _plain_ticks(axis: Any, column: str) -> None:
-    """Counts as 20k and 3M, ratios as 5x, times as they are; ticks at 1, 2 and 5 where there are too few decades."""
-    low, high = axis.get_xlim()
-    if high / low < 300:
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    written = {"compression_ratio": "{:g}x", "exported_ms": "{:g}"}.get(column)
-    form = EngFormatter(sep="") if written is None else FuncFormatter(lambda value, _: written.format(value))
-    axis.xaxis.set_major_formatter(form)
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(figure: Figure, axis: Any) -> None:
-    """Above the axes, in as many columns as the longest label leaves room for."""
-    handles, labels = axis.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda place: labels[place] == DIVERGED)
-    names = [textwrap.fill(labels[place], 48) for place in order]
-    longest = max(len(line) for name in names for line in name.splitlines())
-    fit = max(1, int(72 * WIDTH / (24 + 4.2 * longest)))  # points: a line's sample and its text
-    rows = -(-len(names) // fit)
-    figure.set_figheight(figure.get_figheight() + 0.14 * (rows + sum(name.count("\n") for name in names)))
-    figure.legend(
-        [handles[place] for place in order],
-        names,
-        loc="outside upper left",
-        ncols=-(-len(names) // rows),
-        frameon=False,
-        handlelength=1.6,
-        columnspacing=1,
-    )
+    errors = [points["mean"] - points["min"], points["max"] - points["mean"]]
+    axis.errorbar(points.index, points["mean"], yerr=errors, label=label, capsize=1.5, elinewidth=0.8, **style)
