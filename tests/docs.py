@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from tdcompress import cli
-from tdcompress.config.compose import conf_dir
+from tdcompress.config.conf import conf_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tdcompress import cli
-from tdcompress.config.compose import conf_dir
+from tdcompress.config.conf import conf_dir
 from tdcompress.data.sources import DATASETS
 from tdcompress.models.build import ARCHS
 from tdcompress.tensor.formats import FORMATS
