@@ -42,7 +42,7 @@ def unknown_key(key: str, schema: type, free: Iterable[str] = ()) -> str:
     for path in (*_leaves(schema), *free):
         elsewhere.setdefault(path.rpartition(".")[2], []).append(path)
     last = key.rpartition(".")[2]
-    near = [] if folder == "hydra" or folder.startswith("hydra.") else elsewhere.get(last, [])
+    near = elsewhere.get(last, [])
     if not near and not difflib.get_close_matches(name, known, 1):
         near = [
             path for other in difflib.get_close_matches(last, elsewhere, 1, cutoff=0.75) for path in elsewhere[other]

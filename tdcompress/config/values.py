@@ -12,7 +12,7 @@ _LIST = "{key}{value} is not a list, such as {key}=[conv1,fc2]"
 _VALUES: tuple[tuple[str, str], ...] = (
     (r"Value '(?P<is>.*)' of type '\w+' could not be converted to (?P<to>\w+)", "{key}={is} is not {to}"),
     (r"Value '(?P<is>.*)' is not a valid bool", "{key}={is} is not true or false"),
-    (r"field '.*' is not Optional", "{key}=null: it needs a value"),
+    (r"field '.*' is not Optional|Incompatible value 'None'", "{key}=null: it needs a value"),
     (r"Invalid value assigned: \w+ is not a (?:ListConfig|subclass of ListConfig)", _LIST),
     (r"Cannot merge \w+ with ListConfig", _LIST),
     (r"Cannot assign \w+ to (?:Dict|DictConfig)", "{key}{value} is not like {key}={{name: value}}"),

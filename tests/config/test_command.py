@@ -6,9 +6,12 @@ import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from tdcompress.config.command import FLAGS, Command, in_quotes, parsed
-from tdcompress.config.compose import call_composed
+from tdcompress.config.command import FLAGS, Command, Keys, in_quotes, parsed, unknown
+from tdcompress.config.compose import baseline, call_composed
+from tdcompress.config.values import said
 from tdcompress.tensor.errors import ConfigError
 
 
@@ -89,29 +92,60 @@ def test_what_is_said_of_quotes_is_so(text):
     assert override.value() == text and not override.is_sweep_override()
 
 
+NEAREST = {
+    "layout": "unknown key 'layout' (did you mean method.layout?), known: dataset,",
+    "method.rank": "unknown key 'method.rank' (did you mean rank?), known in method:",
+    "optim.lr": "unknown key 'optim.lr' (did you mean lr?), known in optim:",
+    "momentum": "unknown key 'momentum' (did you mean optim.optimizer.momentum?)",
+    "frames": "(did you mean dataset.frames or arch.frames?)",
+    "lyout": "(did you mean method.layout?)",
+    "lrr": "(did you mean lr?)",
+    "dataset.qqq": "unknown key 'dataset.qqq', known in dataset: name,",
+}
+
+
+@pytest.mark.parametrize("key", NEAREST)
+def test_the_nearest_key_in_whichever_group(key):
+    assert NEAREST[key] in unknown(key)
+
+
+VALUES = {
+    "lr": ("abc", "lr=abc is not a number"),
+    "seed": (1.5, "seed=1.5 is not a whole number"),
+    "compile": ("maybe", "compile=maybe is not true or false"),
+    "epochs": (None, "epochs=null: it needs a value"),
+    "arch.keep": ({"a": 1}, "arch.keep is not a list, such as arch.keep=[conv1,fc2]"),
+    "method.in_modes": (3, "method.in_modes is not a list"),
+    "optim.optimizer": (3, "optim.optimizer is not like optim.optimizer={name: value}"),
+    "hydra.mode": ("FOO", "unknown hydra.mode 'FOO', known: RUN, MULTIRUN"),
+    "init_from": ("${nope}", "init_from: ${nope} stands for no key"),
+    "device": ("${oc.env:NOPE}", "device: the environment has no NOPE"),
+    "precision": ("${foo:x}", "precision: there is no ${foo:..}"),
+    "cut": ("${cut}", "cut stands for itself"),
+}
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_what_omegaconf_says_of_a_value_is_said_in_words_of_ours(key):
+    value, answer = VALUES[key]
+    with pytest.raises(OmegaConfBaseException) as told:
+        merged = OmegaConf.merge(OmegaConf.structured(Keys), OmegaConf.create(nested(key, value)))
+        OmegaConf.to_container(merged, resolve=True)
+    assert said(key, str(told.value)).startswith(answer)
+
+
+def nested(key, value):
+    group, dot, name = key.rpartition(".")
+    return {group: {name: value}} if dot else {name: value}
+
+
 COMPOSED = {
     "lr=1e-3,1e-2": "lr=1e-3,1e-2 has several values: did you mean a sweep, with -m?",
     "dataset.root=/a,b": "did you mean a sweep, with -m? As one value: \"dataset.root='/a,b'\"",
-    "method=choice(tt,cp)": "did you mean a sweep, with -m?",
-    "layout=split": "unknown key 'layout' (did you mean method.layout?), known: dataset,",
     "method.rank=4": "unknown key 'method.rank' (did you mean rank?), known in method:",
-    "optim.lr=3": "unknown key 'optim.lr' (did you mean lr?), known in optim:",
-    "momentum=0.3": "unknown key 'momentum' (did you mean optim.optimizer.momentum?)",
-    "frames=3": "(did you mean dataset.frames or arch.frames?)",
-    "lyout=split": "(did you mean method.layout?)",
     "method=lenet": "unknown method 'lenet' (did you mean arch=lenet?), known: btt,",
-    "method=tukcer": "unknown method 'tukcer' (did you mean tucker?)",
     "lr=abc": "lr=abc is not a number",
-    "seed=1.5": "seed=1.5 is not a whole number",
-    "compile=maybe": "compile=maybe is not true or false",
-    "lr=null": "lr=null: it needs a value",
-    "arch.keep={a: 1}": "is not a list, such as arch.keep=[conv1,fc2]",
-    "hydra.mode=FOO": "unknown hydra.mode 'FOO', known: RUN, MULTIRUN",
-    "hydra.sweeper.params=3": "hydra.sweeper.params=3 is not like hydra.sweeper.params={name: value}",
-    "lr=${nope}": "lr: ${nope} stands for no key",
-    "lr=${oc.env:NOPE}": "lr: the environment has no NOPE",
-    "lr=${foo:x}": "lr: there is no ${foo:..}",
-    "rank=${rank}": "rank stands for itself",
+    "arch.keep={a: 1}": "arch.keep={a: 1} is not a list, such as arch.keep=[conv1,fc2]",
     "+rank=4": "'rank' is there already: rank=.. without the +",
     "+dataset=mnist": "'dataset' is there already: dataset=.. without the +",
     "foo@bar=3": "unknown key 'foo'",
@@ -119,9 +153,17 @@ COMPOSED = {
 }
 
 
-@pytest.mark.parametrize("word", COMPOSED)
-def test_what_hydra_says_is_said_in_a_line_of_ours(word, capfd):
-    with pytest.raises(ConfigError) as told:
-        call_composed([word], lambda composed: None)
-    assert COMPOSED[word] in str(told.value) and "\n" not in str(told.value)
+def test_what_hydra_says_is_said_in_a_line_of_ours(capfd):
+    answers: dict[str, str] = {}
+
+    def ask(composed):
+        for word in COMPOSED:
+            with pytest.raises(ConfigError) as told:
+                baseline([word])
+            answers[word] = str(told.value)
+
+    call_composed([], ask)
+    assert {word: text for word, text in answers.items() if COMPOSED[word] not in text or "\n" in text} == {}
+    with pytest.raises(ConfigError, match=r"^lr: .{nope} stands for no key$"):
+        call_composed(["lr=${nope}"], lambda composed: None)
     assert capfd.readouterr() == ("", "")
