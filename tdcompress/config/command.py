@@ -33,7 +33,7 @@ GROUPS = {
 SHOWN = ("job", "hydra", "all")
 
 # Their keys are the user's own, so Hydra is told to add them.
-_OPEN = ("method.layers", "optim.optimizer.", "optim.scheduler.", "arch.target", "dataset.target")
+_OPEN = ("method.layers", "optim.optimizer", "optim.scheduler", "optim={", "arch.target", "dataset.target")
 
 
 @dataclass
@@ -215,6 +215,19 @@ def _values(override: Override) -> list[Any]:
     if override.is_choice_sweep():
         return list(override.sweep_iterator())
     return [] if override.is_sweep_override() else [override.value()]
+
+
+def named(words: Sequence[str]) -> set[str]:
+    """The dotted keys that words which were composed give a value to, those in dictionaries too."""
+    return {key for word in words for key in _dotted(_override(word).key_or_group, _override(word).value())}
+
+
+def _dotted(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _dotted(f"{key}.{name}", inner)
+    else:
+        yield key
 
 
 def unknown(key: str) -> str:

@@ -23,16 +23,23 @@ from .command import GROUPS, Command, Keys, parsed, unknown
 from .conf import choices, conf_dir
 from .errors import one_line
 from .keys import stray_keys
+from .replaced import left_out
 from .schema import TrainConfig, validate
+
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
 class Composed:
-    """What a command line asks for, or one run of its sweep: the configuration, and the words that chose it."""
+    """What a command line asks for, or one run of its sweep: the configuration, and the words that chose it.
+
+    ``notes``: lines that say what of the yaml files was left out.
+    """
 
     raw: DictConfig
     words: tuple[str, ...]
     sweep: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def given(self) -> set[str]:
@@ -56,7 +63,7 @@ class Composed:
                     OmegaConf.update(merged, key, OmegaConf.select(self.raw, key))
         except OmegaConfBaseException as error:
             raise ConfigError(one_line(error)) from None
-        return Composed(cast(DictConfig, merged), self.words, self.sweep)
+        return replace(self, raw=cast(DictConfig, merged))
 
     def files(self) -> dict[str, str]:
         """Texts to keep beside the run's results, by their names there, as Hydra writes them."""
@@ -109,7 +116,7 @@ def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> No
         _compose(command, job)
     else:
         one = replace(command, overrides=(*command.overrides, "hydra.mode=RUN"))
-        _compose(one, lambda composed: print(_shown(composed.raw, command), end=""))
+        _compose(one, lambda composed: print(_shown(composed, command), end=""))
 
 
 def _complete(words: Sequence[str]) -> None:
@@ -122,15 +129,18 @@ def _complete(words: Sequence[str]) -> None:
     _hydra(words, lambda raw: None)
 
 
-def _shown(raw: DictConfig, command: Command) -> str:
+def _shown(composed: Composed, command: Command) -> str:
     """What ``--cfg`` prints of a configuration."""
     settings = OmegaConf.create({"hydra": HydraConfig.get()})
-    parts = {"job": [raw], "hydra": [settings], "all": [settings, raw]}[str(command.shown)]
+    parts = {"job": [composed.raw], "hydra": [settings], "all": [settings, composed.raw]}[str(command.shown)]
     whole = OmegaConf.unsafe_merge(*(OmegaConf.create(OmegaConf.to_container(part)) for part in parts))
-    part = OmegaConf.select(whole, command.part) if command.part is not None else whole
-    if part is None:
+    part = OmegaConf.select(whole, command.part, default=_NOTHING) if command.part is not None else whole
+    if part is _NOTHING:
         raise ConfigError(unknown(str(command.part)))
-    return OmegaConf.to_yaml(part, resolve=command.resolve) if OmegaConf.is_config(part) else f"{part}\n"
+    text = (
+        OmegaConf.to_yaml(part, resolve=command.resolve) if OmegaConf.is_config(part) else f"{command.part}: {part}\n"
+    )
+    return "".join(f"# {note}\n" for note in composed.notes) + text
 
 
 def _compose(command: Command, job: Callable[[Composed], object]) -> None:
@@ -143,7 +153,8 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
             if found is not None:
                 raise ConfigError(unknown(found))
             sweep = settings.mode is not None and settings.mode.name == "MULTIRUN"
-            job(Composed(raw, tuple(settings.overrides.task), sweep))
+            words = tuple(settings.overrides.task)
+            job(Composed(raw, words, sweep, left_out(raw, words, settings.runtime.choices["optim"])))
         except OmegaConfBaseException as error:
             refused.append(ConfigError(one_line(error)))
         except ConfigError as error:

@@ -129,14 +129,14 @@ VALUES = {
 def test_what_omegaconf_says_of_a_value_is_said_in_words_of_ours(key):
     value, answer = VALUES[key]
     with pytest.raises(OmegaConfBaseException) as told:
-        merged = OmegaConf.merge(OmegaConf.structured(Keys), OmegaConf.create(nested(key, value)))
-        OmegaConf.to_container(merged, resolve=True)
+        merge(key, value)
     assert said(key, str(told.value)).startswith(answer)
 
 
-def nested(key, value):
+def merge(key, value):
     group, dot, name = key.rpartition(".")
-    return {group: {name: value}} if dot else {name: value}
+    values = {group: {name: value}} if dot else {name: value}
+    OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Keys), values), resolve=True)
 
 
 COMPOSED = {
