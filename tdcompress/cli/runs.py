@@ -1,4 +1,8 @@
-"""``tdc runs``: the runs there are."""
+"""``tdc runs``: the runs there are.
+
+tdc runs method=tt status=finished       # chosen by the columns of their table
+tdc runs results_dir=results/published rank=10x,16.6x
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """``tdc train``: train the network of a configuration, or those of a sweep.
 
-    tdc train method=tt dataset=cifar10            # one network
-    tdc train -m method=cp,tt rank=4,8             # one after the other: a sweep
-    tdc train -m launcher=local seed=0,1,2         # several at once: launcher.jobs=2
+tdc train method=tt dataset=cifar10            # one network
+tdc train -m method=cp,tt rank=4,8             # one after the other: a sweep
+tdc train -m launcher=local seed=0,1,2         # several at once: launcher.jobs=2
 """
 
 from __future__ import annotations

@@ -33,12 +33,13 @@ _NOTHING = object()
 class Composed:
     """What a command line asks for, or one run of its sweep: the configuration, and the words that chose it.
 
-    ``notes``: lines that say what of the yaml files was left out.
+    ``choices``: the file of each group that is in it; ``notes``: lines that say what of these files was left out.
     """
 
     raw: DictConfig
     words: tuple[str, ...]
     sweep: bool
+    choices: Mapping[str, str | None]
     notes: tuple[str, ...] = ()
 
     @property
@@ -50,6 +51,10 @@ class Composed:
     def init_from(self) -> str | None:
         """The weights to start from."""
         return cast("str | None", self.raw.init_from)
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as nested dictionaries of plain values."""
+        return cast("dict[str, Any]", OmegaConf.to_container(self.raw, resolve=True))
 
     def after(self, saved: Mapping[str, Any]) -> Composed:
         """The same on top of ``saved``, a part of a configuration: its values hold but where the words say otherwise.
@@ -69,6 +74,13 @@ class Composed:
         """Texts to keep beside the run's results, by their names there, as Hydra writes them."""
         words = OmegaConf.create(list(self.words))
         return {".hydra/config.yaml": OmegaConf.to_yaml(self.raw), ".hydra/overrides.yaml": OmegaConf.to_yaml(words)}
+
+
+def defaults() -> Composed:
+    """What a command without words asks for."""
+    found: list[Composed] = []
+    call_composed([], found.append)
+    return found[0]
 
 
 def typed(composed: Composed) -> TrainConfig:
@@ -154,7 +166,8 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
                 raise ConfigError(unknown(found))
             sweep = settings.mode is not None and settings.mode.name == "MULTIRUN"
             words = tuple(settings.overrides.task)
-            job(Composed(raw, words, sweep, left_out(raw, words, settings.runtime.choices["optim"])))
+            chosen = dict(settings.runtime.choices)
+            job(Composed(raw, words, sweep, chosen, left_out(raw, words, chosen["optim"])))
         except OmegaConfBaseException as error:
             refused.append(ConfigError(one_line(error)))
         except ConfigError as error:

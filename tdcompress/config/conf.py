@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
@@ -31,9 +32,10 @@ def choices(group: str, own: Path | None = None) -> dict[str, str]:
 
 
 def said(path: Path) -> str:
-    """The first comment of a yaml file that is neither a package's name nor a command; empty where there is none."""
+    """The first sentence of a yaml file's comments, a package's name and a command apart; empty where there is none."""
     comments = [line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#")]
-    return next((line for line in comments if not line.startswith(("@", "tdc "))), "")
+    text = " ".join(line for line in comments if not line.startswith(("@", "tdc ")))
+    return re.split(r"\.(?: (?=[A-Z])|$)", text)[0]
 
 
 def _folders(own: Path | None) -> list[Path]:

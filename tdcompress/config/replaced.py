@@ -20,6 +20,8 @@ def left_out(raw: DictConfig, words: Sequence[str], choice: str) -> tuple[str, .
     is composed of ``words``. Raises ``ConfigError`` for such a value that the words or another file gave, and for a
     missing one that the new one needs.
     """
+    if not any(word.lstrip("+~").startswith(("optim", "experiment")) for word in words):
+        return ()  # to look at an optimizer is to import torch
     notes = []
     for part in ("optimizer", "scheduler"):
         key, values = f"optim.{part}", _plain(raw.optim[part])
