@@ -74,6 +74,8 @@ def queue(options: Options) -> list[Job]:
     together = [f"launcher={'local' if options.jobs > 1 else 'basic'}", f"launcher.jobs={options.jobs}"]
     batch = [*network, f"batch_size={30 if toy else 128}"]
     train = ["train", "-m", *together, *data, *batch]
+    resnet = ["train", "-m", *together, *data, "arch=lenet" if toy else "arch=resnet20,resnet32"]
+    resnet += ["arch.width=0.1", "batch_size=30"] if toy else ["batch_size=128"]
     sweep = f"method={'dense,tt' if toy else 'dense,' + METHODS}"
     seeds = ("0",) if toy else ("0", "1", "2")
     sizes = ("4",) if toy else ("128", "1024", "512")
@@ -97,6 +99,7 @@ def queue(options: Options) -> list[Job]:
         Job("infer", (("bench", "infer", *bench, rank, f"batch_size={'1' if toy else '1,128'}"),)),
         *(Job(f"cifar_{seed}", ((*train, *full, sweep, rank, f"seed={seed}"),)) for seed in seeds),
         Job("macs", ((*train, *full, sweep, "rank=5" if toy else "rank=macs:0.135", "seed=0"),)),
+        Job("resnet", ((*resnet, *full, sweep, f"rank={'4' if toy else '3x,5x'}", "seed=0"),)),
         Job("rank_sweep", ((*train, *full, sweep, f"rank={'4' if toy else '2x,5x,20x,50x,100x'}", "seed=0"),)),
         Job("epochs", ((*train, f"epochs={2 if toy else 5}", sweep, rank, "launcher=basic", "seed=0"),)),
         Job("reference", ((*train, f"epochs={2 if toy else 250}", "rank=reference", sweep, "seed=0"),)),

@@ -70,9 +70,10 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only:
             raise
         asked = (str(error).splitlines() or ["of the machine"])[0].split(". GPU")[0]
     # Raised out here, where the error before it is gone: its traceback would keep the network of a sweep's failed run.
+    smaller = f"batch_size={config.batch_size // 2}, or " if config.batch_size > 1 else ""
     raise RunError(
         f"out of memory on {device_name(device)} ({asked}), peak so far {peak_memory(device):.0f} MB; "
-        f"use a smaller batch_size (now {config.batch_size}), rank or arch.width"
+        f"try {smaller}a smaller rank or arch.width"
     )
 
 

@@ -86,7 +86,7 @@ def test_a_sweep_goes_on_when_a_run_needs_more_memory_than_there_is(tdc, tmp_pat
     assert code == 1
     hungry, wrong, last = err.splitlines()
     assert "arch=hungry" in hungry and "(CUDA out of memory. Tried to allocate 7.00 GiB), peak so far" in hungry
-    assert hungry.endswith("use a smaller batch_size (now 100), rank or arch.width")
+    assert hungry.endswith("try batch_size=50, or a smaller rank or arch.width")
     assert wrong.endswith(": no such layer")
     assert last.startswith("tdc: 2 of 3 runs failed: arch=hungry ") and "; arch=wrong " in last
     assert len(list(tmp_path.glob("results/runs/digits/hunger.good/*/seed0/metrics.csv"))) == 1

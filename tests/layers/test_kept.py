@@ -55,7 +55,7 @@ def test_inference_computes_the_same_for_every_batch(case: Case):
     twin = case.twin()
     layer = case.layer(twin=twin).eval()
     with torch.no_grad():
-        for batch in (2, 1, 5, 64, 2, 0):
+        for batch in (2, 1, 5, 64, 2, 0, *range(1, 20), 2):
             x = example(case, batch)
             assert_close(layer(x), wanted(layer, twin, x))
 
@@ -119,7 +119,21 @@ def moved(layer: Factorised) -> None:
     layer.float().double()
 
 
-@pytest.mark.parametrize("change", [loaded, in_place, by_data, trained, trained_in_evaluation_mode, resized, moved])
+def another_bias(layer: Factorised) -> None:
+    layer.bias = nn.Parameter(layer.bias.detach() + 1)
+
+
+def written_bias(layer: Factorised) -> None:
+    layer.bias.data = layer.bias.detach() + 1
+
+
+CHANGES = [
+    *(loaded, in_place, by_data, trained, trained_in_evaluation_mode, resized, moved),
+    *(another_bias, written_bias),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_the_cores_is_seen(change: Callable[[Factorised], None]):
     twin, x = PAIRED.twin(), example(PAIRED)
     layer = PAIRED.layer(twin=twin).eval()

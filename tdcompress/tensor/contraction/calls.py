@@ -53,11 +53,16 @@ class Convolution:
 
     def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
         """``(b, in, space)`` with a kernel of torch's shape."""
-        axes = len(self.stride)
+        return self.bound(kernel, bias, groups)(x)
+
+    def bound(self, kernel: Tensor, bias: Tensor | None, groups: int) -> Callable[[Tensor], Tensor]:
+        """The call with this kernel and this bias, a function of the input alone."""
+        axes, stride, padding, dilation = len(self.stride), self.stride, self.padding, self.dilation
         if not self.transposed:
-            return _CONVOLVE[axes](x, kernel, bias, self.stride, self.padding, self.dilation, groups)
-        settings = (self.stride, self.padding, self.output_padding, groups, self.dilation)
-        return _TRANSPOSED[axes](x, kernel, bias, *settings)
+            convolve = _CONVOLVE[axes]
+            return lambda x: convolve(x, kernel, bias, stride, padding, dilation, groups)
+        transposed, more = _TRANSPOSED[axes], self.output_padding
+        return lambda x: transposed(x, kernel, bias, stride, padding, more, groups, dilation)
 
 
 @dataclass(frozen=True)
