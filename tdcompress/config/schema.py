@@ -19,6 +19,7 @@ DECAYS = ("factors", "scaled", "frobenius")
 HEADS = ("fc", "trl")
 CUTS = ("gradual", "at_once")
 CORE_LRS = ("same", "balanced")
+BROKEN = ("fail", "skip")
 AUTO = "auto"
 
 
@@ -37,6 +38,7 @@ class DatasetConfig:
     validation: float = 0.0  # this share of them, of every class alike, is held out to choose by while training
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
+    broken: str = "fail"  # of a folder's files that cannot be read: name the first and end, or "skip" all and name them
     # {_target_: package.function, ...}: returns tdcompress.data.sources.Arrays
     target: dict[str, Any] = field(default_factory=dict)
 
@@ -213,6 +215,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("optim.interval", config.optim.interval, INTERVALS),
         ("optim.core_lr", config.optim.core_lr, CORE_LRS),
         ("cut", config.cut, CUTS),
+        ("dataset.broken", config.dataset.broken, BROKEN),
     ):
         if name is not None and name not in known:
             raise ConfigError(f"unknown {key} '{name}', known: {', '.join(known)}")
