@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from ..tensor.formats import find_format
 from ..tensor.rank import Budget, LayerRank, Rank, RankLike, parse
 from ..tensor.weight import checked
 from .left import aliases, left_dense, of_parts, ties
-from .ranks.sizing import heavy, meet
+from .ranks.sizing import heavy, meet, rooms
 from .spec import Swap, swap_for
 from .survey.counts import why_dense
 from .survey.inputs import Examples
@@ -179,13 +180,17 @@ def _swaps(
 ) -> list[Swap]:
     """How each layer that is the first to have its weight will be held; adds to ``left`` those without given cores."""
     swaps = []
+    layers = {name: model.get_submodule(name) for name in seen.inputs if name not in left}
+    kinds = {name: kind_of(layer) for name, layer in layers.items() if tied.get(name, name) == name}
+    weights = {name: kind.weight(layers[name]).numel() for name, kind in kinds.items() if kind is not None}
+    room = rooms(request.rank, model, weights) if isinstance(request.rank, Budget) else {}
     for name, inputs in seen.inputs.items():
-        layer = model.get_submodule(name)
-        kind = kind_of(layer)
-        if name not in left and kind is not None and tied.get(name, name) == name:
+        kind = kinds.get(name)
+        if kind is not None:
             with naming(name):
                 given = request.cores.get(name) if request.cores is not None else None
-                swap = swap_for(name, layer, kind, inputs, request.method, request.rank, own, given)
+                asked = (request.method, request.rank, own, given, room.get(name, math.inf))
+                swap = swap_for(name, layers[name], kind, inputs, *asked)
             if swap is not None and request.names(name):
                 swaps.append(swap)
             elif swap is not None:

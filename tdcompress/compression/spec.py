@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from ..device.rates import device_rates
 from ..layers.base import Factorised, Planner
 from ..layers.kinds import Kind
 from ..tensor.build import build, family, with_rank
+from ..tensor.caps import capped
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
@@ -34,6 +36,9 @@ FITS: dict[str, Callable[[Format], Algorithm]] = {
     "tensorly": Target("tdcompress.compression.tensorly.fitting.algorithm"),
 }
 """Whose algorithms fit weights, by ``MethodConfig.fit``: from a format to the one for its cores."""
+
+_FEW = 8
+"""Ranks of a matrix below which a trained layer learns worse than with its channels split."""
 
 _FROM_TENSORLY = Target("tdcompress.compression.tensorly.objects.from_tensorly")
 
@@ -111,11 +116,12 @@ def swap_for(
     rank: Rank,
     ranks: Mapping[str, LayerRank],
     given: Any = None,
+    room: float = math.inf,
 ) -> Swap | None:
     """How a layer will be held, its ranks set unless they follow from a budget; None if its format is dense.
 
     ``ranks``: those that layers have instead of ``rank``, by their pattern in ``method.layers``; ``given``: its cores,
-    by name or as an object of tensorly, if there are any.
+    by name or as an object of tensorly, if there are any; ``room``: how many parameters a budget has for it, about.
     """
     weight, convolves = kind.outputs_first(layer), bool(kind.weights[0].axes)
     if kind.weights[0].sites is not None:
@@ -132,7 +138,7 @@ def swap_for(
         _refuse_fit(method, format)
     if isinstance(rank, Budget) and rank.kind == "macs" and method.plan == "model":
         method = replace(method, plan="contract")  # a weight that is put together costs its dense MACs at any rank
-    layout, reason = _layout(convolves, format, rank, method)
+    layout, reason = _layout(weight.shape, format, rank, method, room)
     cores: Mapping[str, torch.Tensor] | None = None
     if given is not None and not _are_cores(given):
         (graph, cores), method = _taken(weight, format, method, given)
@@ -164,23 +170,37 @@ def _smallest(swap: Swap, rank: LayerRank) -> Graph:
     return best
 
 
-def _layout(convolves: bool, format: Format, rank: Rank, method: MethodConfig) -> tuple[str | None, str]:
+def _layout(
+    weight_shape: Sequence[int], format: Format, rank: Rank, method: MethodConfig, room: float
+) -> tuple[str | None, str]:
     """The layout of a layer, None for the format's usual one, and why where neither was asked for.
 
     By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
-    Linear ones whose format splits them stay split: their few bonds would be too coarse a step for a budget.
+    Linear ones whose format splits them stay split: their few bonds would be too coarse a step for a budget. So are
+    those in whose ``room`` next to nothing would pass.
     """
     if method.layout is not None or method.in_modes or method.out_modes:
         return method.layout, ""
+    convolves = len(weight_shape) > 2
     if isinstance(rank, Reference):
         return format.reference_layout if convolves else None, ""
     chosen, reason = None, ""
     if method.init in OF_TRAINED and (isinstance(rank, Budget) or rank.needs_weights):
         chosen, reason = "channels" if convolves or format.linear_layout is None else None, "its weight is fitted"
+        if chosen is not None and not convolves and _narrow(weight_shape, format, method, room):
+            chosen, reason = "split", "its weight is fitted, and by channels too few numbers would pass"
     elif isinstance(rank, Budget) and rank.kind != "macs":
         chosen, reason = "paired", "a budget of parameters, and its weight is not fitted"
     return (chosen, reason) if chosen in (None, *format.layouts) else (None, "")
+
+
+def _narrow(weight_shape: Sequence[int], format: Format, method: MethodConfig, room: float) -> bool:
+    """Whether a matrix has no ``room`` by channels for ranks of ``_FEW``, or of half as many as it could have."""
+    if room == math.inf or "channels" not in format.layouts:
+        return False
+    graph = build_graph(weight_shape, format, replace(method, layout="channels"))
+    return capped(graph, dict.fromkeys(graph.bonds, min(_FEW, min(weight_shape) // 2))).parameters > room
 
 
 def _refuse_fit(method: MethodConfig, format: Format) -> None:
@@ -228,7 +248,7 @@ def _held(
 
     Raises ``ConfigError`` if they are of neither.
     """
-    others = ("channels", "paired", None) if method.layout is None else ()
+    others = ("channels", "split", "paired", None) if method.layout is None else ()
     errors = []
     for one in dict.fromkeys((layout, *others)):
         try:

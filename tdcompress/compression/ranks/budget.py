@@ -29,6 +29,12 @@ class Unreachable(ValueError):
         self.smallest, self.largest, self.nearest = smallest, largest, nearest
 
 
+def divided(room: float, dense: Sequence[float]) -> list[float]:
+    """What each weight may cost of what all may cost together, where none is too small for its part: see ``fit``."""
+    whole = sum(map(math.sqrt, dense))
+    return [room * math.sqrt(cost) / whole for cost in dense]
+
+
 def fit(
     families: Sequence[Sequence[Graph]],
     planned: Callable[[Sequence[Graph]], Count],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from ..survey.counts import distinct, why_dense
 from ..survey.plans import dense_macs, layer_macs, path_macs
 from ..survey.trace import Trace
 from . import adaptive
-from .budget import Count, Unreachable, fit
+from .budget import Count, Unreachable, divided, fit
 from .scales import roomy
 
 _SHUNNED = 10
@@ -38,6 +37,15 @@ def heavy(budget: Budget, model: nn.Module, seen: Trace) -> list[str]:
         return []
     limit = budget.parameters(distinct(model.parameters())) / 10
     return [name for name in seen.inputs if distinct(model.get_submodule(name).parameters(recurse=False)) >= limit]
+
+
+def rooms(budget: Budget, model: nn.Module, weights: Mapping[str, int]) -> dict[str, float]:
+    """About how many parameters each of these ``weights`` will have, given by how many it has; of MACs unknown."""
+    if budget.kind == "macs":
+        return {}
+    whole = distinct(model.parameters())
+    room = budget.parameters(whole) - whole + sum(weights.values())
+    return dict(zip(weights, divided(room, list(weights.values())), strict=True))
 
 
 def meet(
@@ -88,8 +96,8 @@ def meet(
     fixed, costs = present - sum(dense.values()) + kept, [dense[swap.name] for swap in free]
     families: list[Sequence[Graph]] = [swap.family for swap in free]
     if budget.adaptive:  # one graph each, of which there are components to cut
-        part = (target - fixed) / (_COMPONENTS * sum(map(math.sqrt, costs)))
-        families = [[roomy(swap.family, part * math.sqrt(cost))] for swap, cost in zip(free, costs, strict=True)]
+        ends = divided((target - fixed) / _COMPONENTS, costs)
+        families = [[roomy(swap.family, end)] for swap, end in zip(free, ends, strict=True)]
 
     def fitted(target: float, planned: Callable[[Sequence[Graph]], Count]) -> list[Graph]:
         return fit(families, planned, costs, fixed, target, multiple)
