@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,11 @@ _REDRAWS = 2  # a second
 
 @contextmanager
 def shown(sweep: Sweep) -> Iterator[None]:
-    """Draw ``sweep`` below its lines until the block ends, if stderr is a terminal and there are several runs."""
-    if sweep.alone or not sys.stderr.isatty():
+    """Draw ``sweep`` below its lines until the block ends, if stderr is a terminal and there are several runs.
+
+    Of the processes that torchrun started only the first one draws.
+    """
+    if sweep.alone or not sys.stderr.isatty() or int(os.environ.get("RANK", "0")) > 0:
         yield
         return
     steps = bars()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from ...config.schema import LauncherConfig
@@ -28,10 +29,13 @@ def launch(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended
 
     Dense epochs that several of them have in common are trained first, once; where that fails, each trains its own.
     ``log`` gets what is said on the way, see ``Sweep``, and a terminal shows how far it is. Raises ``ConfigError`` for
-    an unknown name, and ``Interrupted`` upon SIGINT or SIGTERM.
+    an unknown name and for one that starts processes where ``torchrun`` has done so, and ``Interrupted`` upon SIGINT or
+    SIGTERM.
     """
     if settings.name not in LAUNCHERS:
         raise ConfigError(f"unknown launcher '{settings.name}', known: {', '.join(LAUNCHERS)}")
+    if LAUNCHERS[settings.name] is not basic and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"launcher={settings.name} starts processes of its own, and so does torchrun: leave one out")
     distinct = named(list({job.directory: job for job in jobs}.values()))
     starts = starts_of(distinct)
     sweep = Sweep(starts, distinct, log, ended)
