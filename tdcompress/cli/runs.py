@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ..config.words import read
 from ..results.rows import read_runs
-from .kept import delete, move
+from .kept import delete, diff, move
 from .shared.filters import Place, filters, with_filters
 from .shared.tables import print_runs
 
-_DO = {"delete": delete.run, "move": move.run}
+_DO = {"delete": delete.run, "move": move.run, "diff": diff.run}
 
 
 def run(words: Sequence[str]) -> None:
