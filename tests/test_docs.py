@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 import tdcompress
 from docs import COMMAND, DOCS, EXPERIMENTS, FOUND, PAGES, ROOT, examples, is_training, spans
 from tdcompress import cli
-from tdcompress.config.compose import Composed, baseline, call_composed, conf_dir, typed
+from tdcompress.config.compose import Composed, baseline, call_composed, typed
+from tdcompress.config.conf import conf_dir
 from tdcompress.config.words import read
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS

@@ -1,4 +1,8 @@
-"""``tdc best``: the smallest network that is about as accurate as the dense one, or the best that is small enough."""
+"""``tdc best``: the smallest network that is about as accurate as dense, or the best that is small enough.
+
+tdc best within=0.5 by=bytes             # the smallest within half a point of dense
+tdc best under=1e5 dataset=mnist         # the most accurate with at most 100,000 parameters
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``tdc compress``: decompose the weights of a trained dense network."""
+"""``tdc compress``: decompose the weights of a trained dense network.
+
+tdc compress checkpoint=RUN rank=10x                  # a run's network, in the default format
+tdc compress checkpoint=RUN method=tucker rank=vbmf   # at ranks that follow from its weights
+"""
 
 from __future__ import annotations
 
@@ -26,10 +30,9 @@ from .shared.tables import print_comparison, print_report
 
 @dataclass(frozen=True)
 class CompressOptions:
-    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write.
-
-    ``test``: let both networks answer the test images, if these are at hand; ``data``: so many training batches whose
-    inputs the weights are fitted by, and batch normalisations estimated by.
+    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write; ``test``:
+    let both networks answer the test images, if these are at hand; ``data``: so many training batches whose inputs the
+    weights are fitted by, and batch normalisations estimated by.
     """
 
     checkpoint: tuple[str, ...] = ()

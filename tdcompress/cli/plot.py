@@ -1,4 +1,8 @@
-"""``tdc plot``: the comparison figures."""
+"""``tdc plot``: the comparison figures.
+
+tdc plot results_dir=results             # all that the runs allow, into results/figures
+tdc plot method=tt,cp formats=pdf        # of some of the runs
+"""
 
 from __future__ import annotations
 

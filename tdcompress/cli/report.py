@@ -1,4 +1,8 @@
-"""``tdc report``: tables and figures as one page."""
+"""``tdc report``: tables and figures as one page, and the tables that a repository keeps.
+
+tdc report results_dir=results                   # report.html, report.md, summary.csv, metrics.csv
+tdc report results_dir=results/published         # of what this repository keeps
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""``tdc runs``: the runs there are; ``tdc runs delete|move|diff``: what is done with them."""
+"""``tdc runs``: the runs there are, and what can be done with them.
+
+tdc runs method=tt status=finished                # chosen by the columns of their table
+tdc runs results_dir=results/published rank=10x,16.6x
+tdc runs delete method=tt status=broken           # lists them and asks; yes=true does not ask
+tdc runs move method=tt to=RESULTS_DIR            # they go on there
+tdc runs diff RUN RUN                             # the keys that differ, and both curves in one figure
+"""
 
 from __future__ import annotations
 
@@ -7,11 +14,11 @@ from pathlib import Path
 
 from ..config.words import read
 from ..results.rows import read_runs
-from .kept import delete, move
+from .kept import delete, diff, move
 from .shared.filters import Place, filters, with_filters
 from .shared.tables import print_runs
 
-_DO = {"delete": delete.run, "move": move.run}
+_DO = {"delete": delete.run, "move": move.run, "diff": diff.run}
 
 
 def run(words: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ def plot_all(
     written = []
     for drawing in found:
         if not figures or drawing.name in figures:
-            written += _write(drawing, look, Path(results_dir) / "figures", extensions)
+            written += write(drawing, look, Path(results_dir) / "figures", extensions)
     return written
 
 
@@ -72,7 +72,8 @@ def drawings(
             yield from drawings_over(comparison, epochs, x, y)
 
 
-def _write(drawing: Drawing, look: Look, folder: Path, extensions: Sequence[str]) -> list[Path]:
+def write(drawing: Drawing, look: Look, folder: Path, extensions: Sequence[str]) -> list[Path]:
+    """Draw a figure with its title and caption into files of ``folder``, one for each extension; returns them."""
     written = []
     with look.applied():
         figure = drawing.plot(look)
