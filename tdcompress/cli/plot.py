@@ -1,7 +1,7 @@
 """``tdc plot``: the comparison figures.
 
 tdc plot results_dir=results             # all that the runs allow, into results/figures
-tdc plot method=tt,cp formats=pdf        # of some of the runs
+tdc plot method=tt,cp format=pdf        # of some of the runs
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class PlotOptions(Place):
     style: str | None = None  # a file of matplotlib's settings
     order: tuple[str, ...] = ()  # methods, as their lines are to follow one another
     figure: tuple[str, ...] = ()
-    x: str | None = None  # columns, to draw y over x
-    y: str | None = None
+    x: str | None = None  # a column, to draw another one over
+    y: str | None = None  # the column that is drawn over x
 
 
 def run(words: Sequence[str]) -> None:
