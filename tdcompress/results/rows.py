@@ -57,6 +57,7 @@ class Row:
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
+WHOLE = tuple(column.name for column in fields(Row) if str(column.type).startswith("int"))  # columns of whole numbers
 _values = attrgetter(*COLUMNS)
 _OF_SUMMARY = [name for name in COLUMNS if name in {column.name for column in fields(Summary)}]
 

@@ -70,11 +70,31 @@ def test_a_move_overwrites_nothing_and_moves_nothing_then(tdc, results):
     assert tdc("runs move method=tt to=other")[0] == 0 and names("other") == ["tt-10x/seed0", "tt-10x/seed1"]
 
 
+def test_two_runs_side_by_side(tdc, results, tmp_path):
+    make(results, "tt", lr=0.5, accuracy=0.7)
+    first, second = (str(run.relative_to(tmp_path)) for run in sorted(results.glob("runs/*/*/tt*/seed0")))
+    code, out, _ = tdc(f"runs diff {first} {second} format=svg")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0 and lines[:2] == [f"A {first}", f"B {second}"]
+    assert lines[2:5] == ["keys that differ", "key A B", "lr 0.05 0.5"] and lines[5] == "what became of them"
+    assert "test_accuracy 90.00% 70.00%" in lines
+    assert lines[-1] == "results/figures/diff-tt-10x-seed-0-tt-10x-seed-0-lr.svg"
+    assert (tmp_path / lines[-1]).stat().st_size > 5000
+    code, out, _ = tdc(f"runs diff {first} {first} out=here")
+    assert code == 0 and "keys that differ: none" in out and "what became of them: none" in out
+    assert [path.parent.name for path in tmp_path.rglob("*.png")] == ["here"]
+    (tmp_path / second / "metrics.csv").unlink()
+    code, out, _ = tdc(f"runs diff {first} {second}")
+    assert code == 0 and out.endswith("no figure: one of them has no epoch that was tested\n")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         ("delete", "tdc runs delete needs to be told which runs, as in: tdc runs delete status=broken"),
         ("delete mehtod=tt", "unknown key 'mehtod' (did you mean method?)"),
+        ("diff results", "tdc runs diff needs the folders of two runs"),
+        ("diff results results", "results is no run whose summary.json can be read"),
         ("move method=tt", "tdc runs move needs words that choose runs and a place"),
         ("move method=tt to=results/", "to=results is where these runs are"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from pathlib import Path
 
 import pandas
 import pytest
@@ -58,6 +59,19 @@ def test_own_runs_come_before_the_kept_ones_and_none_is_lost(results):
     assert len(table) == 8 and set(table.status) == {"finished", "diverged", "interrupted"}
     assert not table.directory.str.contains(str(results)).any()
     assert tables(results)[0].read_text() == text
+
+
+def test_pandas_reads_the_table_of_runs_without_options_and_its_columns_are_documented(results):
+    table = pandas.read_csv(tables(results)[0])
+    unfinished = table[table.status == "interrupted"].iloc[0]
+    assert math.isnan(unfinished.test_accuracy) and table.lr.dtype == float
+    assert set(table.parameters) == {1000, 2000, 10_000} and ".0" not in set(table.parameters.astype(str).str[-2:])
+    for column in ("seed", "epochs_done", "epochs", "batch_size", "parameters", "macs"):
+        assert table[column].dtype == int, column
+    page = (Path(__file__).resolve().parents[2] / "docs" / "command_line.md").read_text()
+    documented = page.split("### Columns of summary.csv")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", documented, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(table.columns)
 
 
 def told(results):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> None:
             show([{"key": key, "A": a, "B": b} for key, (a, b) in found.items()], ("key", "A", "B"), title)
         else:
             print(f"{title}: none")
-    drawing = _drawing(folders, summaries, list(keys))
+    drawing = _drawing(folders, summaries, keys)
     if drawing is None:
         print("no figure: one of them has no epoch that was tested")
         return
@@ -76,10 +76,14 @@ def _results(run: Path) -> Path:
     return above[4] if len(above) > 4 and above[3].name == "runs" else run.parent
 
 
-def _drawing(folders: Sequence[Path], summaries: Sequence[Summary], keys: Sequence[str]) -> Drawing | None:
+def _drawing(
+    folders: Sequence[Path], summaries: Sequence[Summary], keys: Mapping[str, tuple[str, str]]
+) -> Drawing | None:
     """Test accuracy over epochs of both runs; None if one has none."""
     names = [" ".join(filter(None, (one.method, one.rank, f"seed {one.seed}"))) for one in summaries]
-    labels = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
+    others = [key for key in keys if key not in _NAMED][:2]
+    words_of = [[f"{key.rpartition('.')[2]}={keys[key][place]}" for key in others] for place in (0, 1)]
+    labels = [" ".join([f"{a}: {name}", *own]) for a, name, own in zip("AB", names, words_of, strict=True)]
     runs = pandas.DataFrame(
         {
             "label": labels,
@@ -92,8 +96,7 @@ def _drawing(folders: Sequence[Path], summaries: Sequence[Summary], keys: Sequen
     if curves["label"].nunique() < 2:
         return None
     subjects = {f"{words.spelled(str(one.arch))} on {words.spelled(str(one.dataset))}" for one in summaries}
-    others = [key for key in keys if key not in _NAMED]
-    name = "-".join(["diff", *map(words.slug, [*names, *others[:2]])])
+    name = "-".join(["diff", *map(words.slug, [*names, *others])])
     differ = f"They differ in {', '.join(keys)}." if keys else "They differ in no key."
     plot = partial(plots.over_epochs, curves, quantity(_ACCURACY), x="epoch", switches={})
     return Drawing(name, LEARN, " and ".join(sorted(subjects)), differ, plot)
