@@ -12,6 +12,7 @@ from urllib.parse import quote
 import matplotlib
 import pandas
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from ....device.files import write_text
 from ....tensor.errors import ConfigError
@@ -24,7 +25,9 @@ from .answer import Answer, answers
 from .cells import COLUMNS, TEXT, commands, markdown, rows
 
 _INKS = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e4e4e4}}}}"
-_PLAIN = " ;:/,.=()[]{}!*+-_@"  # what stands as it is in an address between double quotes
+_QUOTES = str.maketrans({'"': "'", "'": '"'})
+_PLAIN = " ;:/,.=()[]{}<>!*+-_@'"  # what may stand as it is in an address between double quotes
+_SHORTER = ((r"<g id='[^']*'", "<g"), (r"\s+", " "), ("> <", "><"), (r"(\.\d\d)\d+", r"\1"))  # 0.01 points are enough
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def _picture(drawing: Drawing) -> dict[str, str]:
     with look.applied(), matplotlib.rc_context({"svg.fonttype": "none"}):
         figure = drawing.plot(look)
         figure.savefig(text, format="svg", transparent=True, metadata=metadata)
-    svg = re.sub(r'<g id="[^"]*"', "<g", text.getvalue()[text.getvalue().index("<svg") :])
-    svg = svg.replace(INK, "currentColor").replace(">", f"><style>{_INKS}</style>", 1)
+    svg = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    svg = svg.replace(">", f"><style>{_INKS}</style>", 1).translate(_QUOTES)
+    for long, short in _SHORTER:
+        svg = re.sub(long, short, svg)
     width, height = (f"{96 * inches:.0f}" for inches in figure.get_size_inches())
-    return {"src": f"data:image/svg+xml,{quote(svg, safe=_PLAIN)}", "width": width, "height": height}
+    return {"src": Markup(f"data:image/svg+xml,{quote(svg, safe=_PLAIN)}"), "width": width, "height": height}
