@@ -1,7 +1,7 @@
 """``tdc plot``: the comparison figures.
 
-tdc plot results_dir=results             # all that the runs allow, into results/figures
-tdc plot method=tt,cp format=pdf        # of some of the runs
+tdc plot results_dir=results                         # all that the runs allow, into results/figures
+tdc plot x=macs y=test_accuracy size=page format=pdf # one column over another, over both columns of a paper
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .shared.filters import Place, filters, with_filters
 
 @dataclass(frozen=True)
 class PlotOptions(Place):
-    """What is drawn, and how; ``figure``: names of figures, none for all."""
+    """What is drawn, and how."""
 
     format: tuple[str, ...] = choice(("png", "svg"), EXTENSIONS)  # the kinds of file that each figure is written as
     size: str = "column"  # 3.5 inches wide, page: 7.16, or WIDTHxHEIGHT in inches
-    title: str | None = None  # none: without
+    title: str | None = None  # above each figure; none: nothing
     caption: bool = True  # what is shown, beneath it
-    style: str | None = None  # a file of matplotlib's settings
+    style: str | None = None  # a file of matplotlib's settings (.mplstyle)
     order: tuple[str, ...] = ()  # methods, as their lines are to follow one another
-    figure: tuple[str, ...] = ()
-    x: str | None = None  # a column, to draw another one over
-    y: str | None = None  # the column that is drawn over x
+    figure: tuple[str, ...] = ()  # names of figures, as their files have them; none: all
+    x: str | None = None  # a column of runs or epochs: draw y over it, in place of all other figures
+    y: str | None = None  # a column too; none: test_accuracy
 
 
 def run(words: Sequence[str]) -> None:

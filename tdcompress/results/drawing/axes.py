@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from .quantities import Quantity
 
@@ -38,32 +38,43 @@ def set_scale(axis: Any, quantity: Quantity, values: Sequence[float] | None = No
     Without them, and for quantities that are measured, not chosen, ticks are at round numbers.
     """
     inches = axis.get_window_extent().width / axis.figure.dpi
-    letters = max(12, int(_LETTERS * inches))
-    fits = len(quantity.label) <= letters
-    axis.set_xlabel(quantity.label if fits else textwrap.fill(quantity.title, letters) + "\n(log scale)" * quantity.log)
+    letters, label = (
+        max(12, int(_LETTERS * inches)),
+        f"{quantity.label} (log scale)" if quantity.log else quantity.label,
+    )
+    axis.set_xlabel(
+        label if len(label) <= letters else textwrap.fill(quantity.label, letters) + "\n(log scale)" * quantity.log
+    )
     if not quantity.log:
         axis.xaxis.set_major_formatter(quantity.form)
         return
     axis.set_xscale("log")
     axis.margins(x=0.06)
-    low, high = map(math.log, axis.get_xlim())
-    if values is None or quantity.alike:
-        decade = inches / ((high - low) / math.log(10))
-        subs = (1, 2, 3, 4, 5, 6, 8) if decade > 10 * _APART else (1, 2, 5) if decade > 3 * _APART else (1,)
-        axis.xaxis.set_major_locator(LogLocator(subs=subs))
-    else:
-        axis.xaxis.set_major_locator(FixedLocator(_written(values, quantity, _APART / inches * (high - low))))
+    low, high = axis.get_xlim()
+    measured = values is None or quantity.alike
+    ticks = round_ticks(low, high) if measured else run_ticks(values or (), exact=quantity.column == "lr")
+    apart = _APART / inches * math.log(high / low)
+    axis.xaxis.set_major_locator(FixedLocator(_thinned(ticks, apart)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(quantity.form)
 
 
-def _written(values: Sequence[float], quantity: Quantity, apart: float) -> list[float]:
-    """The ticks at ``values`` that can be written side by side, at least ``apart`` in logarithm."""
-    ticks: list[float] = []
-    for tick in run_ticks(values, exact=quantity.column == "lr"):
-        if not ticks or math.log(tick / ticks[-1]) >= apart:
-            ticks.append(tick)
-    return ticks
+def round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``, both > 0: 1, 2, 5 of each decade, others where there is less than one."""
+    if high / low < 10:
+        ticks = MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(low, high)
+    else:
+        ticks = LogLocator(subs=(1, 2, 5)).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
+
+
+def _thinned(ticks: Sequence[float], apart: float) -> list[float]:
+    """The ``ticks`` that can be written side by side, at least ``apart`` in logarithm."""
+    kept: list[float] = []
+    for tick in ticks:
+        if not kept or math.log(tick / kept[-1]) >= apart:
+            kept.append(tick)
+    return kept
 
 
 def labels_beside(

@@ -26,7 +26,7 @@ def cost_by_layer(methods: Mapping[str, tuple[str, Layers]], look: Look) -> Figu
     """
     held = [layer["name"] for _, layers in methods.values() for layer in layers if layer["ranks"]]
     names = [layer["name"] for layer in next(iter(methods.values()))[1] if layer["name"] in held]
-    figure, axes = look.figure(0.8 + 0.16 * len(names), 2, sharey=True)
+    figure, axes = look.figure(1.1 + 0.16 * len(names), 2, sharey=True)
     entries: list[Entry] = []
     for axis, column in zip(axes[0], ("parameters", "macs"), strict=True):
         dense = {layer["name"]: layer[f"dense_{column}"] for _, layers in methods.values() for layer in layers}
@@ -61,7 +61,8 @@ def ranks_over_epochs(histories: Mapping[str, tuple[History, int]], look: Look) 
     entries: dict[str, Entry] = {}
     for axis, (label, (history, epochs)) in zip(table.flat, histories.items(), strict=False):
         for place, name in enumerate(names):
-            steps = [(one["epoch"], fmean(one["layers"][name].values())) for one in history if name in one["layers"]]
+            known = [one for one in history if name in one["layers"]]
+            steps = [(one["epoch"] - 1, fmean(one["layers"][name].values())) for one in known]
             if steps:
                 style = {"color": shades(place), "marker": ""}
                 at, ranks = zip(*steps, (epochs, steps[-1][1]), strict=True)

@@ -31,7 +31,7 @@ class Quantity:
     @property
     def label(self) -> str:
         """Of its axis."""
-        return f"{self.title} (log scale)" if self.log else f"{self.title} (%)" if self.percent else self.title
+        return f"{self.title} (%)" if self.percent else self.title
 
     @property
     def form(self) -> Any:
