@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import matplotlib
 import pandas
@@ -21,6 +22,9 @@ from ..figures import drawings
 from ..look import INK, Look
 from .answer import Answer, answers
 from .cells import COLUMNS, TEXT, commands, markdown, rows
+
+_INKS = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e4e4e4}}}}"
+_PLAIN = " ;:/,.=()[]{}!*+-_@"  # what stands as it is in an address between double quotes
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def write_report(results_dir: Path | str) -> list[Path]:
         raise ConfigError(f"no finished runs in {Path(results_dir)}: tdc train -m method=tt,dense makes two")
     shared = _shared(found)
     parts = [_part(comparison) for comparison in found]
-    figures = [(drawn, _svg(drawn)) for drawn in drawings(runs, epochs)]
+    figures = [(drawn, _picture(drawn)) for drawn in drawings(runs, epochs)]
     environment = Environment(loader=PackageLoader("tdcompress.results.drawing.page", ""), autoescape=True)
     page = environment.get_template("report.html").render(
         parts=parts,
@@ -85,11 +89,17 @@ def _part(comparison: Comparison) -> Part:
     return Part(comparison, list(answers(comparison)), rows(comparison.runs), commands(comparison.runs), setting)
 
 
-def _svg(drawing: Drawing) -> str:
-    """A figure as an element of a page: its ink takes the page's colour, light or dark."""
+def _picture(drawing: Drawing) -> dict[str, str]:
+    """The attributes of a figure's image: all of it in its ``src``, which a browser need not read before it is seen.
+
+    Its ink is light where the page is dark.
+    """
     look, text = Look(title="", caption=False), io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with look.applied(), matplotlib.rc_context({"svg.fonttype": "none"}):
-        drawing.plot(look).savefig(text, format="svg", transparent=True, metadata=metadata)
-    svg = text.getvalue()[text.getvalue().index("<svg") :]
-    return re.sub(r'<g id="[^"]*"', "<g", svg).replace(INK, "currentColor")
+        figure = drawing.plot(look)
+        figure.savefig(text, format="svg", transparent=True, metadata=metadata)
+    svg = re.sub(r'<g id="[^"]*"', "<g", text.getvalue()[text.getvalue().index("<svg") :])
+    svg = svg.replace(INK, "currentColor").replace(">", f"><style>{_INKS}</style>", 1)
+    width, height = (f"{96 * inches:.0f}" for inches in figure.get_size_inches())
+    return {"src": f"data:image/svg+xml,{quote(svg, safe=_PLAIN)}", "width": width, "height": height}
