@@ -32,8 +32,9 @@ _OF_ITS_OWN = ("method", "variant", "rank", "exported", "exported_on")  # words 
 
 @dataclass(frozen=True)
 class BestOptions(Place):
-    """``within``: percentage points that the smallest network may lose against dense. ``under``: the largest size that
-    the most accurate one may have. ``by``: what size is.
+    """``within``: percentage points that the smallest network may lose against dense, 0.5 unless ``under`` is given.
+
+    ``under``: the largest size that the most accurate network may have. ``by``: what size is.
     """
 
     within: float | None = None

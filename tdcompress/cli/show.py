@@ -1,7 +1,7 @@
 """``tdc show``: what each layer of a network holds and costs, without training it.
 
 tdc show method=ht arch=vgg16 dataset=cifar10        # cores, ranks, parameters, MACs and plan of each layer
-tdc show -m method=cp,tt rank=10x                    # of two networks
+tdc show method=ht arch=lenet5 rank=10x              # at a budget
 """
 
 from __future__ import annotations

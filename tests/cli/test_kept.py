@@ -43,7 +43,9 @@ def test_deleting_asks_and_without_a_terminal_needs_a_yes(tdc, results, monkeypa
 def test_a_run_at_work_is_left_and_no_run_is_no_mistake(tdc, results):
     with Run(results / "runs/mnist/lenet/tt-10x/seed0").locked():
         (results / "runs/mnist/lenet/tt-10x/seed0/summary.json").unlink()
+        moved = tdc("runs move method=tt seed=0 to=other")
         code, out, _ = tdc("runs delete method=tt yes=true")
+    assert moved == (0, "results/runs/mnist/lenet/tt-10x/seed0 is left: a process works on it\n", "")
     assert code == 0 and "seed0 is left: a process works on it" in out and out.endswith("1 of 1 folders deleted\n")
     assert names(results) == ["cp-10x/seed0", "dense/seed0", "tt-10x/seed0"]
     assert tdc("runs delete method=ht yes=true") == (0, "no runs in results/runs like that\n", "")

@@ -48,6 +48,8 @@ def run(words: Sequence[str]) -> None:
     for directory in asked.loc[asked["status"] == "running", "directory"]:
         print(f"{directory} is left: a process works on it")
     asked = asked[asked["status"] != "running"]
+    if asked.empty:
+        return
     left = runs[~runs["directory"].isin(asked["directory"])]
     before = starts_without_runs(results_dir, runs)  # which nobody began with
     starts = [one for one in starts_without_runs(results_dir, left) if one not in before]

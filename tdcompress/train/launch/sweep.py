@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -70,14 +69,15 @@ class Sweep:
         self.log, self.ended, self.alone = log, ended, len(jobs) < 2
         self.starts = {job.directory: Work(job, last_epoch(resolved(job.config))) for job in starts}
         self.runs = {job.directory: Work(job, job.config.epochs) for job in jobs}
-        self.drawn, self.began = False, math.nan
+        self.drawn, self.began = False, time.monotonic()
         self._lock = threading.RLock()
         self._look()
 
     def begin(self, job: Job) -> None:
         """The run of ``job`` is being made from now on."""
         with self._lock:
-            self.began = time.monotonic() if math.isnan(self.began) else self.began
+            if all(work.state == "waiting" for work in self._all()):  # before that a queue's time has passed
+                self.began = time.monotonic()
             self._work(job).state = "running"
 
     def say(self, job: Job, message: str) -> None:
