@@ -15,20 +15,13 @@ MOST_LINES = 10  # that can be told apart in a figure
 
 
 def comparisons(runs: pandas.DataFrame) -> list[Comparison]:
-    """The runs in groups that can be compared; only groups with a finished run. Each has a name of its own."""
+    """The runs in groups that can be compared; only groups with a finished run."""
     known = runs[runs["status"] != "broken"]
     broken = runs[runs["status"] == "broken"]
     groups = [group for _, group in known.groupby(SAME, dropna=False) if (group["status"] == "finished").any()]
     found = [Comparison(group, broken) for group in groups]
-    taken: set[str] = set()
     for one in found:
-        others = [other for other in found if other is not one and other.subject == one.subject]
-        one.tell_apart(others)
-        name, count = one.name, 1
-        while one.name in taken:  # two folders of one name, or settings that are said alike
-            count += 1
-            one.name = f"{name}-{count}"
-        taken.add(one.name)
+        one.tell_apart([other for other in found if other is not one and other.subject == one.subject])
     return found
 
 

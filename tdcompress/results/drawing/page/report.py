@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def write_report(results_dir: Path | str) -> list[Path]:
         finished=int((runs["status"] == "finished").sum()),
         shared=[*shared, *_versions(runs)],
         questions=[(question, [one for one in figures if one[0].question == question]) for question in QUESTIONS],
-        results_dir=Path(results_dir).as_posix(),
+        results_dir=shlex.quote(Path(results_dir).as_posix()),
     )
     pages = {"report.html": page, "report.md": "\n".join(markdown(one.comparison) for one in parts)}
     for name, text in pages.items():
