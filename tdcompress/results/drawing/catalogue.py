@@ -82,9 +82,8 @@ def drawings_over(comparison: Comparison, metrics: pandas.DataFrame, x: str | No
 
     Raises ``ConfigError`` for columns that are not there, or of which one is of epochs and the other one is not.
     """
-    if x is None:
-        x = "epoch" if y in OF_EPOCHS else "parameters"
-    across, up = quantity(x), quantity(y or _ACCURACY)
+    x, y = axes_asked(x, y)
+    across, up = quantity(x), quantity(y)
     if x in _OVER or up.column in OF_EPOCHS:
         if x not in _OVER or up.column not in METRICS:
             raise ConfigError(
@@ -99,6 +98,11 @@ def drawings_over(comparison: Comparison, metrics: pandas.DataFrame, x: str | No
     for group, part in _comparable(shown, [across, up]):
         if (part["label"] != BASELINE).any():
             yield _over_runs(comparison, across, up, runs, part, group)
+
+
+def axes_asked(x: str | None, y: str | None) -> tuple[str, str]:
+    """Both columns, where one of them was not said."""
+    return x or ("epoch" if y in OF_EPOCHS else "parameters"), y or _ACCURACY
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ...device.files import write_whole
 from ...tensor.errors import ConfigError
 from ..tables import read_results
-from .catalogue import Drawing, drawings_of, drawings_over
+from .catalogue import Drawing, axes_asked, drawings_of, drawings_over
 from .comparison import comparisons
 from .look import Look
 
@@ -48,7 +48,9 @@ def plot_all(
         raise ConfigError(f"order={odd[0]}: no run has this method, there are {', '.join(sorted(set(runs['method'])))}")
     found = list(drawings(runs, epochs, x, y))
     if not found:
-        like = " like that" if filters or x or y else ""
+        like = " like that" if filters else ""
+        if x or y:
+            raise ConfigError(f"no finished runs{like} have both {' and '.join(axes_asked(x, y))}")
         raise ConfigError(
             f"no finished runs{like} in {Path(results_dir) / 'runs'}: tdc train -m method=tt,dense makes two"
         )

@@ -84,7 +84,8 @@ class Look:
                     matplotlib.rc_params_from_file(Path(self.style), fail_on_error=True, use_default_template=False)
                 )
             except (OSError, ValueError, KeyError, AttributeError) as error:
-                raise ConfigError(f"style={self.style} is no style file of matplotlib's: {error}") from None
+                why = getattr(error, "strerror", None) or error
+                raise ConfigError(f"style={self.style} is no style file of matplotlib's: {why}") from None
         with matplotlib.rc_context({**STYLE, **own}):
             yield
 

@@ -42,10 +42,11 @@ def over_epochs(curves: pandas.DataFrame, y: Quantity, look: Look, x: str, switc
     axis.xaxis.get_major_locator().set_params(integer=x == "epoch")
     if y.percent:  # the first steep epochs would press the rest into one line
         top = max(line["max"].max() for line in drawn)
-        low = min(top - 1, *(line["min"].iloc[min(len(line) - 1, len(line) // 5)] for line in drawn))
+        settled = [line["min"].iloc[[min(len(line) - 1, len(line) // 5), -1]].min() for line in drawn]
+        low = min(top - 1, *settled)
         axis.set_ylim(max(0, low - 0.15 * (top - low)), top + 0.05 * (top - low))
     axis.margins(x=0.02)
-    labels_beside(figure, axis, entries, look.height is not None, led=True)
+    labels_beside(figure, axis, entries, look.height is not None, led=x == "epoch")
     return figure
 
 

@@ -119,6 +119,14 @@ def run_rows(results):
     return read_metrics_text(path.read_text())
 
 
+def test_the_end_of_a_curve_is_seen_however_low(tmp_path):
+    run = make(tmp_path)
+    run.write_metrics([replace(row, test_accuracy=0.9 - row.epoch / 10) for row in run_rows(tmp_path)])
+    (axis,) = plotted(drawn(tmp_path)["test-accuracy-over-epochs"]).axes
+    low, high = axis.get_ylim()
+    assert low < 50 and 80 < high < 90
+
+
 def test_any_column_over_any_other_one(sizes):
     (drawing,) = drawn(sizes, x="macs").values()
     (axis,) = plotted(drawing).axes
@@ -154,7 +162,7 @@ def test_what_is_asked_of_a_plot_is_done_or_refused(sizes):
         ({"figures": ("nothing",)}, "no figure 'nothing', there are lenet-mnist_pareto-front, "),
         ({"look": Look(order=("tucker",))}, "order=tucker: no run has this method, there are cp, dense, tt"),
         ({"look": Look.sized("1x1"), "figures": (name,)}, f"{name} needs more room than 1 by 1 inches"),
-        ({"x": "exported_bytes"}, "no finished runs like that"),
+        ({"x": "exported_bytes"}, "no finished runs have both exported_bytes and test_accuracy"),
     ):
         with pytest.raises(ConfigError, match=said):
             plot_all(sizes, ("png",), **asked)
