@@ -105,7 +105,7 @@ BAD = {
     "show method=tt 'method.layers={fc1:{rank:vbmf}}'": "rank=vbmf follows from trained weights",
     "show method=tt 'method.layers={fc1:{rnak:2}}'": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
     "show method=tt method.layers.fc1.rnak=2": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
-    "trane": "unknown verb 'trane', known: train, compress, show, runs, plot, report, export, bench",
+    "trane": "unknown verb 'trane' (did you mean train?), known: train, compress, show, runs, plot, report,",
 }
 
 
