@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from peer_layers import CHANNELS, PAIRED, SEPARATE, modes
 from torch import Tensor, nn
 
-from tdcompress.cli.jobs import Jobs, asked
+from tdcompress.cli.shared.jobs import Jobs, asked
 from tdcompress.config.schema import TrainConfig
 from tdcompress.device.files import RunError, write_whole
 from tdcompress.layers.base import Factorised

@@ -10,7 +10,8 @@ import shlex
 from pathlib import Path
 
 from tdcompress import cli
-from tdcompress.config.compose import conf_dir
+from tdcompress.cli.help.page import overview, verb_file
+from tdcompress.config.conf import conf_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,9 +42,9 @@ def commands(text: str) -> list[str]:
 
 
 def helped() -> list[str]:
-    """The commands of the help page; two blanks or more come before what they do."""
-    lines = [re.split(r"\s{2,}", line.strip())[0] for line in cli.HELP.splitlines() if line.startswith("  ")]
-    return [*lines, *re.findall(r"(?<=`)tdc [^`]+(?=`)|(?<=; )tdc \S+ \S+", cli.HELP)]
+    """The commands of the pages of help."""
+    examples = [command for verb in cli.VERBS for command, _ in verb_file(verb).examples]
+    return [*examples, *re.findall(r"(?<=`)tdc [^`]+(?=`)", overview(cli.VERBS))]
 
 
 def examples(page: Path) -> list[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tdcompress import cli
-from tdcompress.config.compose import conf_dir
+from tdcompress.config.conf import conf_dir
 from tdcompress.tensor.formats import FORMATS
 
 FOLDER = conf_dir() / "experiment"

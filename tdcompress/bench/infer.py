@@ -30,7 +30,9 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class InferOptions(Options):
-    """``batch_size``: several; each network is planned, and folded, for the one that is timed. ``plan``: of folding."""
+    """``batch_size``: images at once, several; each network is planned, and folded, for the one that is timed.
+    ``plan``: of folding.
+    """
 
     arch: str = "vgg16"
     width: float = 1.0

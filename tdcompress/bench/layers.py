@@ -47,7 +47,8 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class LayerOptions(Options):
-    """``layers``: name patterns; ``rank``: bond dimensions, ``reference``, ``half`` or ``full``.
+    """``layers``: name patterns; ``rank``: bond dimensions, ``reference``, ``half`` or ``full``; ``allow_larger``:
+    factorise layers even where that makes them larger.
 
     A layer whose cores would hold no fewer entries than its weight stays dense, as in training: its ratio shows how
     far two times of the same thing lie apart. With ``allow_larger`` it is factorised.

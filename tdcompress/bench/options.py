@@ -10,7 +10,11 @@ from ..config.words import choice
 
 @dataclass(frozen=True)
 class Options:
-    """The ``key=value`` words of every benchmark. ``threads``: of torch on a CPU, None: as many as torch chooses."""
+    """The ``key=value`` words of every benchmark.
+
+    ``method``: the formats, all of them unless said; ``repeats``: rounds, of which medians are told; ``threads``: of
+    torch on a CPU, as many as it chooses unless said; ``results_dir``: the folder above bench/.
+    """
 
     method: tuple[str, ...] = ()
     repeats: int = 11

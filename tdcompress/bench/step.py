@@ -32,7 +32,7 @@ _COLUMNS = (
 class StepOptions(Options):
     """``parameters``: ``METHOD:RANK``, the network whose parameter count every method gets (instead of ``rank``).
 
-    ``cuda_graphs`` and ``compile``: of every network that is timed, dense too, as ``tdc train`` takes them.
+    ``cuda_graphs`` and ``compile`` are of every network that is timed, dense too.
     """
 
     arch: str = "vgg16"

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from ..results.version import version
 from ..tensor.errors import ConfigError
-from .say import complain
+from .help.page import overview, page
+from .shared.say import complain
 
-VERBS = ("train", "compress", "show", "runs", "plot", "report", "export", "bench")
-_COMPOSED = ("train", "compress", "show")  # Hydra has a page of its own for these
-
-HELP = """\
-tdc trains networks with their weights in a tensor format, and compares the formats.
-
-  tdc train method=tt dataset=cifar10            train one network
-  tdc train -m method=cp,tt rank=4,8             train one after the other: a sweep
-  tdc train -m launcher=local seed=0,1,2         several at once: launcher.jobs=2
-  tdc compress checkpoint=RUN rank=10x           decompose a trained network; tdc train init_from=FILE goes on from it
-  tdc show method=ht arch=vgg16 dataset=cifar10  what each layer holds and costs, without training
-  tdc runs method=tt status=finished             the runs there are
-  tdc plot results_dir=results                   draw the comparison figures
-  tdc report results_dir=results                 tables and figures as one page, and the tables that a repository keeps
-  tdc export run=DIR format=onnx                 a trained network as ONNX, as a torch program, or its dense weights
-  tdc bench layers method=cp threads=2           time layers, and all else (tdc bench step, infer, export, loop)
-
-`tdc train --help` lists every key; `tdc train --cfg job` prints the configuration.
-"""
+VERBS = ("train", "compress", "show", "runs", "plot", "report", "export", "bench", "doctor")
+_HELP = {"-h", "--help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,14 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[:1] == ["-sc"] or words[:1] == ["--shell-completion"]:
         words = ["train", *words]
     verb, *rest = words or ["help"]
-    if verb in ("help", "-h", "--help") or (verb not in _COMPOSED and {"-h", "--help"} & set(rest)):
-        print(HELP, end="")
+    if verb == "--version":
+        print(f"tdcompress {version()}")
+        return
+    if verb == "help" or verb in _HELP:
+        print(page(rest[0]) if rest[:1] and rest[0] in VERBS else overview(VERBS), end="")
         return
     if verb not in VERBS:
-        complain(f"unknown verb '{verb}', known: {', '.join(VERBS)} (tdc --help shows one example each)")
+        complain(_unknown(verb))
         sys.exit(2)
     try:
-        importlib.import_module(f".{verb}", __name__).run(rest)
+        if _HELP & set(rest):
+            print(page(verb, rest), end="")
+        else:
+            importlib.import_module(f".{verb}", __name__).run(rest)
     except ConfigError as error:
         complain(error)
         sys.exit(2)
@@ -56,3 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read the output has left, as in: tdc runs | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it at the end)
         sys.exit(141)
+
+
+def _unknown(verb: str) -> str:
+    if "=" in verb or verb.startswith("-"):
+        return f"'{verb}' stands in the place of a verb: did you mean tdc train {verb}?"
+    close = difflib.get_close_matches(verb, VERBS, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"unknown verb '{verb}'{hint}, known: {', '.join(VERBS)} (tdc --help shows one example each)"

@@ -1,4 +1,18 @@
-"""``tdc bench``: what layers, a training step, inference, fits and an epoch cost, against what they replace."""
+"""``tdc bench``: what layers, a training step, inference, fits and an epoch cost, against what they replace.
+
+tdc bench layers method=cp threads=2             # forward and backward of single layers
+tdc bench layers rank=8,half repeats=5           # at two ranks, fewer rounds
+tdc bench step parameters=tucker:reference       # every format at Tucker's size
+tdc bench step arch=lenet dataset=mnist          # another network
+tdc bench infer method=tt rank=10x               # as trained and folded
+tdc bench infer batch_size=1 threads=1           # one image, one thread
+tdc bench export method=tt width=0.25            # a network of a quarter's width
+tdc bench export layout=channels batch_size=1    # one layout, one image
+tdc bench fit weight=64x64x3x3 method=cp,tr      # one weight in two formats
+tdc bench fit rank=16 decay=1.5                  # of weights that fall off faster
+tdc bench loop dataset=mnist precision=fp32      # an epoch of MNIST
+tdc bench loop method=tt limit=1000              # of a network of cores
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``tdc compress``: decompose the weights of a trained dense network."""
+"""``tdc compress``: decompose the weights of a trained dense network.
+
+tdc compress checkpoint=RUN rank=10x                  # a run's network, in the default format
+tdc compress checkpoint=RUN method=tucker rank=vbmf   # at ranks that follow from its weights
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,15 @@ from ..tensor.errors import ConfigError
 from ..train.launch.job import Job
 from ..train.network import dense, initial
 from ..train.weights import layer_errors, read_weights, write_compressed
-from .jobs import Jobs, asked
-from .tables import print_comparison, print_report
+from .shared.jobs import Jobs, asked
+from .shared.tables import print_comparison, print_report
 
 
 @dataclass(frozen=True)
 class CompressOptions:
-    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write.
-
-    ``test``: let both networks answer the test images, if these are at hand; ``data``: so many training batches whose
-    inputs the weights are fitted by, and batch normalisations estimated by.
+    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write; ``test``:
+    let both networks answer the test images, if these are at hand; ``data``: so many training batches whose inputs the
+    weights are fitted by, and batch normalisations estimated by.
     """
 
     checkpoint: tuple[str, ...] = ()

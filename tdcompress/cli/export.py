@@ -1,4 +1,8 @@
-"""``tdc export``: a run's trained network as a file, for other programs or for ``tdcompress.load``."""
+"""``tdc export``: a run's trained network as a file, for other programs or for ``tdcompress.load``.
+
+tdc export run=RUN format=onnx                       # for onnxruntime and others, with the cores in it
+tdc export run=RUN format=torch weights=folded       # a program for torch.export.load
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,17 @@ from ..results.run import Run
 from ..tensor.errors import ConfigError
 from ..train import checkpoint
 from ..train.network import dense, fitting, restored
-from .tables import print_comparison
+from .shared.tables import print_comparison
 
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """``run`` (its directory) and ``format`` must be given; None: the writer's own name in it, its usual weights."""
+    """``run``: its directory; ``format``: the kind of file; both must be given. ``output``: the file, by default the
+    format's own name in the run; ``weights``: what it holds, by default the first of these that the format has;
+    ``test``: let the network answer the test images before and after, if these are at hand.
+    """
 
     run: str = ""
     format: str = choice("", WRITERS)

@@ -1,4 +1,8 @@
-"""``tdc plot``: the comparison figures."""
+"""``tdc plot``: the comparison figures.
+
+tdc plot results_dir=results             # all that the runs allow, into results/figures
+tdc plot method=tt,cp formats=pdf        # of some of the runs
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 
 from ..config.words import read
 from ..results.figures import plot_all
-from .filters import Place, filters, with_filters
+from .shared.filters import Place, filters, with_filters
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""``tdc report``: tables and figures as one page."""
+"""``tdc report``: tables and figures as one page, and the tables that a repository keeps.
+
+tdc report results_dir=results                   # report.html, report.md, summary.csv, metrics.csv
+tdc report results_dir=results/published         # of what this repository keeps
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 
 from ..config.words import read
 from ..results.page import write_report
-from .filters import Place
+from .shared.filters import Place
 
 
 def run(words: Sequence[str]) -> None:

@@ -1,4 +1,8 @@
-"""``tdc runs``: the runs there are."""
+"""``tdc runs``: the runs there are.
+
+tdc runs method=tt status=finished       # chosen by the columns of their table
+tdc runs results_dir=results/published rank=10x,16.6x
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ from pathlib import Path
 
 from ..config.words import read
 from ..results.rows import read_runs
-from .filters import Place, filters, with_filters
-from .tables import print_runs
+from .shared.filters import Place, filters, with_filters
+from .shared.tables import print_runs
 
 
 def run(words: Sequence[str]) -> None:

@@ -1,4 +1,8 @@
-"""``tdc show``: what each layer of a network holds and costs, without training it."""
+"""``tdc show``: what each layer of a network holds and costs, without training it.
+
+tdc show method=ht arch=vgg16 dataset=cifar10        # cores, ranks, parameters, MACs and plan of each layer
+tdc show method=ht arch=lenet5 rank=10x              # at a budget
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from ..device.machine import choose_device
 from ..results.identity import resolved
 from ..train.full_rank.start import length
 from ..train.network import initial
-from .jobs import asked, config
-from .tables import print_report
+from .shared.jobs import asked, config
+from .shared.tables import print_report
 
 
 def run(words: Sequence[str]) -> None:

@@ -1,18 +1,24 @@
-"""``tdc train``: train the network of a configuration, or those of a sweep."""
+"""``tdc train``: train the network of a configuration, or those of a sweep.
+
+tdc train method=tt dataset=cifar10            # one network
+tdc train -m method=cp,tt rank=4,8             # one after the other: a sweep
+tdc train -m launcher=local seed=0,1,2         # several at once: launcher.jobs=2
+"""
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..config.schema import LauncherConfig
 from ..results.record import Summary
 from ..train.launch.job import Job
 from ..train.launch.launchers import launch
-from .jobs import Jobs, asked
-from .say import complain, say
-from .tables import print_outcome
+from .shared.filters import Place
+from .shared.jobs import Jobs, asked
+from .shared.say import complain, say
+from .shared.tables import print_outcome
 
 
 def run(words: Sequence[str]) -> None:
@@ -46,14 +52,28 @@ def run(words: Sequence[str]) -> None:
             fail(one.words, one.made)
     if jobs:
         try:
-            launch(jobs, jobs[0].config.launcher if sweep else LauncherConfig(), say, ended)
+            launch(jobs, jobs[0].config.launcher, say, ended)
         finally:
             if finished:
                 order = dict.fromkeys(job.directory for job in jobs)
                 print_outcome({directory: finished[directory] for directory in order if directory in finished})
+                for line in following(finished, jobs[0].config.results_dir):
+                    say(line)
     if failed and not sweep:
         raise failed[0][1]
     if failed:
         names = "; ".join(overrides for overrides, _ in failed)
         complain(f"{len(failed)} of {len(failed) + len(finished)} runs failed: {names}")
         sys.exit(1 if finished else 2)
+
+
+def following(runs: Mapping[Path, Summary], results_dir: str) -> list[str]:
+    """What can be done next with the ``runs`` of a command, as commands; nothing where none has finished."""
+    done = [directory for directory, summary in runs.items() if summary.status == "finished"]
+    if not done:
+        return []
+    place = "" if results_dir == Place().results_dir else f" {shlex.quote(f'results_dir={results_dir}')}"
+    lines = [f"next: tdc plot{place}, tdc report{place}"]
+    if len(done) == 1:
+        lines.append(f"      tdc export {shlex.quote(f'run={done[0]}')} format=onnx")
+    return lines

@@ -7,8 +7,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import hydra
@@ -20,43 +19,28 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..tensor.errors import ConfigError
-from .keys import is_key, stray_keys, unknown_key
-from .schema import ArchConfig, DatasetConfig, LauncherConfig, MethodConfig, OptimConfig, TrainConfig, validate
+from .command import GROUPS, Command, Keys, parsed, unknown
+from .conf import choices, conf_dir
+from .errors import one_line
+from .keys import stray_keys
+from .replaced import left_out
+from .schema import TrainConfig, validate
 
-_GROUPS = {
-    "dataset": DatasetConfig,
-    "arch": ArchConfig,
-    "method": MethodConfig,
-    "optim": OptimConfig,
-    "launcher": LauncherConfig,
-}
-
-
-@dataclass
-class _HydraKeys(HydraConf):
-    """Hydra's own settings, with the one that its group ``hydra/env`` adds to them."""
-
-    env: Any = None
-
-
-@dataclass
-class _Keys(TrainConfig):
-    """All keys that a command may name: a run's, and Hydra's own."""
-
-    hydra: _HydraKeys = field(default_factory=_HydraKeys)
-
-
-# Their keys are the user's own, so Hydra is told to add them.
-_OPEN = ("method.layers", "optim.optimizer.", "optim.scheduler.", "arch.target", "dataset.target")
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
 class Composed:
-    """What a command line asks for, or one run of its sweep: the configuration, and the words that chose it."""
+    """What a command line asks for, or one run of its sweep: the configuration, and the words that chose it.
+
+    ``choices``: the file of each group that is in it; ``notes``: lines that say what of these files was left out.
+    """
 
     raw: DictConfig
     words: tuple[str, ...]
     sweep: bool
+    choices: Mapping[str, str | None]
+    notes: tuple[str, ...] = ()
 
     @property
     def given(self) -> set[str]:
@@ -67,6 +51,10 @@ class Composed:
     def init_from(self) -> str | None:
         """The weights to start from."""
         return cast("str | None", self.raw.init_from)
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as nested dictionaries of plain values."""
+        return cast("dict[str, Any]", OmegaConf.to_container(self.raw, resolve=True))
 
     def after(self, saved: Mapping[str, Any]) -> Composed:
         """The same on top of ``saved``, a part of a configuration: its values hold but where the words say otherwise.
@@ -80,7 +68,7 @@ class Composed:
                     OmegaConf.update(merged, key, OmegaConf.select(self.raw, key))
         except OmegaConfBaseException as error:
             raise ConfigError(one_line(error)) from None
-        return Composed(cast(DictConfig, merged), self.words, self.sweep)
+        return replace(self, raw=cast(DictConfig, merged))
 
     def files(self) -> dict[str, str]:
         """Texts to keep beside the run's results, by their names there, as Hydra writes them."""
@@ -88,11 +76,11 @@ class Composed:
         return {".hydra/config.yaml": OmegaConf.to_yaml(self.raw), ".hydra/overrides.yaml": OmegaConf.to_yaml(words)}
 
 
-def conf_dir() -> Path:
-    """The folder of the yaml files: beside the package in a source tree, inside it when installed."""
-    package = Path(__file__).resolve().parents[1]
-    beside = package.parent / "conf"
-    return beside if (beside / "train.yaml").is_file() else package / "conf"
+def defaults() -> Composed:
+    """What a command without words asks for."""
+    found: list[Composed] = []
+    call_composed([], found.append)
+    return found[0]
 
 
 def typed(composed: Composed) -> TrainConfig:
@@ -123,61 +111,83 @@ def _typed(raw: DictConfig) -> TrainConfig:
 def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> None:
     """Compose the configuration that ``words`` ask for and call ``job`` with it, once or for each run of a sweep.
 
-    Raises ``ConfigError`` for a choice, a key or a value that the schema lacks, however it is spelled and wherever it
-    stands: after ``+``, in a yaml file of the user's, in a sweep. ``job`` is then not called for the runs that have it.
+    With the flag ``--cfg`` it is printed, and ``job`` is not called. Raises ``ConfigError`` for a choice, a key or a
+    value that the schema lacks, however it is spelled and wherever it stands: after ``+``, in a yaml file of the
+    user's, in a sweep. ``job`` is then not called for the runs that have it.
     """
-    for word in words:
-        if word.lstrip("+~").startswith("="):
-            raise ConfigError(f"'{word}' has no key in front of the equals sign")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as exceptions, to be told in one line
     store = ConfigStore.instance()
     store.store("schema", TrainConfig)
-    for group, schema in _GROUPS.items():
+    for group, schema in GROUPS.items():
         store.store("schema", schema, group=group)
-    if "COMP_LINE" in os.environ:  # completion: the verb is no override
+    if {"-sc", "--shell-completion"} & set(words):
+        _complete(words)
+        return
+    command = parsed(words)
+    if command.shown is None:
+        _compose(command, job)
+    else:
+        one = replace(command, overrides=(*command.overrides, "hydra.mode=RUN"))
+        _compose(one, lambda composed: print(_shown(composed, command), end=""))
+
+
+def _complete(words: Sequence[str]) -> None:
+    """Answer the shell, which asks through Hydra what a word may end in, or how it is to ask."""
+    if "COMP_LINE" in os.environ:  # the verb is no override
         os.environ["COMP_LINE"] = re.sub(r" (train|show|compress) ", " ", os.environ["COMP_LINE"], count=1)
         group, equals, name = os.environ["COMP_LINE"].rpartition(" ")[2].partition("=")
-        print(*(f"{group}={found}" for found in _in_folders(group) if equals and found.startswith(name)))
-    hidden = _without_cfg(words)
-    if len(hidden) < len(words):  # Hydra prints the configuration and calls nothing that could check it
-        if {"-m", "--multirun"} & set(words):
-            raise ConfigError("--cfg shows one configuration, and --multirun asks for several: leave one of them out")
-        _compose([*hidden, "hydra.mode=RUN"], lambda composed: None)
-    _compose(words, job)
+        folders = [found for found in choices(group) if "/" in found]  # Hydra lists those of the group's own folder
+        print(*(f"{group}={found}" for found in folders if equals and found.startswith(name)))
+    _hydra(words, lambda raw: None)
 
 
-def _without_cfg(words: Sequence[str]) -> list[str]:
-    """The words without ``--cfg`` and what belongs to it."""
-    kept, rest = [], iter(words)
-    for word in rest:
-        if word in ("--cfg", "-c", "--package", "-p"):
-            next(rest, None)
-        elif word != "--resolve" and not word.startswith(("--cfg=", "--package=")):
-            kept.append(word)
-    return kept
+def _shown(composed: Composed, command: Command) -> str:
+    """What ``--cfg`` prints of a configuration."""
+    words = replace(command, own=None).for_hydra()  # as they are: what is shown was composed as one run
+    settings = OmegaConf.create({"hydra": hydra.compose("train", overrides=words, return_hydra_config=True).hydra})
+    parts = {"job": [composed.raw], "hydra": [settings], "all": [settings, composed.raw]}[str(command.shown)]
+    whole = OmegaConf.unsafe_merge(*(OmegaConf.create(OmegaConf.to_container(part)) for part in parts))
+    part = OmegaConf.select(whole, command.part, default=_NOTHING) if command.part is not None else whole
+    if part is _NOTHING:
+        raise ConfigError(unknown(str(command.part)))
+    text = (
+        OmegaConf.to_yaml(part, resolve=command.resolve) if OmegaConf.is_config(part) else f"{command.part}: {part}\n"
+    )
+    return "".join(f"# {note}\n" for note in composed.notes) + text
 
 
-def _compose(words: Sequence[str], job: Callable[[Composed], object]) -> None:
-    stray: list[str] = []
+def _compose(command: Command, job: Callable[[Composed], object]) -> None:
+    refused: list[ConfigError] = []
 
     def checked(raw: DictConfig) -> None:
-        settings = HydraConfig.get()
-        found = next(_stray_keys(raw, settings), None)
-        if found is not None:
-            stray.append(found)  # raised below: Hydra would print its own lines
-            return
-        sweep = settings.mode is not None and settings.mode.name == "MULTIRUN"
-        job(Composed(raw, tuple(settings.overrides.task), sweep))
+        try:  # what leaves this function as an exception, Hydra says in its own words
+            settings = HydraConfig.get()
+            found = next(_stray_keys(raw, settings), None)
+            if found is not None:
+                raise ConfigError(unknown(found))
+            sweep = settings.mode is not None and settings.mode.name == "MULTIRUN"
+            words = tuple(settings.overrides.task)
+            chosen = dict(settings.runtime.choices)
+            job(Composed(raw, words, sweep, chosen, left_out(raw, words, chosen["optim"])))
+        except OmegaConfBaseException as error:
+            refused.append(ConfigError(one_line(error)))
+        except ConfigError as error:
+            refused.append(error)
 
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            os.environ["TDC_SWEEP_DIR"] = scratch  # where Hydra writes of a sweep what each run keeps anyway
-            sys.argv = ["tdc", *(f"++{word}" if word.startswith(_OPEN) else word for word in words)]
-            hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(checked)()
+        _hydra(command.for_hydra(), checked)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from None
-    if stray:
-        raise ConfigError(unknown_key(stray[0], _Keys))
+    if refused:
+        raise refused[0]
+
+
+def _hydra(words: Sequence[str], job: Callable[[DictConfig], None]) -> None:
+    """Let Hydra compose what ``words`` ask for, and call ``job`` with it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TDC_SWEEP_DIR"] = scratch  # where Hydra writes of a sweep what each run keeps anyway
+        sys.argv = ["tdc", *words]
+        hydra.main(config_path=str(conf_dir()), config_name="train", version_base="1.3")(job)()
 
 
 def _stray_keys(raw: DictConfig, settings: HydraConf) -> Iterator[str]:
@@ -186,33 +196,4 @@ def _stray_keys(raw: DictConfig, settings: HydraConf) -> Iterator[str]:
     OmegaConf does not refuse them: ``+`` in front of a key opens the schema, and so does a package behind a group.
     """
     values = cast("dict[str, Any]", OmegaConf.to_container(raw, resolve=True))
-    return stray_keys({**values, "hydra": OmegaConf.to_container(cast(DictConfig, settings))}, _Keys)
-
-
-def _in_folders(group: str) -> list[str]:
-    """The names of a group that lie in folders, such as quick/trl: Hydra lists those of the group's own folder only."""
-    folder = conf_dir() / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml"))
-
-
-def one_line(error: Exception) -> str:
-    """A composition error as one line: what is wrong, and what would be right."""
-    text = str(error)
-    cause: BaseException | None = error
-    while cause is not None and cause.__cause__ is not None:
-        cause = cause.__cause__
-    missing = re.search(r"Could not find '(\w+)/([^']*)'", text)
-    if missing:
-        group, name = missing.groups()
-        known = set(re.findall(r"^\t(\w+)$", text, re.MULTILINE)) - {"schema"}
-        return f"unknown {group} '{name}', known: {', '.join([*sorted(known), *_in_folders(group)])}"
-    lines = [line.strip() for line in f"{text}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    gone = re.search(r"Could not delete from config. '([^']+)' does not exist", text)
-    if (gone and not is_key(gone[1], _Keys)) or re.search(r"Key '[^']+' (?:is )?not in ", "\n".join(lines)):
-        where = re.match(r"In '[^']+': ", text)
-        return (where[0] if where else "") + unknown_key(gone[1] if gone else key, _Keys)
-    told = next((line for line in reversed(lines) if "could not be converted" in line or "annot" in line), lines[0])
-    if told.startswith("Error merging override ") and cause is not error:  # and the reason lies beneath
-        return f"{told.removeprefix('Error merging override ')}: {str(cause).splitlines()[0]}"
-    return f"{key}: {told}" if key else told
+    return stray_keys({**values, "hydra": OmegaConf.to_container(cast(DictConfig, settings))}, Keys)

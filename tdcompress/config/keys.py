@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
@@ -28,13 +28,34 @@ def is_key(key: str, schema: type) -> bool:
     return not rest or (len(rest) == 1 and rest[0] in get_type_hints(group))
 
 
-def unknown_key(key: str, schema: type) -> str:
-    """What is wrong with the dotted ``key``, which ``schema`` lacks: the nearest key there is, and all of its group."""
+def unknown_key(key: str, schema: type, free: Iterable[str] = ()) -> str:
+    """What is wrong with the dotted ``key``, which ``schema`` lacks: the nearest key there is, and all of its group.
+
+    One of the same name in another group is nearest, then one of a similar name in this group, then in another.
+    ``free``: dotted keys that dictionaries of the schema may have.
+    """
     group, folder, (name, *_) = _innermost(key, schema)
     known = list(get_type_hints(group))
     if name in known:  # a value, not a group
         return f"unknown key '{key}': there is none in {f'{folder}.{name}' if folder else name}"
-    return unknown(name, known, folder)
+    elsewhere: dict[str, list[str]] = {}
+    for path in (*_leaves(schema), *free):
+        elsewhere.setdefault(path.rpartition(".")[2], []).append(path)
+    last = key.rpartition(".")[2]
+    near = elsewhere.get(last, [])
+    if not near and not difflib.get_close_matches(name, known, 1):
+        near = [
+            path for other in difflib.get_close_matches(last, elsewhere, 1, cutoff=0.75) for path in elsewhere[other]
+        ]
+    return unknown(name, known, folder, near)
+
+
+def unknown(name: str, known: Sequence[str], folder: str = "", near: Sequence[str] = ()) -> str:
+    """The same for a ``name`` that is not among the ``known`` ones of a group; ``near``: what may have been meant."""
+    dot = f"{folder}." if folder else ""
+    meant = near or [dot + close for close in difflib.get_close_matches(name, known, 1)]
+    hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
+    return f"unknown key '{dot}{name}'{hint}, known{' in ' + folder if folder else ''}: {', '.join(known)}"
 
 
 def _innermost(key: str, schema: type) -> tuple[type, str, list[str]]:
@@ -48,12 +69,14 @@ def _innermost(key: str, schema: type) -> tuple[type, str, list[str]]:
     return group, key, []
 
 
-def unknown(name: str, known: Sequence[str], folder: str = "") -> str:
-    """The same for a ``name`` that is not among the ``known`` ones of a group."""
-    dot = f"{folder}." if folder else ""
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f" (did you mean {dot}{close[0]}?)" if close else ""
-    return f"unknown key '{dot}{name}'{hint}, known{' in ' + folder if folder else ''}: {', '.join(known)}"
+def _leaves(schema: type, folder: str = "") -> Iterator[str]:
+    """The dotted keys of a run's values, Hydra's own left out."""
+    for name, kind in get_type_hints(schema).items():
+        inner = _group(kind)
+        if inner is None:
+            yield folder + name
+        elif name != "hydra":
+            yield from _leaves(inner, f"{folder}{name}.")
 
 
 def _group(kind: Any) -> type | None:

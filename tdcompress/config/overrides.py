@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..tensor.errors import ConfigError
 from ..tensor.rank import LayerRank, Rank
 from .schema import MethodConfig
+from .values import said
 
 
 def for_layer(name: str, method: MethodConfig, rank: Rank, own: Mapping[str, LayerRank]) -> tuple[MethodConfig, Rank]:
@@ -30,5 +31,5 @@ def for_layer(name: str, method: MethodConfig, rank: Rank, own: Mapping[str, Lay
                 schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
                 method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, changes)))
             except OmegaConfBaseException as error:
-                raise ConfigError(f"method.layers.{pattern}.{error.full_key}: {str(error).splitlines()[0]}") from None
+                raise ConfigError(said(f"method.layers.{pattern}.{error.full_key}", str(error))) from None
     return method, rank

@@ -19,6 +19,7 @@ DECAYS = ("factors", "scaled", "frobenius")
 HEADS = ("fc", "trl")
 CUTS = ("gradual", "at_once")
 CORE_LRS = ("same", "balanced")
+BROKEN = ("fail", "skip")
 AUTO = "auto"
 
 
@@ -26,7 +27,7 @@ AUTO = "auto"
 class DatasetConfig:
     """What is learned. ``name`` is a key of ``data.table.DATASETS``; ``target`` names a user's own loader."""
 
-    name: str = "digits"
+    name: str = "digits"  # of the data set, as dataset= has it
     root: Optional[str] = None  # folder of the files; None: ./data (image_folder and video_folder require one)
     download: bool = True  # what torchvision has and is not there
     image_size: Optional[int] = None  # pixels, square; None: as stored (digits: 28)
@@ -37,6 +38,7 @@ class DatasetConfig:
     validation: float = 0.0  # this share of them, of every class alike, is held out to choose by while training
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
+    broken: str = "fail"  # of a folder's files that cannot be read: name the first and end, or "skip" all and name them
     # {_target_: package.function, ...}: returns tdcompress.data.sources.Arrays
     target: dict[str, Any] = field(default_factory=dict)
 
@@ -45,7 +47,7 @@ class DatasetConfig:
 class ArchConfig:
     """The network, built dense. ``name`` is a key of ``models.build.ARCHS``; ``target`` a user's own model."""
 
-    name: str = "lenet"
+    name: str = "lenet"  # of the network, as arch= has it
     width: float = 1.0  # multiplies every hidden channel count
     batch_norm: bool = True  # VGG only
     head: str = "fc"  # behind the convolutions: two linear layers, or "trl", one tensor regression of the feature map
@@ -61,14 +63,14 @@ class ArchConfig:
 class MethodConfig:
     """How weights are held. ``format`` is a key of ``tensor.formats.FORMATS``."""
 
-    format: str = DEFAULT
+    format: str = DEFAULT  # of all layers that hold cores, as method= has it
     conv: Optional[str] = None  # another format for convolutions
     linear: Optional[str] = None  # another format for linear layers
     layout: Optional[str] = None  # channels i|kh kw|o, matrix i kh kw|o, split i1 i2..|kh kw|o1.., paired i1 o1|i2 o2..
     kernel: Optional[str] = None  # kh kw: one site, two sites ("separate"), or left on the format's core ("open")
     factors: Optional[int] = None  # how many a channel count is split into (split, paired); None: the format's own
     in_modes: Optional[list[int]] = None  # or the factors of the input channels themselves
-    out_modes: Optional[list[int]] = None
+    out_modes: Optional[list[int]] = None  # and of the output channels
     # orthogonal, variance (Gaussian), spectral (the dense weight's fit, at its norm), fit, or rough (a fit in fewer
     # sweeps); None: the format's own
     init: Optional[str] = None
@@ -80,16 +82,17 @@ class MethodConfig:
     rank_multiple: int = 8  # what larger ranks of a budget are multiples of, as far as the budget can be met so
     checkpoint: bool = False  # keep only a layer's input for backward, and compute the rest again
     allow_larger: bool = False  # factorise layers even where the cores hold no fewer entries than the dense weight
-    layers: dict[str, Any] = field(
-        default_factory=dict
-    )  # per-layer overrides: {name pattern: {rank: 4, layout: split}}
+    # per-layer overrides: {name pattern: {rank: 4, layout: split}}
+    layers: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class OptimConfig:
     """Optimizer and learning-rate schedule as ``_target_`` dictionaries; the learning rate is ``TrainConfig.lr``."""
 
+    # {_target_: package.Class, ...}; another _target_ keeps what it takes of the rest
     optimizer: dict[str, Any] = field(default_factory=dict)
+    # likewise, or null; the words steps, epochs and lr stand for those of the run
     scheduler: Optional[dict[str, Any]] = None
     interval: str = "epoch"  # the scheduler steps once an epoch, or once a "step"
     clip: Optional[float] = None  # the gradient's norm never exceeds this; products of cores can make it very large
@@ -102,14 +105,13 @@ class OptimConfig:
 class LauncherConfig:
     """How a sweep's runs are carried out. ``name`` is a key of ``train.launch.launchers.LAUNCHERS``."""
 
-    name: str = "basic"
+    name: str = "basic"  # as launcher= has it
     jobs: int = 1  # runs at once
-    # Of each run, for a cluster:
-    partition: Optional[str] = None
-    account: Optional[str] = None
-    cpus: int = 1
-    gpus: int = 0
-    minutes: int = 1440
+    partition: Optional[str] = None  # of the cluster, for each run
+    account: Optional[str] = None  # that each run is charged to
+    cpus: int = 1  # of each run on a cluster
+    gpus: int = 0  # of each run on a cluster
+    minutes: int = 1440  # after which a cluster ends a run
     requeues: int = 10  # how often a run that reached the time limit is queued again
 
 
@@ -122,24 +124,25 @@ class TrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
-    rank: Any = 8  # bond dimension, one for each bond, "reference", a budget of the network: "10x", "params:120000",
-    # "macs:0.2", or one that the ranks are cut down to while training: "adaptive:10x"
+    # bond dimension, one for each bond, "reference", a budget of the network: "10x", "params:120000", "macs:0.2", or
+    # one that the ranks are cut down to while training: "adaptive:10x"
+    rank: Any = 8
     init_from: Optional[str] = None  # weights to start from: a run's directory or a file; dense ones are decomposed
     # epochs in which the network is dense, before its weights are decomposed: a number, or "auto": with a budget until
     # its ranks have settled, else 0
     full_rank_epochs: Any = AUTO
     cut: str = "gradual"  # from full rank to a budget of parameters: over half of the epochs that remain; or "at_once"
-    lr: float = 0.05
-    epochs: int = 10
-    batch_size: int = 100
-    seed: int = 0
-    device: str = "auto"
+    lr: float = 0.05  # the learning rate at the start
+    epochs: int = 10  # passes over the training images
+    batch_size: int = 100  # images of a step
+    seed: int = 0  # of the initial cores, the order of images and what is random while training
+    device: str = "auto"  # cpu, cuda; auto: CUDA where there is one
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the device computes it natively
     compile: bool = False  # torch.compile the network; other kernels and other dropout masks, so another run
     cuda_graphs: bool = True  # record a step's passes once and replay them: the same kernels, launched as one
     profile: bool = False  # torch's profiler over a few steps of the first epoch: a table in the log, trace.json
     tensorboard: bool = False  # event files in the run's folder, beside metrics.csv
-    results_dir: str = "results"
+    results_dir: str = "results"  # the folder above runs/
 
 
 # A single layer has no others of its own.
@@ -212,6 +215,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         ("optim.interval", config.optim.interval, INTERVALS),
         ("optim.core_lr", config.optim.core_lr, CORE_LRS),
         ("cut", config.cut, CUTS),
+        ("dataset.broken", config.dataset.broken, BROKEN),
     ):
         if name is not None and name not in known:
             raise ConfigError(f"unknown {key} '{name}', known: {', '.join(known)}")

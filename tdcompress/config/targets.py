@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -34,6 +35,21 @@ def call_target(values: Mapping[str, Any], key: str, **more: Any) -> Any:
         return target(**options, **more)
     except TypeError as error:
         raise ConfigError(f"{key}: {error}") from None
+
+
+def arguments(path: Any, key: str) -> dict[str, bool] | None:
+    """What the object at a dotted path takes behind its first argument, and whether it needs it.
+
+    None where it takes anything, or does not say. Raises ``ConfigError`` as ``find_target`` does.
+    """
+    target = find_target(path, key)
+    try:
+        taken = list(inspect.signature(target).parameters.values())[1:]
+    except ValueError:  # not written in Python
+        return None
+    if any(one.kind is one.VAR_KEYWORD for one in taken):
+        return None
+    return {one.name: one.default is one.empty for one in taken if one.kind is not one.VAR_POSITIONAL}
 
 
 @dataclass(frozen=True)

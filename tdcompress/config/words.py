@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -44,7 +44,7 @@ def read(words: Sequence[str], kind: type[T]) -> T:
     known, hints = {one.name: one for one in fields(kind)}, get_type_hints(kind)
     schema = OmegaConf.structured(kind)
     values: dict[str, Any] = {}
-    for key, text in _pairs(words):
+    for key, text in map(pair, words):
         if key not in known:
             raise ConfigError(unknown(key, list(known)))
         if not text:
@@ -77,12 +77,12 @@ def quoted(value: str) -> str:
     return f"'{escaped}{ending}'"
 
 
-def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals:
-            raise ConfigError(f"'{word}' is not of the form key=value")
-        yield key, text
+def pair(word: str) -> tuple[str, str]:
+    """Key and value of a word. Raises ``ConfigError`` for one without an equals sign."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise ConfigError(f"'{word}' is not of the form key=value")
+    return key, value
 
 
 def _converted(schema: Any, key: str, given: str | list[str]) -> Any:

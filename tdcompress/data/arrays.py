@@ -17,7 +17,8 @@ from .image_folder import FolderImages
 class Arrays:
     """A data set on the CPU: images uint8 ``(n, height, width, channels)``, labels int64 ``(n,)`` below ``classes``.
 
-    The images of a split may be files that are not read yet, ``FolderImages``.
+    The images of a split may be files that are not read yet, ``FolderImages``. ``notes``: lines for whoever trains on
+    them.
     """
 
     train_images: Tensor | FolderImages
@@ -25,6 +26,7 @@ class Arrays:
     test_images: Tensor | FolderImages
     test_labels: Tensor
     classes: int
+    notes: tuple[str, ...] = ()
 
     def decoded(self) -> Arrays:
         """The same with all images in memory. Raises ``ConfigError`` for files that are no images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import mimetypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,40 @@ from ..tensor.errors import ConfigError
 from .image_folder import UNREADABLE, FolderImages
 
 
+def refuse_missing() -> None:
+    """Raise ``ConfigError`` where PyAV, which all of this needs, is missing."""
+    if importlib.util.find_spec("av") is None:
+        raise ConfigError("dataset=video_folder: PyAV is missing; pip install 'tdcompress[video]'")
+
+
 class FolderClips(FolderImages):
     """Clips in files, indexed like a uint8 tensor ``(n, height, width, 3 * frames)``: frames are stacked as channels.
 
     A clip is cut into ``frames`` parts of equal length, and the frame in the middle of each is taken, in their order:
     channels ``3 k`` to ``3 k + 2`` are red, green and blue of the ``k``-th. So a crop or a flip of the stack is the
     same for all its frames. ``size``: the side of a square in pixels that each frame is brought to; None: as stored.
-    Raises ``ConfigError`` where PyAV is missing.
     """
 
-    kind = "a clip"
+    kind, kinds = "a clip", "clips"
 
     def __init__(self, folder: Path, files: Sequence[Path], size: int | None, frames: int) -> None:
-        if importlib.util.find_spec("av") is None:
-            raise ConfigError("dataset=video_folder: PyAV is missing; pip install 'tdcompress[video]'")
         self.frames, self.channels = frames, 3 * frames
         super().__init__(folder, files, size)
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether a file is meant to be a clip: by its name, and where that does not tell, by what FFmpeg finds."""
+        named = mimetypes.guess_type(path.name)[0]
+        if named is not None:
+            return named.startswith("video/") or named == "image/gif"
+        import av
+
+        broken: tuple[type[Exception], ...] = (*UNREADABLE, av.FFmpegError)
+        try:
+            with av.open(str(path)) as container:
+                return bool(container.streams.video)
+        except broken:
+            return False
 
     def read(self, path: Path) -> Tensor:
         """One clip, uint8 ``(height, width, 3 * frames)``.

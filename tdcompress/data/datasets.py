@@ -53,11 +53,13 @@ def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], A
     """The splits, normalised by the statistics of the images that are trained on, and the number of classes.
 
     All are held on ``device`` if together they fit into half of its free memory, and streamed otherwise, which ``log``
-    is told in a line; ``config.stream`` overrules. Either way gives the same batches; only the training split is
-    augmented. ``seed`` decides which images are held out. Raises ``ConfigError`` as ``sources.find`` and
-    ``validation.held_out`` do.
+    is told in a line, as it is told the data set's notes; ``config.stream`` overrules. Either way gives the same
+    batches; only the training split is augmented. ``seed`` decides which images are held out. Raises ``ConfigError`` as
+    ``sources.find`` and ``validation.held_out`` do.
     """
     arrays = find(config)
+    for note in arrays.notes:
+        log(f"data: {note}")
     parts = _parts(arrays, config.validation, seed)
     if "validation" in parts:
         held, count = len(parts["validation"][1]), len(arrays.train_labels)

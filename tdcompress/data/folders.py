@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +14,17 @@ from torch import Tensor
 from ..config.schema import DatasetConfig
 from ..tensor.errors import ConfigError
 from .arrays import Arrays
-from .clips import FolderClips
+from .clips import FolderClips, refuse_missing
 from .image_folder import FolderImages
 
 
 def image_folder(config: DatasetConfig) -> Arrays:
     """Images under ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), in any format that Pillow reads.
 
-    They stay files. Raises ``ConfigError`` for folders that are missing, empty, or have other classes than each other.
+    They may lie in folders within these, and stay files. What is no image is left out, which a note says. Raises
+    ``ConfigError`` for folders that are missing, empty, or have other classes than each other.
     """
-    return _folders(config, FolderImages)
+    return _folders(config, FolderImages, FolderImages)
 
 
 def video_folder(config: DatasetConfig) -> Arrays:
@@ -29,29 +32,90 @@ def video_folder(config: DatasetConfig) -> Arrays:
 
     They stay files. Raises ``ConfigError`` as ``image_folder`` does, and where ``frames`` or PyAV is missing.
     """
+    refuse_missing()
     if config.frames is None:
         raise ConfigError("dataset=video_folder needs dataset.frames, for example dataset.frames=6")
-    return _folders(config, partial(FolderClips, frames=config.frames))
+    return _folders(config, FolderClips, partial(FolderClips, frames=config.frames))
 
 
-def _folders(config: DatasetConfig, kind: Callable[[Path, list[Path], int | None], FolderImages]) -> Arrays:
+def _folders(
+    config: DatasetConfig, kind: type[FolderImages], made: Callable[[Path, list[Path], int | None], FolderImages]
+) -> Arrays:
     train, test, classes = split_folders(config)
-    (train_files, train_labels), (test_files, test_labels) = listed(train, classes), listed(test, classes)
-    train_images, test_images = kind(train, train_files, config.image_size), kind(test, test_files, config.image_size)
-    return Arrays(train_images, train_labels, test_images, test_labels, len(classes))
+    splits: list[tuple[FolderImages, Tensor]] = []
+    others: list[Path] = []
+    broken: dict[Path, str] = {}
+    for folder in (train, test):
+        files, beside = listed(folder, classes, kind)
+        others += beside
+        if config.broken == "skip":
+            broken |= made(folder, files, 1).broken()
+            files = [path for path in files if path not in broken]
+        labels = _labels(files, folder, classes, kind)
+        splits.append((made(folder, files, config.image_size), labels))
+    return Arrays(*splits[0], *splits[1], len(classes), _notes(train.parent, kind.kinds, others, broken))
 
 
-def listed(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
-    """The files under ``folder``/<class>/ and their labels ``(n,)``, the positions of their classes."""
+def listed(folder: Path, classes: Sequence[str], kind: type[FolderImages]) -> tuple[list[Path], list[Path]]:
+    """The files of this ``kind`` under ``folder``/<class>/, at any depth, class by class; and the other files there.
+
+    Hidden ones are others, also where their folder is hidden.
+    """
     files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).iterdir() if not path.name.startswith("."))
-        if not found:
-            raise ConfigError(f"class folder {folder / name} is empty")
-        files += found
-        labels += [label] * len(found)
-    return files, torch.tensor(labels)
+    others = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    for name in classes:
+        for path in sorted(_inside(folder / name)):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            (files if not hidden and kind.is_one(path) else others).append(path)
+    return files, others
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files under ``folder``; each of its folders once, whatever links lead to it."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names)
+
+
+def _labels(files: Sequence[Path], folder: Path, classes: Sequence[str], kind: type[FolderImages]) -> Tensor:
+    """The positions ``(n,)`` of the files' classes. Raises ``ConfigError`` for a class without files."""
+    positions = {name: position for position, name in enumerate(classes)}
+    labels = [positions[path.relative_to(folder).parts[0]] for path in files]
+    empty = sorted(set(range(len(classes))) - set(labels))
+    if empty:
+        raise ConfigError(f"class folder {folder / classes[empty[0]]} is empty: it has no {kind.kinds}")
+    return torch.tensor(labels)
+
+
+def _notes(root: Path, kinds: str, others: Sequence[Path], broken: Mapping[Path, str]) -> tuple[str, ...]:
+    """What is said of files that are left out: a line of those that are not meant, and one of those that are broken."""
+    notes = []
+    if others:
+        names = [f"{name} ({count})" if count > 1 else name for name, count in _counted(path.name for path in others)]
+        notes.append(f"under {root} {_skipped(others)} as no {kinds} of a class: {_few(names, 5)}")
+    if broken:
+        named = [f"{path.relative_to(root)} ({reason})" for path, reason in broken.items()]
+        notes.append(f"under {root} {_skipped(broken)} as {kinds} that cannot be read: {_few(named, 20)}")
+    return tuple(notes)
+
+
+def _skipped(files: Sized) -> str:
+    return f"{len(files)} files are skipped" if len(files) > 1 else "1 file is skipped"
+
+
+def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
+    return sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
+
+
+def _few(names: Sequence[str], most: int) -> str:
+    """The first ``most`` of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def split_folders(config: DatasetConfig) -> tuple[Path, Path, list[str]]:

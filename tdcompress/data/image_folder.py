@@ -25,18 +25,34 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 
 
+LEAVE_OUT = " (dataset.broken=skip leaves such files out)"
+
+
 class FolderImages:
     """Colour images in files, indexed like a uint8 tensor ``(n, height, width, 3)``.
 
     ``size``: the side of a square in pixels that each is brought to; None: as stored, all of the first one's size.
     """
 
-    kind, channels = "an image", 3
+    kind, kinds, channels = "an image", "images", 3
 
     def __init__(self, folder: Path, files: Sequence[Path], size: int | None) -> None:
         self.folder, self.files, self.size = folder, list(files), size
         high, wide = (size, size) if size is not None else self.read(self.files[0]).shape[:2]
         self.shape = (len(self.files), high, wide, self.channels)
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether a file is meant to be an image: by its name, and where that does not tell, by its first bytes."""
+        if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
+            return True
+        try:
+            with Image.open(path):
+                return True
+        except UNREADABLE:
+            return False
+        except Image.DecompressionBombError:
+            return True
 
     def __len__(self) -> int:
         return len(self.files)
@@ -74,10 +90,24 @@ class FolderImages:
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return torch.from_numpy(numpy.array(image))
 
+    def broken(self) -> dict[Path, str]:
+        """The files that cannot be read, each with the reason. All are read, so this takes as long as ``decoded``."""
+
+        def told(path: Path) -> str | None:
+            try:
+                self.read(path)
+            except ConfigError as error:
+                return str(error).removesuffix(LEAVE_OUT).rpartition(" can be read: ")[2]
+            return None
+
+        with ThreadPoolExecutor() as pool:
+            reasons = zip(self.files, pool.map(told, self.files), strict=True)
+            return {path: reason for path, reason in reasons if reason is not None}
+
     def unreadable(self, path: Path, error: Exception) -> ConfigError:
         """The error to raise for a file because of which its reader raised ``error``: one line with the reason."""
         reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-        return ConfigError(f"{path} is not {self.kind} that can be read: {reason}")
+        return ConfigError(f"{path} is not {self.kind} that can be read: {reason}{LEAVE_OUT}")
 
     def _stacked(self, images: list[Tensor]) -> Tensor:
         """One tensor of images that must all be of the size that ``shape`` says."""

@@ -71,7 +71,7 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     for key in ("download", "stream", "workers"):
         del whole["dataset"][key]
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
-        del whole["dataset"]["root"]
+        del whole["dataset"]["root"], whole["dataset"]["broken"]
     whole["rank"] = str(whole["rank"])
     if not _is_budget(str(whole["rank"])):
         whole["method"]["rank_multiple"] = _defaults()["method"]["rank_multiple"]

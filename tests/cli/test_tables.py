@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tdcompress.cli.tables import print_outcome
+from tdcompress.cli.shared.tables import print_outcome
 from tdcompress.results.record import Summary
 
 

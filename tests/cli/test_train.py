@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tdcompress.cli.train import following
+from tdcompress.results.record import Summary
 from tdcompress.tensor.formats import FORMATS
+from tdcompress.train.launch.launchers import LAUNCHERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,6 +29,34 @@ def test_each_format_learns_the_digits(tdc, tmp_path, method):
     assert str(path.parent.relative_to(tmp_path)) in out
     assert (path.parent / ".hydra" / "overrides.yaml").read_text().startswith(f"- method={method}\n")
     assert len((path.parent / "metrics.csv").read_text().splitlines()) == 9
+
+
+def test_a_run_ends_by_naming_what_is_next(tdc, tmp_path):
+    code, out, _ = tdc("train epochs=1 dataset.limit=100 arch.width=0.25 device=cpu rank=2 'results_dir=my results'")
+    (run,) = tmp_path.glob("my results/runs/*/*/*/seed0")
+    assert code == 0 and out.splitlines()[-2:] == [
+        "next: tdc plot 'results_dir=my results', tdc report 'results_dir=my results'",
+        f"      tdc export 'run={run.relative_to(tmp_path)}' format=onnx",
+    ]
+
+
+def test_what_is_next_is_said_of_runs_that_finished():
+    done, broken = Summary("finished"), Summary("diverged")
+    assert following({Path("a"): done, Path("b"): done}, "results") == ["next: tdc plot, tdc report"]
+    assert following({Path("a"): done, Path("b"): broken}, "results")[1:] == ["      tdc export run=a format=onnx"]
+    assert following({Path("b"): broken}, "results") == []
+
+
+def test_one_run_is_submitted_too(tdc, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setitem(LAUNCHERS, "slurm", lambda starts, jobs, settings, log, ended: given.append((jobs, settings)))
+    assert tdc("train launcher=slurm launcher.partition=gpu rank=4") == (0, "", "")
+    ((jobs, settings),) = given
+    assert [job.name for job in jobs] == ["tt-4/seed0"] and (settings.name, settings.partition) == ("slurm", "gpu")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = tdc("train launcher=local")
+    assert code == 2 and "launcher=local starts processes of its own, and so does torchrun" in err
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_network_of_one_axis_is_trained_shown_and_exported(tdc, tmp_path):

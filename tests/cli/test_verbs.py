@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tdcompress import cli
-from tdcompress.config.compose import conf_dir
+from tdcompress.config.conf import conf_dir
 from tdcompress.data.sources import DATASETS
 from tdcompress.models.build import ARCHS
 from tdcompress.tensor.formats import FORMATS
@@ -24,17 +22,7 @@ CHOICES = [f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") i
 
 def test_a_verb_is_a_file():
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    assert set(cli.VERBS) <= files and all(f"tdc {verb} " in cli.HELP for verb in cli.VERBS)
-
-
-@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["bench", "step", "--help"]])
-def test_help_names_the_verbs_without_torch(words):
-    code = (
-        f"import sys; from tdcompress.cli import main; main({words!r}); "
-        "assert not {'torch', 'hydra', 'pandas', 'matplotlib'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(f"tdc {verb} " in done.stdout for verb in cli.VERBS)
+    assert {*cli.VERBS, "__init__"} == files
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -31,7 +31,7 @@ def test_a_layer_has_what_its_patterns_say_in_their_order():
         (3, "method.layers.fc={} is not like"),
         ({"factros": 2}, "unknown key 'method.layers.fc.factros' (did you mean method.layers.fc.factors?), known in"),
         ({"decay": "scaled"}, "unknown key 'method.layers.fc.decay'"),
-        ({"factors": "two"}, "method.layers.fc.factors: Value 'two' of type 'str' could not be converted to Integer"),
+        ({"factors": "two"}, "method.layers.fc.factors=two is not a whole number"),
         ({"rank": "10x"}, "is a budget of the whole network"),
         ({"rank": 0}, "must be at least 1"),
     ],

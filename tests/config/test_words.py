@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tdcompress.cli.filters import Place, filters, with_filters
+from tdcompress.cli.shared.filters import Place, filters, with_filters
 from tdcompress.config.words import choice, quoted, read, split
 from tdcompress.results.rows import COLUMNS
 from tdcompress.tensor.errors import ConfigError

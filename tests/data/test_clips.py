@@ -118,14 +118,16 @@ def test_streamed_is_as_decoded_and_augmentation_treats_frames_alike(few, worker
 
 
 FAULTS = {
-    "train/a/2.mp4 is not a clip that can be read: Invalid data found when processing input$": lambda root: (
+    "train/a/2.mp4 is not a clip that can be read: Invalid data found when processing input .dataset": lambda root: (
         root / "train/a/2.mp4"
     ).write_text("no"),
     "test/b/1.mp4 is not a clip that can be read": lambda root: cut(root / "test/b/1.mp4"),
     "train/b/2.avi is not a clip that can be read: it has 2 frames, dataset.frames=3 asks for more": lambda root: write(
         root / "train/b/2.avi", greys(1, 2)
     ),
-    "train/b/2.wav is not a clip that can be read: it has no pictures": lambda root: sound(root / "train/b/2.wav"),
+    "train/b/2.mp4 is not a clip that can be read: it has no pictures": lambda root: sound(
+        root / "train/b/2.wav"
+    ).rename(root / "train/b/2.mp4"),
     "train are not of one size .24x24, 32x32.: set dataset.image_size": lambda root: write(
         root / "train/b/2.avi", greys(1, 2, 3, size=24)
     ),
@@ -143,6 +145,18 @@ def sound(path):
         frame = av.AudioFrame.from_ndarray(numpy.zeros((1, 800), dtype=numpy.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
+    return path
+
+
+def test_what_is_no_clip_is_skipped_and_counted(few, tmp_path):
+    sound(tmp_path / "train/b/2.wav")
+    (tmp_path / "train/a/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (tmp_path / "test/a/cover.png").write_bytes(b"FFmpeg would read it as a clip")
+    (tmp_path / "train/a/1.mp4").rename(tmp_path / "train/a/without_suffix")
+    found = load(few)
+    assert found.train_labels.tolist() == [0, 1]
+    names = "2.wav, Thumbs.db, cover.png"
+    assert found.notes == (f"under {tmp_path} 3 files are skipped as no clips of a class: {names}",)
 
 
 @pytest.mark.parametrize("message", FAULTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from ...config.schema import LauncherConfig
@@ -26,10 +27,13 @@ def launch(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended
     """Make the runs of a sweep with the launcher ``settings.name``; jobs of one directory are one run.
 
     Dense epochs that several of them have in common are trained first, once; where that fails, each trains its own.
-    Raises ``ConfigError`` for an unknown name, and ``Interrupted`` upon SIGINT or SIGTERM.
+    Raises ``ConfigError`` for an unknown name and for one that starts processes where ``torchrun`` has done so, and
+    ``Interrupted`` upon SIGINT or SIGTERM.
     """
     if settings.name not in LAUNCHERS:
         raise ConfigError(f"unknown launcher '{settings.name}', known: {', '.join(LAUNCHERS)}")
+    if LAUNCHERS[settings.name] is not basic and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"launcher={settings.name} starts processes of its own, and so does torchrun: leave one out")
     distinct = list({job.directory: job for job in jobs}.values())
     starts = {job.directory: job for job in starts_of(distinct)}
 

@@ -19,11 +19,17 @@ _FUSED_ON = ("cpu", "cuda")
 
 
 def weight_decay(config: TrainConfig) -> float:
-    """The optimizer's: as chosen, its default, or 0 where it has none."""
+    """The optimizer's: as chosen, its default, or 0 where it has none.
+
+    Raises ``ConfigError`` for an optimizer that makes no step as this package's loop asks for it (LBFGS, SparseAdam).
+    """
     value = config.optim.optimizer.get("weight_decay", 0.0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"optim.optimizer.weight_decay={value} is not a number")
-    like = build_optimizer(config, [nn.Parameter(torch.zeros(1, 1))], torch.device("cpu"))
+    parameter = nn.Parameter(torch.zeros(1, 1))
+    parameter.grad = torch.zeros(1, 1)
+    like = build_optimizer(config, [parameter], torch.device("cpu"))
+    _call(like.step, "optim.optimizer")
     return float(like.defaults.get("weight_decay", 0.0))
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tdcompress.cli.tables import print_report
+from tdcompress.cli.shared.tables import print_report
 from tdcompress.compression.ranks.budget import Unreachable, fit
 from tdcompress.compression.survey.counts import count
 from tdcompress.compression.survey.report import report as reported

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("small_images")
         (OptimConfig({**SGD, "colour": 1}), "optim.optimizer: .*colour"),
         (OptimConfig({**SGD, "momentum": -1}), "momentum"),
         (OptimConfig({"_target_": "builtins.list"}), "optim.optimizer"),
+        (OptimConfig({"_target_": "torch.optim.LBFGS"}), "optim.optimizer: LBFGS.step.* missing .*closure"),
+        (OptimConfig({"_target_": "torch.optim.SparseAdam"}), "optim.optimizer: SparseAdam does not support dense"),
         (OptimConfig(SGD, {"_target_": "torch.optim.lr_scheduler.StepLR"}), "step_size"),
         (OptimConfig(SGD, STEPLR, "minute"), "known: "),
     ],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, make_dataclass
 from typing import TypeVar, cast
 
-from ..results.rows import COLUMNS
-from ..tensor.rank import parse
+from ...results.rows import COLUMNS
+from ...tensor.rank import parse
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..config.compose import Composed, baseline, call_composed, typed
-from ..config.schema import TrainConfig
-from ..results.identity import run_directory
-from ..tensor.errors import ConfigError
-from ..train.launch.job import Job
-from ..train.weights import read_weights
+from ...config.compose import Composed, baseline, call_composed, typed
+from ...config.schema import TrainConfig
+from ...results.identity import run_directory
+from ...tensor.errors import ConfigError
+from ...train.launch.job import Job
+from ...train.weights import read_weights
+from .say import say
 
 T = TypeVar("T")
 
@@ -34,12 +35,18 @@ class Asked(Generic[T]):
 def asked(words: Sequence[str], make: Callable[[Composed], T]) -> list[Asked[T]]:
     """What ``make`` makes of every configuration that ``words`` ask for, in order.
 
-    A ``ConfigError`` that ``make`` raises stands in its place; one that the composition raises is raised.
+    What was left out of the yaml files is said, once. A ``ConfigError`` that ``make`` raises stands in its place; one
+    that the composition raises is raised.
     """
     found: list[Asked[T]] = []
+    noted: set[str] = set()
 
     def job(composed: Composed) -> None:
         made: T | ConfigError
+        for note in composed.notes:
+            if note not in noted:
+                say(note)
+        noted.update(composed.notes)
         try:
             made = make(composed)
         except ConfigError as error:  # to Hydra it would be the end of the sweep

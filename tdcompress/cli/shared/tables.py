@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ..compression.comparison import Comparison
-from ..compression.survey.report import Report
-from ..device.machine import device_name
-from ..results.record import Summary
-from ..tensor.rank import Budget, Rank
+from ...compression.comparison import Comparison
+from ...compression.survey.report import Report
+from ...device.machine import device_name
+from ...results.record import Summary
+from ...tensor.rank import Budget, Rank
 
 if TYPE_CHECKING:
     import pandas
