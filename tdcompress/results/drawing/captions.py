@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas
 
-from .rows import adaptive, natural
+from ..rows import adaptive, natural
 
 
 def seeds_told(shown: pandas.DataFrame) -> str:
