@@ -16,7 +16,7 @@ from ...tensor.formats import BASELINE
 from ..record import METRICS, read_summary
 from . import layers, pareto, plots, words
 from .captions import absent, seeds_told
-from .comparison import Comparison, at_one_rate, labelled, panels
+from .comparison import Comparison, at_one_rate, labelled, panels, shared_variant
 from .look import Look
 from .quantities import OF_EPOCHS, Quantity, quantity
 
@@ -126,6 +126,7 @@ class _About:
         for column, said in (("lr", "learning rate {:g}".format), ("rank", words.rank)):
             values = self.shown.loc[self.shown[column] != "", column].dropna().unique()
             what += [said(value) for value in values if len(values) == 1]
+        what += words.phrases(" ".join(shared_variant(self.runs))).values()
         sentences = [", ".join([*what, *self.more]), seeds_told(self.shown), *self.marks]
         missing = absent(self.runs, set(self.shown["directory"]), self.by)
         ours = self.comparison.lost["method"].isin(self.runs["method"])

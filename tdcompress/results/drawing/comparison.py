@@ -15,20 +15,13 @@ MOST_LINES = 10  # that can be told apart in a figure
 
 
 def comparisons(runs: pandas.DataFrame) -> list[Comparison]:
-    """The runs in groups that can be compared; only groups with a finished run. Each has a name of its own."""
+    """The runs in groups that can be compared; only groups with a finished run."""
     known = runs[runs["status"] != "broken"]
     broken = runs[runs["status"] == "broken"]
     groups = [group for _, group in known.groupby(SAME, dropna=False) if (group["status"] == "finished").any()]
     found = [Comparison(group, broken) for group in groups]
-    taken: set[str] = set()
     for one in found:
-        others = [other for other in found if other is not one and other.subject == one.subject]
-        one.tell_apart(others)
-        name, count = one.name, 1
-        while one.name in taken:  # two folders of one name, or settings that are said alike
-            count += 1
-            one.name = f"{name}-{count}"
-        taken.add(one.name)
+        one.tell_apart([other for other in found if other is not one and other.subject == one.subject])
     return found
 
 
@@ -112,7 +105,7 @@ def panels(runs: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
 
 
 def labelled(runs: pandas.DataFrame, with_rank: bool = True) -> pandas.DataFrame:
-    """Ordered by rank, with a column ``label``: the method, its rank where ranks differ, its variant in words.
+    """Ordered by rank, with a column ``label``: the method, its rank where ranks differ, its own variant.
 
     Without the rank it still says where ranks were cut while training: a line over sizes does not mix the two.
     """
@@ -123,5 +116,13 @@ def labelled(runs: pandas.DataFrame, with_rank: bool = True) -> pandas.DataFrame
         ranks = ordered["rank"] if several else ordered["rank"].map(lambda _: "")
     else:
         ranks = ordered["rank"].map(lambda rank: "adaptive" if adaptive(rank) else "")
-    parts = zip(ordered["method"], ranks, ordered["variant"].map(words.said), strict=True)
+    shared = shared_variant(runs)
+    own = [" ".join(word for word in variant.split() if word not in shared) for variant in ordered["variant"]]
+    parts = zip(ordered["method"], ranks, map(words.said, own), strict=True)
     return ordered.assign(label=[" ".join(filter(None, part)) for part in parts])
+
+
+def shared_variant(runs: pandas.DataFrame) -> list[str]:
+    """The words of the variant that all of these ``runs`` have but the baseline's."""
+    variants = [variant.split() for variant in runs.loc[runs["method"] != BASELINE, "variant"]]
+    return [word for word in variants[0] if all(word in others for others in variants)] if variants else []

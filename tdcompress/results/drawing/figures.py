@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,16 @@ def plot_all(
 def drawings(
     runs: pandas.DataFrame, epochs: pandas.DataFrame, x: str | None = None, y: str | None = None
 ) -> Iterator[Drawing]:
-    """Every figure of ``runs`` and their ``epochs``, as ``read_results`` gives them; or those of ``y`` over ``x``."""
+    """Every figure of ``runs`` and their ``epochs``, as ``read_results`` gives them; or those of ``y`` over ``x``.
+
+    Each has a name of its own, also where two folders of data have one name, or two settings are said alike.
+    """
+    counts: dict[str, int] = {}
     for comparison in comparisons(runs):
-        if x is None and y is None:
-            yield from drawings_of(comparison, epochs)
-        else:
-            yield from drawings_over(comparison, epochs, x, y)
+        overall = x is None and y is None
+        for one in drawings_of(comparison, epochs) if overall else drawings_over(comparison, epochs, x, y):
+            count = counts[one.name] = counts.get(one.name, 0) + 1
+            yield one if count == 1 else replace(one, name=f"{one.name}-{count}")
 
 
 def write(drawing: Drawing, look: Look, folder: Path, extensions: Sequence[str]) -> list[Path]:

@@ -24,7 +24,7 @@ INK = "#222222"  # text, axes and the baseline
 
 # Okabe and Ito (2008) and two more, told apart with any kind of colour vision.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#6B4A00", "#5D3A9B")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
 DASHES = ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "font.size": 8,

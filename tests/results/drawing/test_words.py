@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from runs import make
 
-from tdcompress.config.schema import DatasetConfig
+from tdcompress.config.schema import DatasetConfig, MethodConfig
 from tdcompress.results.drawing import words
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings
+from tdcompress.results.drawing.look import Look
 from tdcompress.results.rows import read_metrics, read_runs
 
 
@@ -51,9 +52,24 @@ def test_names_of_files_say_what_differs_and_no_two_are_alike(tmp_path):
     make(tmp_path, dataset=DatasetConfig("image_folder", root="/other/cats"))
     runs = read_runs(tmp_path)
     assert sorted(comparison.name for comparison in comparisons(runs)) == [
-        "lenet-cats", "lenet-cats-2", "lenet-mnist-4-epochs", "lenet-mnist-8-epochs-batch-size-100",
+        "lenet-cats", "lenet-cats", "lenet-mnist-4-epochs", "lenet-mnist-8-epochs-batch-size-100",
         "lenet-mnist-8-epochs-batch-size-50",
     ]  # fmt: skip
     found = list(drawings(runs, read_metrics(runs)))
     assert len({drawing.name for drawing in found}) == len(found)
+    assert {"lenet-cats_seconds-per-epoch", "lenet-cats_seconds-per-epoch-2"} <= {drawing.name for drawing in found}
     assert not any("/" in drawing.caption + drawing.title or "=" in drawing.caption for drawing in found)
+
+
+def test_what_all_lines_share_is_said_once(tmp_path):
+    make(tmp_path, "dense")
+    for name in ("tt", "cp"):
+        for layout in ("split", "paired"):
+            make(tmp_path, MethodConfig(name, init="orthogonal", layout=layout))
+    runs = read_runs(tmp_path)
+    found = {drawing.name: drawing for drawing in drawings(runs, read_metrics(runs))}
+    drawing = found["lenet-mnist_test-accuracy-over-epochs"]
+    with Look().applied():
+        texts = {text.get_text().replace("\n", " ") for text in drawing.plot(Look()).axes[0].texts}
+    assert texts == {"dense", *(f"{name} layout {layout}" for name in ("tt", "cp") for layout in ("split", "paired"))}
+    assert "init orthogonal" in drawing.caption

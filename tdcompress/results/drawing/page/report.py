@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import matplotlib
 import pandas
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from ....device.files import write_text
 from ....tensor.errors import ConfigError
@@ -24,7 +26,9 @@ from .answer import Answer, answers
 from .cells import COLUMNS, TEXT, commands, markdown, rows
 
 _INKS = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e4e4e4}}}}"
-_PLAIN = " ;:/,.=()[]{}!*+-_@"  # what stands as it is in an address between double quotes
+_QUOTES = str.maketrans({'"': "'", "'": '"'})
+_PLAIN = " ;:/,.=()[]{}<>!*+-_@'"  # what may stand as it is in an address between double quotes
+_SHORTER = ((r"<g id='[^']*'", "<g"), (r"\s+", " "), ("> <", "><"), (r"(\.\d\d)\d+", r"\1"))  # 0.01 points are enough
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def write_report(results_dir: Path | str) -> list[Path]:
         finished=int((runs["status"] == "finished").sum()),
         shared=[*shared, *_versions(runs)],
         questions=[(question, [one for one in figures if one[0].question == question]) for question in QUESTIONS],
-        results_dir=Path(results_dir).as_posix(),
+        results_dir=shlex.quote(Path(results_dir).as_posix()),
     )
     pages = {"report.html": page, "report.md": "\n".join(markdown(one.comparison) for one in parts)}
     for name, text in pages.items():
@@ -99,7 +103,9 @@ def _picture(drawing: Drawing) -> dict[str, str]:
     with look.applied(), matplotlib.rc_context({"svg.fonttype": "none"}):
         figure = drawing.plot(look)
         figure.savefig(text, format="svg", transparent=True, metadata=metadata)
-    svg = re.sub(r'<g id="[^"]*"', "<g", text.getvalue()[text.getvalue().index("<svg") :])
-    svg = svg.replace(INK, "currentColor").replace(">", f"><style>{_INKS}</style>", 1)
+    svg = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    svg = svg.replace(">", f"><style>{_INKS}</style>", 1).translate(_QUOTES)
+    for long, short in _SHORTER:
+        svg = re.sub(long, short, svg)
     width, height = (f"{96 * inches:.0f}" for inches in figure.get_size_inches())
-    return {"src": f"data:image/svg+xml,{quote(svg, safe=_PLAIN)}", "width": width, "height": height}
+    return {"src": Markup(f"data:image/svg+xml,{quote(svg, safe=_PLAIN)}"), "width": width, "height": height}
