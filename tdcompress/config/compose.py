@@ -143,7 +143,8 @@ def _complete(words: Sequence[str]) -> None:
 
 def _shown(composed: Composed, command: Command) -> str:
     """What ``--cfg`` prints of a configuration."""
-    settings = OmegaConf.create({"hydra": HydraConfig.get()})
+    words = replace(command, own=None).for_hydra()  # as they are: what is shown was composed as one run
+    settings = OmegaConf.create({"hydra": hydra.compose("train", overrides=words, return_hydra_config=True).hydra})
     parts = {"job": [composed.raw], "hydra": [settings], "all": [settings, composed.raw]}[str(command.shown)]
     whole = OmegaConf.unsafe_merge(*(OmegaConf.create(OmegaConf.to_container(part)) for part in parts))
     part = OmegaConf.select(whole, command.part, default=_NOTHING) if command.part is not None else whole
