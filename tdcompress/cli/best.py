@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ..config.words import choice, read
 from ..results.answers.best import MEASURES, Answer, Measure, best_under, smallest_within
-from ..results.answers.networks import Difference, Network, difference, networks
+from ..results.answers.networks import Network, difference, networks
 from ..results.drawing.comparison import Comparison, comparisons
 from ..results.rows import chosen
 from ..results.tables import read_results
@@ -95,7 +95,7 @@ def _print(answer: Answer, measure: Measure) -> None:
         gap, dense = "", answer.baseline
         if dense is not None and network is not dense:
             against = difference(network.accuracies, dense.accuracies)
-            gap = f"{against.points:+.2f} points, {_seeds(against)}"
+            gap = f"{against.points:+.2f} points, {against.verdict}"
         folder = str(Path(network.done["directory"].iloc[0]).parent)
         table.add_row(network.label, f"{network.lr:g}", _size(size), _accuracy(network), gap, chosen, folder)
 
@@ -105,7 +105,7 @@ def _print(answer: Answer, measure: Measure) -> None:
         add(answer.best.network, answer.best.size, "best")
     for one in shown:
         missed = (
-            "too large" if one.missed is None else f"missed by {one.missed.points:.2f} points, {_seeds(one.missed)}"
+            "too large" if one.missed is None else f"missed by {one.missed.points:.2f} points, {one.missed.verdict}"
         )
         add(one.network, one.size, missed)
     known = [one.network for one in (answer.best, *shown) if one is not None]
@@ -126,12 +126,6 @@ def _accuracy(network: Network) -> str:
     spread = "" if math.isnan(network.deviation) else f" ± {100 * network.deviation:.2f}"
     counts = [str(len(network.accuracies)), *(f"{count} {status}" for status, count in network.lost.items())]
     return f"{100 * network.mean:.2f}{spread} % ({', '.join(counts)})"
-
-
-def _seeds(gap: Difference) -> str:
-    """What the seeds say of a difference."""
-    told = {None: "one seed", True: "more than the seeds' spread", False: "within the seeds' spread"}
-    return told[gap.beyond]
 
 
 def _size(size: float) -> str:

@@ -62,6 +62,15 @@ _values = attrgetter(*COLUMNS)
 _OF_SUMMARY = [name for name in COLUMNS if name in {column.name for column in fields(Summary)}]
 
 
+AGREE = {
+    **dict.fromkeys(("exported_ms", "exported_ms_64"), ("exported", "exported_on")),
+    **dict.fromkeys(("train_seconds_per_epoch", "train_seconds", "test_seconds"), ("device",)),
+    **dict.fromkeys(("images_per_second", "peak_memory_mb"), ("device",)),
+    "exported_bytes": ("exported",),
+}
+"""In which columns runs must agree to be compared by this one: times are of a machine, files of a format."""
+
+
 def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
     """One row a run under ``results_dir``/runs, the columns ``COLUMNS``; ``filters``: column=value or [values].
 

@@ -10,6 +10,7 @@ import pandas
 
 from ...tensor.errors import ConfigError
 from ...tensor.formats import BASELINE
+from ..rows import AGREE
 from .networks import Difference, Network, difference
 
 
@@ -17,21 +18,24 @@ from .networks import Difference, Network, difference
 class Measure:
     """A size by which networks are chosen, smaller is better.
 
-    ``column``: where a table of runs has it; ``unit``: what its values are; ``alike``: the columns in which runs agree
-    whose values can be compared.
+    ``column``: where a table of runs has it; ``unit``: what its values are.
     """
 
     column: str
     unit: str
-    alike: tuple[str, ...] = ()
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The columns in which runs agree whose values can be compared."""
+        return AGREE.get(self.column, ())
 
 
 MEASURES = {
     "parameters": Measure("parameters", "parameters"),
     "macs": Measure("macs", "MACs per image"),
-    "bytes": Measure("exported_bytes", "bytes", ("exported",)),
-    "ms": Measure("exported_ms", "ms for one image", ("exported", "exported_on")),
-    "seconds": Measure("train_seconds_per_epoch", "training seconds per epoch", ("device",)),
+    "bytes": Measure("exported_bytes", "bytes"),
+    "ms": Measure("exported_ms", "ms for one image"),
+    "seconds": Measure("train_seconds_per_epoch", "training seconds per epoch"),
 }
 
 

@@ -82,6 +82,12 @@ class Difference:
     points: float
     beyond: bool | None
 
+    @property
+    def verdict(self) -> str:
+        """What the seeds say of it."""
+        told = {None: "one seed", True: "more than the seeds' spread", False: "within the seeds' spread"}
+        return told[self.beyond]
+
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """By how much the accuracies (fractions) ``first`` are above ``second``."""

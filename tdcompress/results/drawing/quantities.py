@@ -10,19 +10,23 @@ from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from ...tensor.errors import ConfigError
 from ..record import METRICS
-from ..rows import Row
+from ..rows import AGREE, Row
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A column of numbers. ``alike``: the columns in which its runs must agree to be compared in it."""
+    """A column of numbers."""
 
     column: str
     title: str
     log: bool = False
     percent: bool = False  # a fraction in the table
-    alike: tuple[str, ...] = ()
     written: str | None = None  # a tick; None: 20k, 3M
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The columns in which runs must agree to be compared in it."""
+        return AGREE.get(self.column, ())
 
     def values(self, column: pandas.Series[Any]) -> pandas.Series[Any]:
         """As drawn."""
@@ -41,7 +45,6 @@ class Quantity:
         return FuncFormatter(lambda value, _: str(self.written).format(value))
 
 
-_ON_DEVICE, _OF_FILE, _FILE_ON_DEVICE = ("device",), ("exported",), ("exported", "exported_on")
 _PLAIN = "{:g}"
 _SPLITS = (
     ("train", "training"),
@@ -53,15 +56,15 @@ _TOLD = (
     Quantity("parameters", "parameters", log=True),
     Quantity("compression_ratio", "compression ratio", log=True, written="{:g}x"),
     Quantity("macs", "MACs per image", log=True),
-    Quantity("train_seconds_per_epoch", "training seconds per epoch", log=True, alike=_ON_DEVICE, written=_PLAIN),
-    Quantity("exported_bytes", "bytes of the exported file", log=True, alike=_OF_FILE),
-    Quantity("exported_ms", "ms for one image, exported", log=True, alike=_FILE_ON_DEVICE, written=_PLAIN),
-    Quantity("exported_ms_64", "ms for 64 images, exported", log=True, alike=_FILE_ON_DEVICE, written=_PLAIN),
+    Quantity("train_seconds_per_epoch", "training seconds per epoch", log=True, written=_PLAIN),
+    Quantity("exported_bytes", "bytes of the exported file", log=True),
+    Quantity("exported_ms", "ms for one image, exported", log=True, written=_PLAIN),
+    Quantity("exported_ms_64", "ms for 64 images, exported", log=True, written=_PLAIN),
     Quantity("lr", "learning rate", log=True, written=_PLAIN),
-    Quantity("train_seconds", "training seconds so far", alike=_ON_DEVICE, written=_PLAIN),
-    Quantity("test_seconds", "seconds of testing", alike=_ON_DEVICE, written=_PLAIN),
-    Quantity("images_per_second", "images per second", alike=_ON_DEVICE),
-    Quantity("peak_memory_mb", "peak memory (MB)", alike=_ON_DEVICE),
+    Quantity("train_seconds", "training seconds so far", written=_PLAIN),
+    Quantity("test_seconds", "seconds of testing", written=_PLAIN),
+    Quantity("images_per_second", "images per second"),
+    Quantity("peak_memory_mb", "peak memory (MB)"),
     Quantity("best_validation_accuracy", "best validation accuracy", percent=True, written=_PLAIN),
     Quantity("best_test_accuracy", "best test accuracy", percent=True, written=_PLAIN),
     *(Quantity(f"{key}_accuracy", f"{said} accuracy", percent=True, written=_PLAIN) for key, said in _SPLITS),

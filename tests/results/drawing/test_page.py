@@ -58,7 +58,7 @@ def test_the_answer_comes_first(results):
     (comparison,) = comparisons(read_results(results)[0])
     smallest, best = answers(comparison)
     assert (smallest.asked, smallest.best) == ("fewest parameters within 0.5 points of dense", "tt 2x")
-    assert (smallest.accuracy, smallest.against_baseline) == ("98.70 (1)", "-0.30 points, single seeds")
+    assert (smallest.accuracy, smallest.against_baseline) == ("98.70 (1)", "-0.30 points, one seed")
     assert (best.asked, best.best, best.next, best.accuracy) == ("10x", "cp", "tt", "93.10 ± 0.10 (3)")
     assert best.ahead == "+3.00 points, more than the seeds' spread"
     text = (results / "report.html").read_text()

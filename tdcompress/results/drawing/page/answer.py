@@ -16,7 +16,6 @@ from ..words import rank as rank_said
 from ..words import said
 
 WITHIN = 0.5  # percentage points
-_VERDICTS = {None: "single seeds", True: "more than the seeds' spread", False: "within the seeds' spread"}
 
 
 @dataclass(frozen=True)
@@ -66,4 +65,4 @@ def _accuracy(network: Network) -> str:
 
 
 def _told(gap: Difference) -> str:
-    return f"{gap.points:+.2f} points, {_VERDICTS[gap.beyond]}"
+    return f"{gap.points:+.2f} points, {gap.verdict}"
