@@ -61,7 +61,7 @@ def test_settings_go_on_top_of_a_whole_configuration():
 
 @pytest.mark.parametrize("format", [format for format, _ in having("channels")])
 def test_a_trained_matrix_that_would_pass_next_to_nothing_is_split(format: str):
-    """Ranks of 8 have 4,096 entries or more in a matrix of 256 x 256: they fit into 5,120 (12.8x), not 2,560 (25.6x)."""
+    """Ranks of 8 have 4,096 entries or more in a 256 x 256 matrix: they fit into 5,120 (12.8x), not 2,560 (25.6x)."""
     split = find_format(format).linear_layout is not None  # as all of them are then
 
     def sites(rank: str, **settings: object) -> int:

@@ -215,6 +215,18 @@ def test_a_kernel_of_one_tap(case: Case):
     assert min(error(graph, decompose(graph, weight, seed=seed), weight) for seed in (100, 101, 102)) < 1e-5
 
 
+@pytest.mark.parametrize("shape", [(14, 10, 1, 1), (14, 1, 3, 3), (1, 10, 3, 3)], ids=str)
+def test_of_a_matrix_in_disguise_the_fit_is_its_truncated_svd(shape: tuple[int, ...]):
+    """A 1x1 convolution, one in as many groups as it has channels, one of a single output: one factor has one value."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    graph = build_graph(shape, FORMATS["cp"], MethodConfig("cp", layout="channels", kernel="merged"))
+    graph = capped(graph, {"r": 4})
+    cores = decompose(graph, weight)
+    values = torch.linalg.svdvals(weight.squeeze().flatten(1) if 1 in shape[1:] else weight[0].flatten(1))
+    best = (values[graph.ranks["r"] :].norm() / values.norm()).item()
+    assert relative_error(graph, cores, weight) == pytest.approx(best, rel=1e-6)
+
+
 def test_a_long_unfolding_is_sampled_without_loss():
     left, right = torch.linalg.qr(normal(1500, 40))[0], torch.linalg.qr(normal(1400, 40, seed=1))[0]
     values = 0.8 ** torch.arange(40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
 
@@ -51,7 +52,22 @@ Algorithm = Callable[[Graph, Tensor, int, int], list[Tensor]]
 
 def own(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]:
     """The algorithms of this package, see ``decompose``; cores in double precision."""
+    for position, core in enumerate(graph.cores):
+        if _only_weights(graph, position):
+            modes = tuple(mode for mode in graph.modes if mode not in core.indices)
+            rest = replace(graph, cores=tuple(other for other in graph.cores if other != core), modes=modes)
+            cores = own(rest, weight.reshape([graph.sizes[mode] for mode in modes]), sweeps, seed)
+            return [*cores[:position], cores[0].new_ones(graph.shape(core)), *cores[position:]]
     return (truncate if graph.is_tree else _grown)(graph, weight, sweeps, seed)
+
+
+def _only_weights(graph: Graph, position: int) -> bool:
+    """Whether a core only weights the components of a hyperedge that joins others: its modes have a single value.
+
+    Such is that of the kernel in a CP of a 1x1 convolution, which without it is a matrix, and has a best fit.
+    """
+    bonds = [index for index in graph.cores[position].indices if index in graph.bonds]
+    return graph.mode_size([position]) == 1 and len(bonds) == 1 and len(graph.carriers[bonds[0]]) > 2
 
 
 def decompose(
