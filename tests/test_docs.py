@@ -121,6 +121,9 @@ def verb(words: list[str], run: Run) -> None:
     elif name == "export" and "--help" not in words:  # as far as the run
         code, told = run([re.sub("=(RUN|DIR)$", "=nothing", word) for word in words])
         assert code == 2 and ("nothing" in told or " needs onnx" in told), told
+    elif name == "best":  # words are read before the runs, of which there is a single one
+        code, told = run(words)
+        assert code == 0 or told.endswith(" that answer this\n"), told
     elif name == "plot" and len(words) > 1 and "--help" not in words:  # the one without words draws
         code, told = run([*words, "dataset=nothing"])
         assert code == 2 and told.startswith("tdc: no finished runs like that"), told

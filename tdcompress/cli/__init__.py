@@ -13,7 +13,7 @@ from ..tensor.errors import ConfigError
 from .help.page import overview, page
 from .shared.say import complain
 
-VERBS = ("train", "compress", "show", "runs", "plot", "report", "export", "bench", "doctor")
+VERBS = ("train", "compress", "show", "runs", "best", "plot", "report", "export", "bench", "doctor")
 _HELP = {"-h", "--help"}
 
 

@@ -1,7 +1,7 @@
 """``tdc plot``: the comparison figures.
 
-tdc plot results_dir=results             # all that the runs allow, into results/figures
-tdc plot method=tt,cp formats=pdf        # of some of the runs
+tdc plot results_dir=results                         # all that the runs allow, into results/figures
+tdc plot x=macs y=test_accuracy size=page format=pdf # one column over another, over both columns of a paper
 """
 
 from __future__ import annotations
@@ -9,20 +9,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config.words import read
-from ..results.figures import plot_all
+from ..config.words import choice, read
+from ..results.drawing.figures import EXTENSIONS, plot_all
+from ..results.drawing.look import Look
 from .shared.filters import Place, filters, with_filters
 
 
 @dataclass(frozen=True)
 class PlotOptions(Place):
-    """``formats``: the kinds of file that each figure is written as."""
+    """What is drawn, and how."""
 
-    formats: tuple[str, ...] = ("png", "svg")
+    format: tuple[str, ...] = choice(("png", "svg"), EXTENSIONS)  # the kinds of file that each figure is written as
+    size: str = "column"  # 3.5 inches wide, page: 7.16, or WIDTHxHEIGHT in inches
+    title: str | None = None  # above each figure; none: nothing
+    caption: bool = True  # what is shown, beneath it
+    style: str | None = None  # a file of matplotlib's settings (.mplstyle)
+    order: tuple[str, ...] = ()  # methods, as their lines are to follow one another
+    figure: tuple[str, ...] = ()  # names of figures, as their files have them; none: all
+    x: str | None = None  # a column of runs or epochs: draw y over it, in place of all other figures
+    y: str | None = None  # a column too; none: test_accuracy
 
 
 def run(words: Sequence[str]) -> None:
     """Draw the figures that the chosen runs allow, and print the files. Raises ``ConfigError`` if there are none."""
     options = read(words, with_filters(PlotOptions))
-    for path in plot_all(options.results_dir, options.formats, **filters(options)):
+    look = Look.sized(
+        options.size,
+        title="" if options.title == "none" else options.title,
+        caption=options.caption,
+        style=options.style,
+        order=options.order,
+    )
+    for path in plot_all(
+        options.results_dir, options.format, look, options.figure, options.x, options.y, **filters(options)
+    ):
         print(path)

@@ -2,18 +2,33 @@
 
 tdc report results_dir=results                   # report.html, report.md, summary.csv, metrics.csv
 tdc report results_dir=results/published         # of what this repository keeps
+tdc report format=latex                          # tables.tex for a paper, with booktabs; format=markdown: tables.md
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ..config.words import read
-from ..results.page import write_report
+from ..config.words import choice, read
+from ..results.drawing.page.paper import FILES, write_tables
+from ..results.drawing.page.report import write_report
 from .shared.filters import Place
 
 
+@dataclass(frozen=True)
+class ReportOptions(Place):
+    """``format``: html is the page and the tables that a repository keeps, the others are tables for a paper."""
+
+    format: str = choice("html", ("html", "latex", "markdown"))
+
+
 def run(words: Sequence[str]) -> None:
-    """Write the page and the tables that a repository keeps; print the files. Raises ``ConfigError`` without runs."""
-    for path in write_report(read(words, Place).results_dir):
+    """Write the page and the tables that a repository keeps, or tables for a paper; print the files.
+
+    Raises ``ConfigError`` without runs.
+    """
+    options = read(words, ReportOptions)
+    own = options.format in FILES
+    for path in [write_tables(options.results_dir, options.format)] if own else write_report(options.results_dir):
         print(path)

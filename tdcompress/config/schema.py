@@ -38,6 +38,7 @@ class DatasetConfig:
     validation: float = 0.0  # this share of them, of every class alike, is held out to choose by while training
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
+    label: Optional[str] = None  # what figures and tables call it; None: its name, or that of its folder
     broken: str = "fail"  # of a folder's files that cannot be read: name the first and end, or "skip" all and name them
     # {_target_: package.function, ...}: returns tdcompress.data.sources.Arrays
     target: dict[str, Any] = field(default_factory=dict)

@@ -55,12 +55,12 @@ def typed(values: Mapping[str, Any]) -> TrainConfig:
 def identity(values: dict[str, Any]) -> dict[str, Any]:
     """The part of a ``plain`` configuration that decides a run's results.
 
-    Where results go, where the data of a known set lie and whether they may be downloaded, how they are read, which
-    device computes, whether its work is recorded, profiled or watched and beside how many other runs do not decide;
-    neither do a rank, a method and rates of cores that no layer has (everything dense). A field that ``values`` lacks
-    was not there yet when it was saved: it has its default, but ``full_rank_epochs``, which then were 0, and
-    ``rank_multiple``, 1, which decides nothing without a budget. ``auto`` is 0 where there is no budget, or where there
-    are weights.
+    Where results go, where the data of a known set lie, what they are called and whether they may be downloaded, how
+    they are read, which device computes, whether its work is recorded, profiled or watched and beside how many other
+    runs do not decide; neither do a rank, a method and rates of cores that no layer has (everything dense). A field
+    that ``values`` lacks was not there yet when it was saved: it has its default, but ``full_rank_epochs``, which
+    then were 0, and ``rank_multiple``, 1, which decides nothing without a budget. ``auto`` is 0 where there is no
+    budget, or where there are weights.
     """
     whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
     whole["full_rank_epochs"], whole["method"]["rank_multiple"] = 0, 1
@@ -68,12 +68,12 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     for key in ("results_dir", "device", "launcher", "cuda_graphs", "profile", "tensorboard"):
         del whole[key]
-    for key in ("download", "stream", "workers"):
+    for key in ("label", "download", "stream", "workers"):
         del whole["dataset"][key]
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"], whole["dataset"]["broken"]
     whole["rank"] = str(whole["rank"])
-    if not _is_budget(str(whole["rank"])):
+    if not is_budget(str(whole["rank"])):
         whole["method"]["rank_multiple"] = _defaults()["method"]["rank_multiple"]
     whole["full_rank_epochs"] = _full_rank_epochs(whole)
     if whole["full_rank_epochs"] == 0:
@@ -108,7 +108,8 @@ def _full_rank_epochs(whole: dict[str, Any]) -> Any:
     return AUTO if whole["epochs"] > 1 + rank.adaptive else 0
 
 
-def _is_budget(rank: str) -> bool:
+def is_budget(rank: str) -> bool:
+    """Whether a rank, as a table has it, is one of the whole network."""
     with suppress(ConfigError):  # which whoever trains or shows it is told
         return isinstance(parse(rank), Budget)
     return False

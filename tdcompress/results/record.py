@@ -122,6 +122,7 @@ class Summary:
     best_validation_accuracy: float | None = None  # after that epoch
     best_test_accuracy: float | None = None  # after that epoch, or else the highest of those with these counts
     train_seconds_per_epoch: float | None = None  # median of the epochs since the switch, if there was one
+    ranks: list[dict[str, Any]] = field(default_factory=list)  # each change: from which epoch on, and of which layers
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.survey.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it
     switch: dict[str, Any] = field(default_factory=dict)  # as ``train.full_rank.start.Switch`` has it

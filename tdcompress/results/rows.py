@@ -50,12 +50,14 @@ class Row:
     exported_ms: float | None = None  # of one image
     exported_ms_64: float | None = None  # of 64 at once
     exported_on: str = ""  # the device that took these
+    dataset_label: str = ""  # what the data are called, where their owner says so
     torch: str | None = None
     tdcompress: str | None = None
     directory: str = ""
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
+WHOLE = tuple(column.name for column in fields(Row) if str(column.type).startswith("int"))  # columns of whole numbers
 _values = attrgetter(*COLUMNS)
 _OF_SUMMARY = [name for name in COLUMNS if name in {column.name for column in fields(Summary)}]
 
@@ -146,6 +148,7 @@ def _row(directory: Path) -> Row:
         variant=variant,
         setting=setting,
         **_exported(summary.exports),
+        dataset_label=_values_of([config.get("dataset")]).get("label") or "",
         lr=config.get("lr"),
         batch_size=config.get("batch_size"),
         torch=summary.versions.get("torch"),

@@ -9,10 +9,11 @@ import pandas
 
 from ..device.files import write_text
 from .record import COUNTS, METRICS
-from .rows import COLUMNS, chosen, read_metrics, read_runs
+from .rows import COLUMNS, WHOLE, chosen, read_metrics, read_runs
 
 TEXT = (
     *("dataset", "arch", "method", "variant", "rank", "setting", "status", "device", "exported", "exported_on"),
+    "dataset_label",
     *("torch", "tdcompress"),
 )
 
@@ -40,18 +41,28 @@ def read_results(results_dir: Path | str, **filters: Any) -> tuple[pandas.DataFr
 
 
 def write_results(results_dir: Path | str, runs: pandas.DataFrame, epochs: pandas.DataFrame) -> list[Path]:
-    """Write both tables: every run but broken ones, directories relative to ``results_dir``; the files written."""
+    """Write both tables: every run but broken ones, directories relative to ``results_dir``; the files written.
+
+    Whole numbers are written as such, also in columns where some are not known.
+    """
     folder = Path(results_dir)
     runs = runs[runs["status"] != "broken"].replace({"status": {"running": "interrupted"}})
     epochs = epochs[epochs["directory"].isin(runs["directory"])]
     written = [folder / "summary.csv", folder / "metrics.csv"]
     # Counts keep all their digits; of the epochs' other numbers, six say all that a figure shows.
     epochs = epochs.astype(dict.fromkeys(COUNTS, "Int64"))  # which a column with gaps can be, too
+    runs = runs.assign(**{name: _whole(runs[name]) for name in WHOLE})
     for path, table, digits in zip(written, (runs, epochs), (None, "%.6g"), strict=True):
         relative = [Path(directory).relative_to(folder).as_posix() for directory in table["directory"]]
         text = table.assign(directory=relative).to_csv(index=False, float_format=digits, lineterminator="\n")
         write_text(path, text)
     return written
+
+
+def _whole(column: pandas.Series[Any]) -> pandas.Series[Any]:
+    """A column of whole numbers as such, if all that are known are."""
+    numbers = pandas.api.types.is_numeric_dtype(column) and not (column.dropna() % 1).any()
+    return column.astype("Int64") if numbers else column
 
 
 def _joined(tables: tuple[pandas.DataFrame, pandas.DataFrame]) -> pandas.DataFrame:

@@ -62,6 +62,8 @@ class Loop:
     ) -> None:
         self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
         self.summary, self.image, self.factorise = summary, image, factorise
+        before = run.summary()
+        self.ranks = list(before.ranks) if before is not None else []
         self.counts = self._counted()
         self.tested = tested if tested is not None else _UNKNOWN if learner.has_just_shrunk() else self.counts
         self.profiled = False
@@ -122,7 +124,16 @@ class Loop:
 
     def _counted(self) -> Counts:
         counts = count(self.learner.model, self.image)
+        self._note(counts["layers"])
         return {key: counts[key] for key in _UNKNOWN}
+
+    def _note(self, layers: list[dict[str, Any]]) -> None:
+        """Note the ranks of the next epoch, where they are not those of the epoch before."""
+        epoch = self.learner.epoch + 1
+        found = {layer["name"]: layer["ranks"] for layer in layers if layer["ranks"]}
+        self.ranks = [one for one in self.ranks if one["epoch"] < epoch]
+        if found != (self.ranks[-1]["layers"] if self.ranks else {}):
+            self.ranks.append({"epoch": epoch, "layers": found})
 
     def _initial_accuracy(self, test_data: Batches) -> float | None:
         """On the test set, of the weights that training starts from."""
@@ -207,6 +218,7 @@ class Loop:
             best_test_accuracy=best.test_accuracy if best is not None else max(accuracies, default=None),
             train_seconds_per_epoch=statistics.median(row.train_seconds for row in timed) if timed else None,
             switch=asdict(switch) if switch is not None else {},
+            ranks=[one for one in self.ranks if one["epoch"] <= len(rows)],
         )
         if self.learner.world.first:
             if self.summary.status == "finished":  # before the summary says so: nobody comes back after that

@@ -6,6 +6,8 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +24,9 @@ T = TypeVar("T")
 _PERIOD = 0.25  # seconds between two redraws
 
 
+_around: ContextVar[Progress | None] = ContextVar("_around", default=None)
+
+
 def bar(steps: Iterable[T], title: str, done: int, total: int) -> Iterable[T]:
     """``steps`` themselves, drawn on stderr if that is a terminal; otherwise untouched, so they cost nothing more."""
     return _drawn(steps, title, done, total) if sys.stderr.isatty() else steps
@@ -32,17 +37,36 @@ def layers(names: Sequence[str]) -> Iterable[str]:
     return bar(names, "layers", 0, len(names))
 
 
-def _drawn(steps: Iterable[T], title: str, done: int, total: int) -> Iterator[T]:
+def bars() -> Progress:
+    """What draws every ``bar``."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
+    return Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+
+
+@contextmanager
+def bars_in(progress: Progress) -> Iterator[None]:
+    """Within the block each ``bar`` is a task of ``progress``, which somebody else draws among other things."""
+    token = _around.set(progress)
+    try:
+        yield
+    finally:
+        _around.reset(token)
+
+
+def _drawn(steps: Iterable[T], title: str, done: int, total: int) -> Iterator[T]:
+    around = _around.get()
+    with bars() if around is None else nullcontext(around) as progress:
         task = progress.add_task(title, completed=done, total=total)
         drawn = time.perf_counter()
-        for position, step in enumerate(steps, start=done):
-            now = time.perf_counter()
-            if now - drawn > _PERIOD:
-                drawn = now
-                progress.update(task, completed=position, refresh=True)
-            yield step
+        try:
+            for position, step in enumerate(steps, start=done):
+                now = time.perf_counter()
+                if now - drawn > _PERIOD:
+                    drawn = now
+                    progress.update(task, completed=position, refresh=True)
+                yield step
+        finally:
+            progress.remove_task(task)
 
 
 _BEFORE, _PROFILED = 8, 5  # steps

@@ -92,8 +92,8 @@ BAD = {
     "runs rank=much": "rank=much is not a whole number",
     "show rank=0": "rank=0 must be at least 1",
     "plot": "no finished runs in results/runs",
-    "plot formats=gif": "unknown figure format 'gif', known: png, svg, pdf",
-    "plot size=3": "unknown key 'size', known: results_dir, formats, dataset,",
+    "plot format=gif": "unknown format 'gif', known: png, svg, pdf",
+    "plot size=3": "size=3 is none of column, page, and a width and a height in inches, such as 5.5x3",
     "report": "no finished runs in results: tdc train",
     "report method=tt": "unknown key 'method', known: results_dir",
     "runs method": "'method' is not of the form key=value",
@@ -105,7 +105,7 @@ BAD = {
     "show method=tt 'method.layers={fc1:{rank:vbmf}}'": "rank=vbmf follows from trained weights",
     "show method=tt 'method.layers={fc1:{rnak:2}}'": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
     "show method=tt method.layers.fc1.rnak=2": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
-    "trane": "unknown verb 'trane' (did you mean train?), known: train, compress, show, runs, plot, report,",
+    "trane": "unknown verb 'trane' (did you mean train?), known: train, compress, show, runs, best, plot, report,",
 }
 
 

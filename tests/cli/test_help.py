@@ -21,9 +21,14 @@ from tdcompress.config.conf import choices, said
 from tdcompress.results.version import version
 
 COMPUTED = {("loop", "method")}  # defaults that no page can show
+KEPT = ("delete", "move", "diff")
 READERS = [
     source(PACKAGE / f"{place}.py")
-    for place in (*(f"cli/{verb}" for verb in cli.VERBS), *(f"bench/{name}" for name in BENCHMARKS))
+    for place in (
+        *(f"cli/{verb}" for verb in cli.VERBS),
+        *(f"bench/{name}" for name in BENCHMARKS),
+        *(f"cli/kept/{word}" for word in KEPT),
+    )
 ]
 PAGES = [
     [],
@@ -57,6 +62,13 @@ def test_a_verbs_page_has_two_examples(tdc, tmp_path, verb):
     code, out, err = tdc(f"{verb} rank=4 --help")
     assert (code, err) == (0, "") and out == page(verb) and out.count(f"  tdc {verb}") >= 2
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("word", KEPT)
+def test_what_is_done_with_runs_has_a_page(word):
+    text = page("runs", [word])
+    assert text.startswith(f"tdc runs {word}: ") and text.count(f"  tdc runs {word} ") >= 1
+    assert {"delete": "yes=false", "move": "to=", "diff": "format=png"}[word] in text
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)

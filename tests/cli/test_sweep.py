@@ -32,7 +32,7 @@ def test_a_sweep_goes_on_after_a_failure_and_names_it(tdc, tmp_path):
     code, out, err = tdc("report")
     assert code == 0 and out.splitlines() == [f"results/{name}" for name in REPORT]
     assert all((tmp_path / line).stat().st_size > 100 for line in out.splitlines())
-    code, out, err = tdc("plot formats=png")
+    code, out, err = tdc("plot format=png")
     figures = [Path(line) for line in out.splitlines()]
     assert code == 0 and figures and all((tmp_path / figure).stat().st_size > 5000 for figure in figures)
 

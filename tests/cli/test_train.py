@@ -49,10 +49,13 @@ def test_what_is_next_is_said_of_runs_that_finished():
 
 def test_one_run_is_submitted_too(tdc, tmp_path, monkeypatch):
     given = []
-    monkeypatch.setitem(LAUNCHERS, "slurm", lambda starts, jobs, settings, log, ended: given.append((jobs, settings)))
+    monkeypatch.setitem(LAUNCHERS, "slurm", lambda starts, jobs, settings, sweep: given.append((jobs, settings)))
     assert tdc("train launcher=slurm launcher.partition=gpu rank=4") == (0, "", "")
     ((jobs, settings),) = given
-    assert [job.name for job in jobs] == ["tt-4/seed0"] and (settings.name, settings.partition) == ("slurm", "gpu")
+    assert [job.name for job in jobs] == ["lenet tt 4 seed 0"] and (settings.name, settings.partition) == (
+        "slurm",
+        "gpu",
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = tdc("train launcher=local")
     assert code == 2 and "launcher=local starts processes of its own, and so does torchrun" in err

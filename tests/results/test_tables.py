@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pandas
 import pytest
@@ -13,9 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from runs import make
 
 from tdcompress.config.schema import DatasetConfig, MethodConfig
-from tdcompress.results.figures import drawings, plot_all
-from tdcompress.results.page import write_report
-from tdcompress.results.tables import read_results
+from tdcompress.results.drawing.comparison import comparisons
+from tdcompress.results.drawing.figures import drawings
+from tdcompress.results.drawing.page.cells import commands, markdown
+from tdcompress.results.drawing.page.report import write_report
+from tdcompress.results.tables import read_results, write_results
 from tdcompress.tensor.errors import ConfigError
 
 
@@ -30,37 +32,55 @@ def results(tmp_path):
     return tmp_path
 
 
+def tables(results):
+    """Write the tables, and read them."""
+    return write_results(results, *read_results(results))
+
+
 def test_the_tables_alone_draw_the_same_figures(results):
     before = {drawing.name: drawing.caption for drawing in drawings(*read_results(results))}
-    svgs = {path: path.read_bytes() for path in plot_all(results, ("svg",)) if "accuracy_over" in path.name}
-    write_report(results)
+    tables(results)
     shutil.rmtree(results / "runs")
     after = {drawing.name: drawing.caption for drawing in drawings(*read_results(results))}
-    assert {name: caption.replace("; tr-10x-", "#") for name, caption in after.items()}.keys() == before.keys()
-    for name, caption in after.items():
-        assert caption == re.sub(r"; tr-10x\S*/seed0 \(broken\)", "", before[name])
-    assert len(svgs) >= 5
+    assert after == before and len(after) >= 5
 
 
 def test_own_runs_come_before_the_kept_ones_and_none_is_lost(results):
     (make(results, "tr").directory / "summary.json").write_text("{")
-    write_report(results)
+    tables(results)
     shutil.rmtree(results / "runs")
     make(results, seed=0, accuracy=0.5)
     make(results, seed=7, accuracy=0.6)
     runs, epochs = read_results(results, method="tt", status="finished")
     assert dict(zip(runs.seed, runs.test_accuracy, strict=True)) == {0: 0.5, 1: 0.93, 7: 0.6}
     assert sorted(epochs.groupby("directory").test_accuracy.last()) == [0.5, 0.6, 0.93]
-    write_report(results)
-    table = pandas.read_csv(results / "summary.csv")
+    summary, _ = tables(results)
+    text, table = summary.read_text(), pandas.read_csv(summary)
     assert len(table) == 8 and set(table.status) == {"finished", "diverged", "interrupted"}
     assert not table.directory.str.contains(str(results)).any()
-    assert (results / "summary.csv").read_text() == (write_report(results)[2]).read_text()
+    assert tables(results)[0].read_text() == text
+
+
+def test_pandas_reads_the_table_of_runs_without_options_and_its_columns_are_documented(results):
+    table = pandas.read_csv(tables(results)[0])
+    unfinished = table[table.status == "interrupted"].iloc[0]
+    assert math.isnan(unfinished.test_accuracy) and table.lr.dtype == float
+    assert set(table.parameters) == {1000, 2000, 10_000} and ".0" not in set(table.parameters.astype(str).str[-2:])
+    for column in ("seed", "epochs_done", "epochs", "batch_size", "parameters", "macs"):
+        assert table[column].dtype == int, column
+    page = (Path(__file__).resolve().parents[2] / "docs" / "command_line.md").read_text()
+    documented = page.split("### Columns of summary.csv")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", documented, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(table.columns)
+
+
+def told(results):
+    """report.md."""
+    return "\n".join(map(markdown, comparisons(read_results(results)[0])))
 
 
 def test_the_tables_say_mean_and_spread_over_seeds(results):
-    write_report(results)
-    text = (results / "report.md").read_text()
+    text = told(results)
     spread = 100 * math.sqrt((0.90 - 0.915) ** 2 + (0.93 - 0.915) ** 2)
     assert f"| tt | 10x | 0.05 | 1,000 | 10.0x | 3,000 | 91.50 ± {spread:.2f} (2) | 93.00 | 2.50 | a CPU |" in text
     assert "| cp | 10x | 0.05 | 1,000 | 10.0x | 3,000 | - (2 diverged) | - | - | a CPU |" in text
@@ -72,29 +92,16 @@ def test_the_tables_say_mean_and_spread_over_seeds(results):
 def test_the_best_is_a_mean_where_it_was_chosen_by_validation(tmp_path):
     for seed, accuracy in enumerate((0.80, 0.90)):
         make(tmp_path, "tr", seed=seed, accuracy=accuracy, dataset=DatasetConfig("mnist", validation=0.1))
-    write_report(tmp_path)
-    text, spread = (tmp_path / "report.md").read_text(), 100 * math.sqrt(0.005)
+    text, spread = told(tmp_path), 100 * math.sqrt(0.005)
     assert f"| 85.00 ± {spread:.2f} (2) | 83.00 ± {spread:.2f} (2) |" in text and "dataset.validation=0.1" in text
 
 
 def test_the_commands_can_be_given_again(results):
     layers = {"features.conv2_1": {"rank": [4, 8], "layout": "split"}, "fc*": {"rank": 3}}
     make(results, MethodConfig("tt", layers=layers))
-    write_report(results)
-    (word,) = re.findall(r"'(method\.layers=[^']*)'", (results / "report.md").read_text())
+    (comparison,) = comparisons(read_results(results)[0])
+    (word,) = re.findall(r"'(method\.layers=[^']*)'", "\n".join(commands(comparison.runs)))
     assert OverridesParser.create().parse_override(word).value() == layers
-
-
-def test_the_page_needs_nothing_but_itself(results):
-    write_report(results)
-    text = (results / "report.html").read_text()
-    assert "<script" not in text and "src=" not in text and "prefers-color-scheme: dark" in text
-    assert not re.findall(r"(?:href|url)\W+https?:", text.replace("http://www.w3.org", ""))
-    svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    count = len(list(drawings(*read_results(results))))
-    assert len(svgs) == count > 0 and all("currentColor" in svg and "#222222" not in svg for svg in svgs)
-    for svg in svgs:
-        ElementTree.fromstring(svg)
 
 
 def test_no_finished_run_is_no_report(tmp_path):

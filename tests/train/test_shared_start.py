@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from runs import make
 from training import LEFT, config_in, metrics, run_of, stop_at, validating
 
 from tdcompress.config.schema import LauncherConfig, MethodConfig, validate
+from tdcompress.results.identity import plain
 from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run
 from tdcompress.train.full_rank.shared import directory_of
@@ -151,3 +153,27 @@ def test_a_start_that_fails_is_said(tmp_path, monkeypatch):
     lines, outcomes = swept(*configs)
     assert sum("each run trains these epochs itself" in line for line in lines) == 1
     assert [outcome.status for outcome in outcomes.values()] == ["finished", "finished"]
+
+
+def test_moved_runs_and_their_shared_start_go_on_where_they_are(tdc, tmp_path):
+    tt = config_of(tmp_path / "results")
+    start = directory_of(tt)
+    train(tt, Run(start), dense_only=True)
+    train(tt, run_of(tt))
+    expected = metrics(run_of(tt))
+    other = make(tmp_path / "results", "cp")
+    other.write_summary(replace(other.summary(), config=plain(replace(tt, method=MethodConfig("cp")))))
+    assert tdc("runs move method=tt to=other")[0] == 0 and start.exists()  # cp begins with it, too
+    code, out, _ = tdc("runs move method=cp to=other")
+    assert code == 0 and out.endswith("2 of 2 folders moved; their commands go on there with results_dir=other\n")
+    assert not any((tmp_path / "results").iterdir())
+    tt = replace(tt, results_dir="other")
+    assert directory_of(tt).exists() and run_of(tt).summary().ended
+    for name in ("summary.json", "metrics.csv", "checkpoint.pt"):
+        (run_of(tt).directory / name).unlink()
+    lines = []
+    train(tt, run_of(tt), lines.append)
+    assert begun_alone(lines) == 0 and metrics(run_of(tt)).equals(expected)
+    code, out, _ = tdc("runs delete results_dir=other method=tt,cp yes=true")
+    assert code == 0 and "no other run begins with" in out and out.endswith("3 of 3 folders deleted\n")
+    assert not any((tmp_path / "other").iterdir())

@@ -17,6 +17,7 @@ Line = tuple[str, str]
 COMPOSED = ("train", "compress", "show")
 """Verbs that take every key of a run's configuration."""
 
+_PARTS = {"bench": PACKAGE / "bench", "runs": PACKAGE / "cli" / "kept"}  # folders of what verbs do by a word
 _LEFT = 46  # columns for what can be typed, at most
 
 
@@ -30,16 +31,15 @@ def overview(verbs: Sequence[str]) -> str:
 
 
 def page(verb: str, words: Sequence[str] = ()) -> str:
-    """The page of ``tdc VERB --help``; ``words``: those beside it, of which the first may name a benchmark."""
+    """The page of ``tdc VERB --help``; ``words``: those beside it, of which the first may name what the verb does."""
     file = verb_file(verb)
-    named = PACKAGE / "bench" / f"{words[0]}.py" if verb == "bench" and words else None
-    benchmark = source(named) if named is not None and words[0] in _benchmarks(file) else None
-    name = f"{verb} {words[0]}" if benchmark else verb
-    examples = [line for line in file.examples if not benchmark or line[0].startswith(f"tdc {name}")]
-    parts = [f"tdc {name}: {(benchmark or file).title}", _table(examples)]
-    if verb == "bench" and benchmark is None:
+    part = _part(verb, words[0]) if words else None
+    name = f"{verb} {words[0]}" if part else verb
+    examples = [line for line in file.examples if not part or line[0].startswith(f"tdc {name}")]
+    parts = [f"tdc {name}: {(part or file).title}", _table(examples)]
+    if verb == "bench" and part is None:
         parts += ["Benchmarks; tdc bench NAME --help lists the keys of one\n" + _table(_benchmarks(file).items())]
-    parts += [f"Keys\n{_table(lines)}" for lines in (_own_keys(benchmark or file),) if lines]
+    parts += [f"Keys\n{_table(lines)}" for lines in (_own_keys(part or file),) if lines]
     if verb in COMPOSED:
         parts += list(_of_runs()) if verb == "train" else ["and every flag, group and key of tdc train --help"]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -75,6 +75,15 @@ def texts() -> dict[str, str]:
 
     add("TrainConfig", "")
     return found
+
+
+def _part(verb: str, word: str) -> Source | None:
+    """The file of what ``tdc VERB WORD`` does, where that is a file of its own, with a function ``run``."""
+    path = _PARTS[verb] / f"{word}.py" if verb in _PARTS else None
+    if path is None or not path.is_file():
+        return None
+    runs = [node for node in source(path).tree.body if isinstance(node, ast.FunctionDef) and node.name == "run"]
+    return source(path) if runs else None
 
 
 def _benchmarks(file: Source) -> dict[str, str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...config.schema import MethodConfig, OptimConfig, TrainConfig
-from ...results.identity import identity, plain, resolved
+from ...results.identity import identity, plain, resolved, typed
 from ...results.record import read_summary
+from ...tensor.errors import ConfigError
 from ...tensor.formats import BASELINE
 from ...tensor.rank import Size
 from .. import checkpoint
@@ -56,3 +57,19 @@ def state_in(directory: Path | None, config: TrainConfig, log: Callable[[str], A
     if state is None or state["config"]["precision"] != config.precision:
         return None
     return state
+
+
+def unneeded(results_dir: Path, configs: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """The shared dense epochs under ``results_dir`` with which no run of these ``plain`` configurations begins.
+
+    None where there is a configuration of a later version, of which that cannot be known.
+    """
+    needed: set[Path | None] = set()
+    for values in configs:
+        try:
+            config = replace(typed(values), results_dir=str(results_dir))
+        except ConfigError:
+            return []
+        # A run writes down the precision that it computes in, whatever it was asked for.
+        needed |= {directory_of(config), directory_of(replace(config, precision="auto"))}
+    return [directory for directory in sorted(results_dir.glob("starts/*/seed*")) if directory not in needed]

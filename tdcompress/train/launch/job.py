@@ -14,8 +14,11 @@ from ...results.record import Summary
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a run to end after its step."""
 
+BREAK = "\x1e"
+"""Between the lines of one message of a run in another process, which so is one line."""
+
 Log = Callable[[str], Any]
-"""Takes what is said on the way, a line at a time."""
+"""Takes what is said on the way, a message at a time."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Job:
 
     ``config``: the run's configuration; ``directory``: where its results go; ``files``: text by relative path, kept
     beside the results; ``overrides``: what the sweep chose for this run, to tell it from the others; ``dense_only``:
-    as ``train`` has it.
+    as ``train`` has it; ``name``: what its lines begin with in a sweep.
     """
 
     config: TrainConfig
@@ -32,11 +35,7 @@ class Job:
     files: dict[str, str] = field(default_factory=dict)
     overrides: str = ""
     dense_only: bool = False
-
-    @property
-    def name(self) -> str:
-        """The last two folders of the directory, such as ``tt-8/seed0``."""
-        return "/".join(self.directory.parts[-2:])
+    name: str = ""
 
 
 Ended = Callable[[Job, Summary | Exception], Any]

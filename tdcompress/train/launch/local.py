@@ -17,34 +17,35 @@ from ...results.record import Summary
 from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ..interrupt import StopSignals
-from .job import SIGNALS, Ended, Job, Log
+from .job import BREAK, SIGNALS, Job
+from .sweep import Sweep
 
 
-def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, sweep: Sweep) -> None:
     """``settings.jobs`` runs at once, each a ``worker`` process with its share of this machine's cores, or as many as
     ``OMP_NUM_THREADS`` says where that is set.
 
     The ``jobs`` begin when all ``starts`` have ended.
 
-    A run's lines go to ``log`` behind its name. A signal is passed on to every process, no further run begins, and
-    ``Interrupted`` is raised when all have ended after their step. A second signal more than a second later kills them.
+    A signal is passed on to every process, no further run begins, and ``Interrupted`` is raised when all have ended
+    after their step. A second signal more than a second later kills them.
     Raises ``ConfigError`` on Windows, where no signal reaches one process alone.
     """
     if sys.platform == "win32":
         raise ConfigError("launcher=local needs the signals of Unix, which Windows lacks; use launcher=basic")
     for some in (starts, jobs):
         if some:
-            _at_once(some, settings, log, ended)
+            _at_once(some, settings, sweep)
 
 
-def _at_once(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+def _at_once(jobs: Sequence[Job], settings: LauncherConfig, sweep: Sweep) -> None:
     at_once = min(settings.jobs, len(jobs))
     threads = {"OMP_NUM_THREADS": str(max(1, _cores() // at_once))}
     # A user's own model is found where this process finds it.
     environment = threads | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     running: set[subprocess.Popen[bytes]] = set()
     with StopSignals() as stop, ThreadPoolExecutor(at_once, initializer=_block_signals) as pool:
-        futures = {pool.submit(_in_a_process, job, environment, running, stop, log): job for job in jobs}
+        futures = {pool.submit(_in_a_process, job, environment, running, stop, sweep): job for job in jobs}
         told: set[subprocess.Popen[bytes]] = set()
         waiting: set[Future[Summary | Exception | None]] = set(futures)
         try:
@@ -53,7 +54,7 @@ def _at_once(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: End
                 for future in done:
                     outcome = future.result()
                     if outcome is not None:
-                        ended(futures[future], outcome)
+                        sweep.end(futures[future], outcome)
                 if stop.number is not None:
                     for process in running.copy() - told:
                         process.send_signal(stop.number)
@@ -67,7 +68,7 @@ def _at_once(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: End
 
 
 def _in_a_process(
-    job: Job, environment: dict[str, str], running: set[subprocess.Popen[bytes]], stop: StopSignals, log: Log
+    job: Job, environment: dict[str, str], running: set[subprocess.Popen[bytes]], stop: StopSignals, sweep: Sweep
 ) -> Summary | Exception | None:
     """Start a worker for ``job`` and wait for it, unless a signal has come.
 
@@ -87,14 +88,16 @@ def _in_a_process(
     )
     assert process.stdin is not None and process.stdout is not None
     running.add(process)
+    sweep.begin(job)
     last = ""
     with process:
         with suppress(BrokenPipeError):
             process.stdin.write(pickle.dumps(job))
             process.stdin.flush()  # and left open: the worker ends when this process does
         for line in process.stdout:
-            last = line.decode(errors="replace").rstrip()
-            log(f"{job.name}  {last}")
+            message = line.decode(errors="replace").rstrip().split(BREAK)
+            last = message[-1]
+            sweep.say(job, "\n".join(message))
     running.discard(process)
     if process.returncode == 0:
         return Run(job.directory).summary() or RunError(f"{job.directory}: left no summary")

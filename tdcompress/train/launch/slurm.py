@@ -17,7 +17,8 @@ from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ..interrupt import StopSignals
 from .basic import carried_out
-from .job import Ended, Job, Log
+from .job import Job
+from .sweep import Sweep
 
 _POLL = 1.0  # seconds between two looks at the jobs' results
 _LOOK = 15.0  # seconds between two looks at the queue
@@ -51,7 +52,7 @@ class Task:
         return DelayedSubmission(self)
 
 
-def slurm(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
+def slurm(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, sweep: Sweep) -> None:
     """One job array of which ``settings.jobs`` run at once, on nodes as ``settings`` asks for; waits for all of them.
 
     The ``starts`` are an array of their own, after which, however it ends, the other one begins.
@@ -82,12 +83,16 @@ def slurm(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
         raise ConfigError(f"launcher=slurm: {' '.join(str(error).split())}") from None
     waiting = dict(zip(submitted, (*starts, *jobs), strict=True))
     for handle, job in waiting.items():
-        log(f"{job.name}  Slurm job {handle.job_id}, {handle.paths.stdout}")
+        sweep.say(job, f"Slurm job {handle.job_id}, {handle.paths.stdout}")
     with StopSignals() as stop:
         cancelled, looked = 0.0, time.monotonic()
         lost: set[Any] = set()
+        begun: set[Any] = set()
         while waiting and not (cancelled and time.monotonic() - cancelled > _GRACE):
             gone: set[Any] = set()
+            for handle in [handle for handle in waiting if handle not in begun and _begun(handle)]:
+                begun.add(handle)
+                sweep.begin(waiting[handle])
             if time.monotonic() - looked > _LOOK:
                 looked, queued = time.monotonic(), _queued()
                 missing = {handle for handle in waiting if handle.job_id not in queued}
@@ -95,8 +100,8 @@ def slurm(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
             for handle in [handle for handle in waiting if handle.paths.result_pickle.exists() or handle in gone]:
                 job = waiting.pop(handle)
                 outcome = _outcome(handle, job)
-                log(f"{job.name}  {_told(outcome)}")
-                ended(job, outcome)
+                sweep.say(job, _told(outcome))
+                sweep.end(job, outcome)
             if stop.number is not None and not cancelled:
                 cancelled = time.monotonic()
                 for handle in waiting:

@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ...config.schema import validate
+from ...config.schema import TrainConfig, validate
+from ...results.identity import arch_name
 from ...results.run import Run
 from ...tensor.errors import ConfigError
+from ...tensor.formats import BASELINE
 from .. import checkpoint
 from ..full_rank.shared import directory_of, is_there
 from .job import Job
@@ -27,10 +29,14 @@ def starts_of(jobs: Sequence[Job]) -> list[Job]:
             if directory is not None and not _has_begun(job):
                 sharing.setdefault(directory, []).append(job)
     return [
-        replace(first, directory=directory, files={}, dense_only=True)
+        replace(first, directory=directory, files={}, dense_only=True, name=_name(first.config))
         for directory, (first, *others) in sharing.items()
         if others and not is_there(directory)
     ]
+
+
+def _name(config: TrainConfig) -> str:
+    return f"{arch_name(config)} {BASELINE} start seed {config.seed}"
 
 
 def _has_begun(job: Job) -> bool:

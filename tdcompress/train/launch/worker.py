@@ -10,7 +10,7 @@ import threading
 
 from ...tensor.errors import ConfigError
 from .basic import carried_out
-from .job import SIGNALS, Job
+from .job import BREAK, SIGNALS, Job
 
 
 def main() -> None:
@@ -45,8 +45,8 @@ def _end_with_the_launcher() -> None:
     os._exit(1)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _say(message: str) -> None:
+    print(message.replace("\n", BREAK), flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def test_the_same_runs_as_one_after_the_other(tmp_path, monkeypatch):
     # The table lists them in the sweep's order, whichever ended first, and each line says whose it is.
     table = out_two.split("compression")[1].splitlines()
     assert [line.split()[0] for line in table if line.startswith(("tt ", "dense "))] == ["tt", "dense"]
-    assert sum(line.startswith("dense-") and "seed0  epoch 2/2" in line for line in out_two.splitlines()) == 1
+    for name in ("tt 2", "dense"):
+        assert sum(line.startswith(f"lenet {name} seed 0  epoch 2/2") for line in out_two.splitlines()) == 1
+    assert "\n2 of 2 runs done\n" in out_two
     assert "epoch 2/2" in out_one
 
 
@@ -143,7 +145,7 @@ def test_all_runs_stop_after_their_step_and_no_other_begins(tmp_path, monkeypatc
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert (
-        err == "sweep interrupted; the same command goes on\n"
+        err == "sweep interrupted; the same command goes on (0 of 4 runs done)\n"
         and "Traceback" not in out
         and "stopped at once" not in out
     )

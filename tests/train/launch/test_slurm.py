@@ -100,7 +100,9 @@ def test_a_signal_cancels_the_jobs_after_their_step(tmp_path, monkeypatch):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=180)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "sweep interrupted, its jobs are cancelled; the same command goes on"
+    assert (
+        err.splitlines()[-1] == "sweep interrupted, its jobs are cancelled; the same command goes on (0 of 3 runs done)"
+    )
     assert set(read_runs("results").status) == {"interrupted"}
     listed = subprocess.run(
         ["squeue", "--me", "-h", "-t", "PENDING,RUNNING"], capture_output=True, text=True, check=True

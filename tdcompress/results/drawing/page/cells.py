@@ -1,80 +1,32 @@
-"""Results for people: report.html, one page with tables and figures, and report.md, the tables alone."""
+"""Runs as a table for people, a row for each network over its seeds, and the commands that make them."""
 
 from __future__ import annotations
 
-import io
-import re
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import matplotlib
 import pandas
-from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 
-from ..device.files import write_text
-from ..tensor.errors import ConfigError
-from ..tensor.formats import BASELINE
-from .figures import Comparison, comparisons
-from .identity import whole_key
-from .plots import INK
-from .rows import natural
-from .tables import read_results, write_results
+from ....tensor.formats import BASELINE
+from ...identity import whole_key
+from ...rows import natural
+from ..comparison import Comparison
 
 COLUMNS = (
     "method", "rank", "lr", "parameters", "compression", "MACs", "test accuracy (%)", "best (%)", "s/epoch", "device",
 )  # fmt: skip
-
-
 TEXT = ("method", "rank", "device")  # aligned left
 
 
-def write_report(results_dir: Path | str) -> list[Path]:
-    """Write report.html, report.md, summary.csv and metrics.csv into ``results_dir``; the files written.
-
-    Raises ``ConfigError`` when no run has finished.
-    """
-    runs, epochs = read_results(results_dir)
-    parts = [_part(comparison, epochs) for comparison in comparisons(runs)]
-    if not parts:
-        raise ConfigError(f"no finished runs in {Path(results_dir)}: tdc train -m method=tt,dense makes two")
-    template = Environment(loader=PackageLoader("tdcompress.results"), autoescape=True).get_template("report.html")
-    finished = int((runs["status"] == "finished").sum())
-    pages = {
-        "report.html": template.render(parts=parts, runs=len(runs), finished=finished, text=TEXT),
-        "report.md": "\n".join(_markdown(part) for part in parts),
-    }
-    for name, text in pages.items():
-        write_text(Path(results_dir) / name, text)
-    return [*(Path(results_dir) / name for name in pages), *write_results(results_dir, runs, epochs)]
-
-
-def _part(comparison: Comparison, epochs: pandas.DataFrame) -> dict[str, Any]:
-    runs = comparison.runs
-    figures = [{"svg": _svg(drawn.figure), "caption": drawn.caption} for drawn in comparison.drawings(epochs)]
-    versions = [f"{name} {', '.join(sorted(runs[name].dropna().unique()))}" for name in ("torch", "tdcompress")]
-    return {
-        "name": comparison.name,
-        "title": ", ".join(comparison.what),
-        "columns": COLUMNS,
-        "rows": _rows(runs),
-        "commands": _commands(runs),
-        "setting": runs.iloc[0]["setting"].replace(" ", "\n"),
-        "versions": ", ".join(versions) if runs["torch"].notna().any() else "",
-        "figures": figures,
-    }
-
-
-def _rows(runs: pandas.DataFrame) -> list[list[str]]:
+def rows(runs: pandas.DataFrame) -> list[list[str]]:
     """The table's cells: a row for each method, rank, learning rate and device, over its seeds."""
     groups = runs.groupby(["method", "variant", "rank", "lr", "device"], dropna=False)
-    rows = []
+    found = []
     for (method, variant, rank, lr, device), part in sorted(groups, key=lambda item: _order(*item[0])):
         first, done = part.iloc[0], part[part["status"] == "finished"]
         counts = part.loc[part["status"] != "finished", "status"].value_counts()
         lost = ", ".join(f"{count} {status}" for status, count in counts.items())
-        rows.append(
+        found.append(
             [
                 f"{method} {variant}".strip(),
                 rank or "-",
@@ -88,7 +40,7 @@ def _rows(runs: pandas.DataFrame) -> list[list[str]]:
                 device,
             ]
         )
-    return rows
+    return found
 
 
 def _order(method: str, variant: str, rank: str, lr: float, device: str) -> tuple[Any, ...]:
@@ -109,7 +61,7 @@ def _best(done: pandas.DataFrame) -> str:
     return "-" if done.empty else f"{100 * done['best_test_accuracy'].max():.2f}"
 
 
-def _commands(runs: pandas.DataFrame) -> list[str]:
+def commands(runs: pandas.DataFrame) -> list[str]:
     """The sweeps that make these runs, plain methods in one; what their settings share besides is listed apart."""
     plain = (runs["variant"] == "") & ~runs["method"].str.contains("+", regex=False)
     own = runs[~plain].groupby(["method", "variant"])
@@ -129,19 +81,12 @@ def _command(runs: pandas.DataFrame) -> str:
     return " ".join(words)
 
 
-def _markdown(part: dict[str, Any]) -> str:
-    ruler = ["---" if title in TEXT else "---:" for title in part["columns"]]
-    table = [part["columns"], ruler, *part["rows"]]
+def markdown(comparison: Comparison) -> str:
+    """The table of a comparison's runs and the commands that make them, for report.md."""
+    runs = comparison.runs
+    ruler = ["---" if title in TEXT else "---:" for title in COLUMNS]
+    table = [COLUMNS, ruler, *rows(runs)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-    made = [*part["commands"], *(["with", part["setting"]] if part["setting"] else [])]
-    return "\n".join([f"### {part['title']}", "", *lines, "", "```", *made, "```", ""])
-
-
-def _svg(figure: Figure) -> str:
-    """A figure as an element of a page: its ink takes the page's colour, light or dark."""
-    text = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tdcompress"}):
-        figure.savefig(text, format="svg", transparent=True, metadata=metadata)
-    svg = text.getvalue()[text.getvalue().index("<svg") :]
-    return re.sub(r'<g id="[^"]*"', "<g", svg).replace(INK, "currentColor")
+    setting = runs.iloc[0]["setting"].replace(" ", "\n")
+    made = [*commands(runs), *(["with", setting] if setting else [])]
+    return "\n".join([f"### {', '.join(comparison.what)}", "", *lines, "", "```", *made, "```", ""])

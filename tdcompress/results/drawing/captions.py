@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pandas
 
-from .rows import adaptive, natural
+from ..rows import adaptive, natural
+from .words import rank
 
 
 def seeds_told(shown: pandas.DataFrame) -> str:
@@ -49,7 +50,9 @@ def absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str]
     told = []
     for (label, at), found in cells.items():
         reasons = {**dict.fromkeys(usual, "no run"), **found}
-        name = " ".join(filter(None, (label, "lr" if by == "lr" else "", at)))
+        # A label says by itself where ranks are cut.
+        value_said = rank(at).removeprefix("adaptive ") if by == "rank" else at
+        name = " ".join(filter(None, (label, "lr" if by == "lr" else "", value_said)))
         if not found:
             told.append(f"{name} (no run)")
             continue

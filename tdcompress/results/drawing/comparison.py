@@ -1,0 +1,128 @@
+"""Runs that can be compared: the groups of them, their names in words and in files, their labels in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas
+
+from ...tensor.formats import BASELINE
+from ..rows import adaptive, natural
+from . import words
+
+SAME = ["dataset", "arch", "epochs", "batch_size", "setting"]  # runs that differ here are never in one figure
+MOST_LINES = 10  # that can be told apart in a figure
+
+
+def comparisons(runs: pandas.DataFrame) -> list[Comparison]:
+    """The runs in groups that can be compared; only groups with a finished run."""
+    known = runs[runs["status"] != "broken"]
+    broken = runs[runs["status"] == "broken"]
+    groups = [group for _, group in known.groupby(SAME, dropna=False) if (group["status"] == "finished").any()]
+    found = [Comparison(group, broken) for group in groups]
+    for one in found:
+        one.tell_apart([other for other in found if other is not one and other.subject == one.subject])
+    return found
+
+
+class Comparison:
+    """Runs that agree in all but method, rank, learning rate and seed.
+
+    ``subject``: network and data set, as people call them; ``facts``: what else the runs share, in words; ``apart``:
+    those that not all runs of this subject share; ``title``: the subject and as few of these as will do, ``name`` the
+    same for files; ``lost``: broken runs, perhaps some of these.
+    """
+
+    def __init__(self, runs: pandas.DataFrame, broken: pandas.DataFrame) -> None:
+        first = runs.iloc[0]
+        self.runs = runs
+        self.lost = broken[(broken["dataset"] == first["dataset"]) & (broken["arch"] == first["arch"])]
+        label = next(filter(None, runs["dataset_label"]), "")
+        self.dataset, self.arch = words.dataset(first["dataset"], label, first["setting"]), words.spelled(first["arch"])
+        self.subject = f"{self.arch} on {self.dataset}"
+        self.name = words.slug(f"{self.arch} {self.dataset}")
+        self.epochs = "" if first["epochs"] != first["epochs"] else f"{first['epochs']:.0f} epochs"
+        batch = "" if first["batch_size"] != first["batch_size"] else f"batch size {first['batch_size']:.0f}"
+        self.setting = words.phrases(first["setting"])
+        self.facts = list(filter(None, [self.epochs, batch, *self.setting.values()]))
+        self.apart: list[str] = []
+        self.title = self.subject
+
+    def tell_apart(self, others: list[Comparison]) -> None:
+        """Note what sets this one apart from the ``others`` of its subject."""
+        self.apart = [fact for fact in self.facts if any(fact not in other.facts for other in others)]
+        left, named = others, []
+        for fact in self.apart:
+            alike = [other for other in left if fact in other.facts]
+            if len(alike) < len(left):
+                named.append(fact)
+                left = alike
+        self.title = ", ".join([self.subject, *named])
+        self.name = "-".join([self.name, *map(words.slug, named)])
+
+    @property
+    def told(self) -> list[str]:
+        """Network, data set and all facts, each on its own."""
+        return [self.arch, self.dataset, *self.facts]
+
+    @property
+    def what(self) -> list[str]:
+        """What these runs are, for a caption: the optimizer, which has many words, only where it sets them apart."""
+        optim = [phrase for word, phrase in self.setting.items() if word.startswith("optim.")]
+        return [self.subject, *(fact for fact in self.facts if fact in self.apart or fact not in optim)]
+
+
+def at_one_rate(runs: pandas.DataFrame) -> pandas.DataFrame:
+    """The runs at the learning rate that most have; among equals, the one that serves them best.
+
+    By what they reached on validation images where some were held out, else on those of the test.
+    """
+    if runs["lr"].nunique() < 2:
+        return runs
+    reached = runs["best_validation_accuracy"].astype(float).fillna(runs["test_accuracy"]).fillna(0.0)
+    rates = reached.groupby(runs["lr"]).agg(["size", "mean"]).sort_values(["size", "mean"])
+    return runs[runs["lr"] == rates.index[-1]]
+
+
+def panels(runs: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """The runs that one figure of lines shows, labelled, and what sets each figure apart, in words.
+
+    Those of each rank with those that have none, of all ranks at once if only one method has any; where that makes more
+    lines than can be read, those of each method, with the baseline. Only panels with a finished run.
+    """
+    ranked = runs[runs["rank"] != ""]
+    ranks = sorted(ranked["rank"].unique(), key=natural)
+    together = len(ranks) < 2 or ranked["method"].nunique() < 2
+    parts = [("", runs)] if together else [(rank, runs[runs["rank"].isin([rank, ""])]) for rank in ranks]
+    for rank, part in parts:
+        panel = labelled(part)
+        methods = sorted(set(panel["method"]) - {BASELINE})
+        split = panel["label"].nunique() > MOST_LINES and len(methods) > 1
+        for method in methods if split else [""]:
+            shown = panel[panel["method"].isin([method, BASELINE])] if split else panel
+            if (shown["status"] == "finished").any():
+                yield " ".join(filter(None, [words.rank(rank), method])), shown
+
+
+def labelled(runs: pandas.DataFrame, with_rank: bool = True) -> pandas.DataFrame:
+    """Ordered by rank, with a column ``label``: the method, its rank where ranks differ, its own variant.
+
+    Without the rank it still says where ranks were cut while training: a line over sizes does not mix the two.
+    """
+    keys = [(natural(rank), variant) for rank, variant in zip(runs["rank"], runs["variant"], strict=True)]
+    ordered = runs.iloc[sorted(range(len(runs)), key=keys.__getitem__)]
+    if with_rank:
+        several = ordered.loc[ordered["rank"] != "", "rank"].nunique() > 1
+        ranks = ordered["rank"] if several else ordered["rank"].map(lambda _: "")
+    else:
+        ranks = ordered["rank"].map(lambda rank: "adaptive" if adaptive(rank) else "")
+    shared = shared_variant(runs)
+    own = [" ".join(word for word in variant.split() if word not in shared) for variant in ordered["variant"]]
+    parts = zip(ordered["method"], ranks, map(words.said, own), strict=True)
+    return ordered.assign(label=[" ".join(filter(None, part)) for part in parts])
+
+
+def shared_variant(runs: pandas.DataFrame) -> list[str]:
+    """The words of the variant that all of these ``runs`` have but the baseline's."""
+    variants = [variant.split() for variant in runs.loc[runs["method"] != BASELINE, "variant"]]
+    return [word for word in variants[0] if all(word in others for others in variants)] if variants else []

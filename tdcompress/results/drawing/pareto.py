@@ -1,0 +1,58 @@
+"""The Pareto front: what accuracy each network costs, in parameters, MACs, time and bytes, a panel each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas
+from matplotlib.figure import Figure
+
+from .axes import Entry, labels_beside, set_scale
+from .look import INK, PAGE, Look
+from .quantities import Quantity
+
+FRONT = "Pareto front"
+_PANEL = 1.9  # inches high
+
+
+def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
+    """The places of the points that no other one beats: none costs as little and gains more, or less and as much."""
+    order = sorted(range(len(costs)), key=lambda one: (costs[one], -gains[one]))
+    found: list[int] = []
+    for one in order:
+        if not found or gains[one] > gains[found[-1]]:
+            found.append(one)
+    return found
+
+
+def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look: Look) -> Figure:
+    """``y`` over each of the ``costs``, a point for each label and rank (mean over seeds), and the front through them.
+
+    ``runs``: columns label, method, rank, ``y``'s, and those of the costs, nan where a run has none.
+    """
+    columns = len(costs) if look.width > 0.8 * PAGE else min(2, len(costs))
+    rows = -(-len(costs) // columns)
+    figure, table = look.figure(_PANEL * rows, columns, rows, sharey=True)
+    for axis in table.flat[len(costs) :]:
+        axis.set_axis_off()
+    lines, ends = look.lines(runs), dict[str, float]()
+    for axis, cost in zip(table.flat, costs, strict=False):
+        points: list[tuple[float, float]] = []
+        for label, style, part in lines:
+            means = part.dropna(subset=[cost.column]).groupby("rank")[[cost.column, y.column]].mean()
+            places, heights = cost.values(means[cost.column]), y.values(means[y.column])
+            axis.plot(places, heights, label=label, **{**style, "ls": ""})
+            points += zip(places, heights, strict=True)
+            ends |= {label: heights.iloc[-1]} if len(heights) else {}
+        best = [points[one] for one in front(*zip(*points, strict=True))]
+        axis.step(*zip(*best, strict=True), where="post", label=FRONT, color=INK, lw=0.8, ls="--", zorder=1)
+        set_scale(axis, cost, [place for place, _ in points])
+    for axis in table[:, 0]:
+        axis.set_ylabel(y.label)
+    last = table[0, -1]
+    last.set_ylim(*last.get_ylim())
+    entries: list[Entry] = [(label, {**style, "ls": ""}, ends.get(label, -math.inf)) for label, style, _ in lines]
+    entries.append((FRONT, {"color": INK, "lw": 0.8, "ls": "--", "marker": ""}, -math.inf))
+    labels_beside(figure, last, entries, look.height is not None, panels=rows)
+    return figure

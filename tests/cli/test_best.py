@@ -1,0 +1,72 @@
+"""``tdc best``, on runs made up."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from runs import make
+
+from tdcompress.config.schema import DatasetConfig
+
+
+@pytest.fixture
+def results(tmp_path):
+    for method, parameters, accuracies in (
+        ("dense", 10_000, (0.95, 0.97)),
+        ("tt", 1000, (0.94, 0.96)),
+        ("cp", 90, (0.5,)),
+    ):
+        for seed, accuracy in enumerate(accuracies):
+            make(tmp_path / "results", method, accuracy, parameters=parameters, seed=seed)
+    make(tmp_path / "results", "ht", dataset=DatasetConfig("cifar10"))
+    return tmp_path / "results"
+
+
+def test_the_smallest_within_points_of_dense(tdc, results):
+    code, out, _ = tdc("best within=1")
+    other, title, head, *table = out.splitlines()
+    assert code == 0
+    assert title.endswith(": the fewest parameters within 1 points of dense")
+    assert "test accuracy (seeds)  against dense" in head
+    assert [
+        re.sub("  +", " | ", line.strip())
+        for line in "\n".join(table).replace("results/runs/mnist/lenet", "runs").split("\n")
+    ] == [
+        "tt 10x | 0.05 | 1,000 | 95.00 ± 1.41 % (2) | -1.00 points, within the seeds' spread | best | runs/tt-10x",
+        "cp 10x | 0.05 | 90 | 50.00 % (1) | -46.00 points, one seed | missed by 45.00 points, one seed | runs/cp-10x",
+        "dense | 0.05 | 10,000 | 96.00 ± 1.41 % (2) | runs/dense",
+    ]
+    assert "no finished run of method=dense to compare with" in other
+
+
+def test_the_best_under_a_size_of_the_runs_asked_for(tdc, results):
+    code, out, _ = tdc("best under=1e3 dataset=mnist method=tt,cp")
+    assert (
+        code == 0
+        and "the most accurate with at most 1,000 parameters" in out
+        and "dense" not in out.replace("against dense", "")
+    )
+    assert out.splitlines()[2].startswith("tt 10x ")
+    code, out, _ = tdc("best under=10 dataset=mnist")
+    assert (
+        code == 0
+        and out.splitlines()[2].startswith("cp 10x ")
+        and "too large" in out
+        and out.endswith("none will do\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("within=1 under=1", "within=.. asks for the smallest network and under=.. for the best one: give one of them"),
+        ("by=weight", "unknown by 'weight', known: parameters, macs, bytes, ms, seconds"),
+        ("within=0", "within=0 is not a number greater than 0"),
+        ("method=tucker", "no finished runs like that in results/runs that answer this"),
+        ("by=bytes", "no finished runs in results/runs that answer this"),
+    ],
+)
+def test_mistakes_are_one_line(tdc, results, words, told):
+    code, _, err = tdc(f"best {words}")
+    assert (code, err) == (2, f"tdc: {told}\n")
