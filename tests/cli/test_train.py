@@ -62,6 +62,16 @@ def test_one_run_is_submitted_too(tdc, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_cluster_that_refuses_one_run_is_told_in_a_line(tdc, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    code, _, err = tdc("train launcher=slurm launcher.partition=nothing rank=4")
+    assert code == 2 and err.splitlines()[-1] == "tdc: launcher=slurm: invalid partition"
+
+
 def test_a_network_of_one_axis_is_trained_shown_and_exported(tdc, tmp_path):
     (tmp_path / "one_axis.py").write_text(
         "from torch import nn\n"

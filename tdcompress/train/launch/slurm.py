@@ -64,7 +64,7 @@ def slurm(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
     if importlib.util.find_spec("submitit") is None:
         raise ConfigError("launcher=slurm: the package submitit is missing; pip install 'tdcompress[slurm]'")
     import submitit
-    from submitit.core.utils import FailedSubmissionError
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where there is no accounting
     folder = Path(jobs[0].config.results_dir) / "slurm"
@@ -79,7 +79,7 @@ def slurm(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
             arrays = {handle.job_id.partition("_")[0]: None for handle in submitted}
             executor.update_parameters(additional_parameters={"dependency": ":".join(["afterany", *arrays])})
         submitted += _submitted(executor, jobs)
-    except FailedSubmissionError as error:
+    except (FailedSubmissionError, FailedJobError) as error:  # of an array, and of one job
         raise ConfigError(f"launcher=slurm: {' '.join(str(error).split())}") from None
     waiting = dict(zip(submitted, (*starts, *jobs), strict=True))
     for handle, job in waiting.items():
