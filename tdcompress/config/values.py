@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _TYPES = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
-_LIST = "{key}{value} is not a list, such as {key}=[conv1,fc2]"
+_LIST = "{key}{value} is not a list, such as {key}=[first,second]"
 
 # What OmegaConf says of a value, and what is said here: of its key, of the value with an equals sign before it where
 # that is known, and of what else the pattern finds.

@@ -74,7 +74,7 @@ BAD = {
     "train optim=sgd method.decay=scaled": "optim.core_lr=balanced gives each core a decay of its own",
     "train =5": "'=5' has no key in front of the equals sign",
     "show +=5": "'+=5' has no key in front of the equals sign",
-    "train arch.keep=conv1": "arch.keep=conv1 is not a list, such as arch.keep=[conv1,fc2]",
+    "train arch.keep=conv1": "arch.keep=conv1 is not a list, such as arch.keep=[first,second]",
     "train seed=-1": "seed=-1 must lie between 0 and",
     "train launcher=cloud": "unknown launcher 'cloud', known: basic, local",
     "train -m launcher.name=cloud": "unknown launcher 'cloud', known: basic, local",

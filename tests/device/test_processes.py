@@ -55,7 +55,7 @@ def test_losses_are_those_of_one_process_at_the_same_batch(tmp_path):
 def test_stopped_and_started_again_it_ends_the_same(tmp_path, arch):
     # Switched after the second epoch: the first process fits the cores, cuts their ranks after the third, and tells the
     # others.
-    words = [f"arch={arch}", "arch.width=0.5", "epochs=4", "dataset.limit=200", "batch_size=20", "rank=10x"]
+    words = [f"arch={arch}", "arch.width=0.5", "epochs=4", "dataset.limit=80", "batch_size=20", "rank=10x"]
     words += ["full_rank_epochs=2"]
     whole = torchrun(2, tmp_path / "whole", *words)
     assert whole.wait() == 0, whole.stdout.read()
