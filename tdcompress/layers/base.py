@@ -185,7 +185,8 @@ class Factorised(nn.Module, ABC):
         ``shape``: what the layer was given, where that is not ``x``; ``convolution``: in place of the layer's own.
         """
         if weights is None and self.infers(x):
-            return self._inferring(shape or x.shape, convolution)(x)
+            plan, merged = self._inferring(shape or x.shape)
+            return _moving(plan, convolution).apply(x, merged, self.bias)
         plan = _moving(self.plan, convolution)
         call, tensors = (plan, self.tensors()) if weights is None else (plan.apply, weights)
         if self.checkpoint and torch.is_grad_enabled():
@@ -211,27 +212,21 @@ class Factorised(nn.Module, ABC):
 
         return self.kept.get(cores, (plan.path, dtype), make)
 
-    def _inferring(self, shape: Sequence[int], convolution: Convolution | None) -> Callable[[Tensor], Tensor]:
-        """What is computed of an input of this shape, along the plan that is best where merging costs nothing.
+    def _inferring(self, shape: Sequence[int]) -> tuple[Plan | Lookup, list[Tensor]]:
+        """The plan for inputs of this shape where merging costs nothing, and what its calls multiply with.
 
-        Batches up to a power of two share the plan and what its calls multiply with.
+        Batches up to a power of two share them.
         """
-        cores, bias = self._stored(), self._parameters["bias"]
-        dtype = _computed(cores[0])
+        cores, (rows, *rest) = self._stored(), shape
+        batch = 1 << (rows - 1).bit_length() if rows > 1 else 1
 
-        def planned() -> tuple[Plan | Lookup, list[Tensor]]:
+        def make() -> tuple[Plan | Lookup, list[Tensor]]:
             usual = self.planner.plan if self.planner.plan == "contract" else "model"
             planner = replace(self.planner, input_shape=(1, *rest), batch_size=batch, plan=usual, uses=math.inf)
             plan = self._compiled(planner(self)[0])
             return plan, self.merged(plan)
 
-        def make() -> Callable[[Tensor], Tensor]:
-            plan, merged = self.kept.get(cores, (batch, *rest, dtype), planned)
-            return _moving(plan, convolution).bound(merged, bias)
-
-        rows, *rest = shape
-        batch = 1 << (rows - 1).bit_length() if rows > 1 else 1
-        return self.kept.get(cores, (shape, convolution, id(bias), dtype), make)
+        return self.kept.get(cores, (batch, *rest, _computed(cores[0])), make)
 
     def _stored(self) -> list[Tensor]:
         """``tensors()`` without the cost of asking a module for each: layers of one image take microseconds."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
-_MOST = 16  # results that are kept; those not asked for the longest go first
+_MOST = 8  # results that are kept; those of the longest ago go first
 
 
 class Kept:
@@ -38,10 +38,11 @@ class Kept:
         if marks != self._marks:
             self._found, self._tensors, self._marks = {}, list(tensors), marks
         found = self._found
-        result: T = found.pop(key) if key in found else make()
-        found[key] = result
-        if len(found) > _MOST:
-            del found[next(iter(found))]
+        if key not in found:
+            if len(found) == _MOST:
+                del found[next(iter(found))]
+            found[key] = make()
+        result: T = found[key]
         return result
 
     def __deepcopy__(self, memo: Any) -> Kept:

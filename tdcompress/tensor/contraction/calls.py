@@ -53,16 +53,11 @@ class Convolution:
 
     def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
         """``(b, in, space)`` with a kernel of torch's shape."""
-        return self.bound(kernel, bias, groups)(x)
-
-    def bound(self, kernel: Tensor, bias: Tensor | None, groups: int) -> Callable[[Tensor], Tensor]:
-        """The call with this kernel and this bias, a function of the input alone."""
-        axes, stride, padding, dilation = len(self.stride), self.stride, self.padding, self.dilation
+        axes = len(self.stride)
         if not self.transposed:
-            convolve = _CONVOLVE[axes]
-            return lambda x: convolve(x, kernel, bias, stride, padding, dilation, groups)
-        transposed, more = _TRANSPOSED[axes], self.output_padding
-        return lambda x: transposed(x, kernel, bias, stride, padding, more, groups, dilation)
+            return _CONVOLVE[axes](x, kernel, bias, self.stride, self.padding, self.dilation, groups)
+        settings = (self.stride, self.padding, self.output_padding, groups, self.dilation)
+        return _TRANSPOSED[axes](x, kernel, bias, *settings)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -92,10 +91,6 @@ class Lookup:
             found = step(indices, found, weight)
         assert found is not None
         return found.reshape(len(indices), math.prod(found.shape[1:]))[:, : self.inputs].contiguous()
-
-    def bound(self, weights: Sequence[Tensor], _: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """``apply`` with these weights."""
-        return partial(self.apply, weights=weights)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import cast
 
 import torch.nn.functional as F
@@ -81,13 +81,6 @@ class Plan:
         if bias is not None and not self.fuse_bias:
             x = x + bias.to(x.dtype)
         return x.permute(0, lead, *range(1, lead)) if self.space else x
-
-    def bound(self, weights: Sequence[Tensor], bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """``apply`` with these weights and this bias; a plan that is one convolution becomes that call."""
-        if not self.straight or len(self.steps) > 1:
-            return partial(self.apply, weights=weights, bias=bias)
-        (conv,), (kernel,) = cast("tuple[Conv, ...]", self.steps), weights
-        return conv.moves.bound(kernel, bias, conv.groups)
 
     def moving(self, convolution: Convolution) -> Plan:
         """The same plan with other settings of the convolution."""
