@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test stress clean
+.PHONY: demo test results stress clean
 
 demo: $(VENV)/installed  ## a TT and a dense LeNet on the UCI digits: a table and a figure
 	$(BIN)/tdc train -m method=tt,dense epochs=8
@@ -13,6 +13,9 @@ test: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+results: $(VENV)/installed  ## results/published, as far as it is not made: days on two cores, and it goes on where it was
+	$(BIN)/python scripts/reproduce.py
 
 stress: $(VENV)/installed  ## runs killed at 50 random moments, 200 runs at once, figures of 10,000
 	$(BIN)/python scripts/stress.py

@@ -48,7 +48,7 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         (run,) = folder.glob("results/runs/*/*/*/seed1")
         shutil.copytree(run, "RUN")
         cli.main(["compress", f"checkpoint={run}", "rank=2", "out=FILE"])
-        for part in (Path(), Path("earlier")):
+        for part in (Path(), Path("earlier", "in_pairs"), Path("earlier", "by_channels")):
             published, place = ROOT / "results" / "published" / part, Path("results", "published", part)
             place.mkdir(parents=True, exist_ok=True)
             runs, epochs = (pandas.read_csv(published / f"{name}.csv", dtype=str) for name in ("summary", "metrics"))
@@ -106,7 +106,7 @@ def script(name: str, *words: str) -> None:
             benchmark = runpy.run_path(str(path))["run"]
         with pytest.raises(ConfigError, match="repeats=0"):
             benchmark([*words, "repeats=0"])
-    elif path.stem == "gpu":
+    elif path.stem in ("gpu", "reproduce"):
         read(words, runpy.run_path(str(path))["Options"])
     else:
         assert path.is_file() and not any("=" in word for word in words)

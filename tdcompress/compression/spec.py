@@ -18,7 +18,7 @@ from ..device.rates import device_rates
 from ..layers.base import Factorised, Planner
 from ..layers.kinds import Kind
 from ..tensor.build import build, family, with_rank
-from ..tensor.caps import capped
+from ..tensor.caps import capped, together
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
@@ -177,8 +177,7 @@ def _layout(
 
     By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
-    Linear ones whose format splits them stay split: their few bonds would be too coarse a step for a budget. So are
-    those in whose ``room`` next to nothing would pass.
+    Linear ones in whose ``room`` next to nothing would pass are split.
     """
     if method.layout is not None or method.in_modes or method.out_modes:
         return method.layout, ""
@@ -187,8 +186,8 @@ def _layout(
         return format.reference_layout if convolves else None, ""
     chosen, reason = None, ""
     if method.init in OF_TRAINED and (isinstance(rank, Budget) or rank.needs_weights):
-        chosen, reason = "channels" if convolves or format.linear_layout is None else None, "its weight is fitted"
-        if chosen is not None and not convolves and _narrow(weight_shape, format, method, room):
+        chosen, reason = "channels", "its weight is fitted"
+        if not convolves and _narrow(weight_shape, format, method, room):
             chosen, reason = "split", "its weight is fitted, and by channels too few numbers would pass"
     elif isinstance(rank, Budget) and rank.kind != "macs":
         chosen, reason = "paired", "a budget of parameters, and its weight is not fitted"
@@ -200,7 +199,8 @@ def _narrow(weight_shape: Sequence[int], format: Format, method: MethodConfig, r
     if room == math.inf or "channels" not in format.layouts:
         return False
     graph = build_graph(weight_shape, format, replace(method, layout="channels"))
-    return capped(graph, dict.fromkeys(graph.bonds, min(_FEW, min(weight_shape) // 2))).parameters > room
+    few = min(_FEW, min(weight_shape) // 2)
+    return capped(graph, {bond: together(graph, bond, few) for bond in graph.bonds}).parameters > room
 
 
 def _refuse_fit(method: MethodConfig, format: Format) -> None:

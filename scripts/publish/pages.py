@@ -1,0 +1,247 @@
+"""The tables of the README and docs/, which stand between markers and are made of results/published.
+
+<!-- table: NAME -->
+<!-- end -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas
+
+from tdcompress.results.answers.networks import difference
+from tdcompress.results.tables import read_results
+from tdcompress.tensor.formats import BASELINE, FORMATS
+
+from .protocol import PROTOCOL
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results" / "published" / "README.md")
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_METHODS = (BASELINE, *(name for name in sorted(FORMATS) if name != BASELINE))
+_NONE = "–"  # noqa: RUF001 (what is not known, or not run yet)
+
+
+class Published:
+    """The tables of a folder of results: runs, which of them belong to which part of the protocol, and times."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = read_results(folder)[0] if (folder / "summary.csv").is_file() else pandas.DataFrame()
+        self.parts = self._table("parts.csv", ("part", "directory"))
+
+    def of(self, part: str, method: str, rank: str | None = None) -> pandas.DataFrame:
+        """The finished runs of a part by a method, at a rank; of the baseline those at any."""
+        mine = self.parts.loc[self.parts["part"] == part, "directory"]
+        if not len(self.runs):
+            return pandas.DataFrame(columns=["test_accuracy"])
+        known = self.runs["directory"].isin([str(self.folder / directory) for directory in mine])
+        known &= (self.runs["method"] == method) & (self.runs["status"] == "finished")
+        if rank is not None and method != BASELINE:
+            known &= self.runs["rank"] == rank
+        return self.runs[known]
+
+    def times(self, table: str, method: str, **where: object) -> pandas.DataFrame:
+        """The rows of a table of times by a method."""
+        rows = self._table(f"bench/{table}.csv", ("method", *where))
+        known = rows["method"] == method
+        for column, value in where.items():
+            known &= rows[column] == value
+        return rows[known]
+
+    def _table(self, name: str, columns: Sequence[str]) -> pandas.DataFrame:
+        path = self.folder / name
+        return pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=list(columns))
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, a row a line."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def accuracy(runs: pandas.DataFrame) -> str:
+    """Per cent after the last epoch: mean, standard deviation and number of seeds."""
+    values = 100 * runs["test_accuracy"]
+    if not len(values):
+        return _NONE
+    spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread} ({len(values)})" if values.mean() < 99 else _fine(values)
+
+
+def _fine(values: pandas.Series[float]) -> str:
+    spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread} ({len(values)})"
+
+
+def _first(rows: pandas.DataFrame, column: str, form: str) -> str:
+    return form.format(rows[column].iloc[0]) if len(rows) else _NONE
+
+
+def _answer(found: Published) -> str:
+    """README's: every format at a tenth, and what it costs."""
+    rows = []
+    for method in _METHODS:
+        runs = found.of("vgg16", method)
+        if method != BASELINE and not len(runs):
+            continue
+        step, infer = found.times("step_bf16", method), found.times("infer", method, batch_size=64)
+        files = found.times("export", method, batch_size=64, layout="channels")
+        plain = method == BASELINE
+        some = found.times("export", FIRST, batch_size=64, layout="channels") if plain else files
+        rows.append(
+            [
+                method,
+                accuracy(runs),
+                _first(runs, "parameters", "{:,.0f}"),
+                _first(runs, "macs", "{:,.0f}"),
+                "1" if plain else _first(step, "speedup", "{:.2f}"),
+                _first(some, "dense_bytes" if plain else "bytes", "{:,.0f}"),
+                "1" if plain else _first(infer, "speedup", "{:.2f}"),
+            ]
+        )
+    head = ("method", "test accuracy (seeds)", "parameters", "MACs", "training step, times faster")
+    return markdown((*head, "bytes of the ONNX file", "inference, times faster"), rows)
+
+
+def _accuracies(*columns: tuple[str, str, str | None]) -> Callable[[Published], str]:
+    """A table of accuracies, a row a method; ``columns``: title, part and rank."""
+
+    def table(found: Published) -> str:
+        rows = [[method, *(accuracy(found.of(part, method, rank)) for _, part, rank in columns)] for method in _METHODS]
+        rows = [row for row in rows if set(row[1:]) != {_NONE}]
+        return markdown(("method", *(title for title, _, _ in columns)), rows)
+
+    return table
+
+
+def _costs(*columns: tuple[str, str, str | None]) -> Callable[[Published], str]:
+    """The MACs of the same networks, against the dense one's."""
+
+    def table(found: Published) -> str:
+        rows = []
+        for method in _METHODS[1:]:
+            cells = []
+            for _, part, rank in columns:
+                runs = found.of(part, method, rank)
+                cells.append(f"{runs['macs'].mean() / runs['dense_macs'].iloc[0]:.2f}" if len(runs) else _NONE)
+            if set(cells) != {_NONE}:
+                rows.append([method, *cells])
+        return markdown(("MACs / dense", *(title for title, _, _ in columns)), rows)
+
+    return table
+
+
+def _speeds(*columns: tuple[str, str, dict[str, int], str]) -> Callable[[Published], str]:
+    """A table of times, a row a method; ``columns``: title, table, which of its rows, and the column."""
+
+    def table(found: Published) -> str:
+        rows = []
+        for method in _METHODS[1:]:
+            cells = [_first(found.times(name, method, **where), column, "{:.2f}") for _, name, where, column in columns]
+            if set(cells) != {_NONE}:
+                rows.append([method, *cells])
+        return markdown(("method", *(title for title, *_ in columns)), rows)
+
+    return table
+
+
+def _literature(found: Published) -> str:
+    """Published figures, each beside ours of the nearest part."""
+    rows = []
+    for row in pandas.read_csv(Path(__file__).with_name("literature.csv"), dtype=str).fillna("").itertuples():
+        runs, dense = found.of(row.part, row.method, row.rank), found.of(row.part, BASELINE)
+        gap = _NONE
+        if len(runs) and len(dense):
+            gap = f"{difference(list(runs['test_accuracy']), list(dense['test_accuracy'])).points:+.2f}"
+        ours = f"{row.method} {row.rank}: {accuracy(runs)}" if row.part else _NONE
+        rows.append([row.source, row.network, row.published, row.against_dense or _NONE, ours, gap, row.not_comparable])
+    head = ("source", "network, data, epochs", "published", "against dense", "ours (seeds)", "against dense")
+    return markdown((*head, "what differs"), rows)
+
+
+def _commands(found: Published) -> str:
+    """Every part: its command, how many of its runs are there, and from which versions."""
+    rows = []
+    for part in PROTOCOL:
+        mine = found.parts[found.parts["part"] == part.name]
+        if part.is_table:
+            path = found.folder / "bench" / f"{part.name}.csv"
+            versions = sorted(set(pandas.read_csv(path)["tdcompress"])) if path.is_file() else []
+            count = f"`bench/{part.name}.csv`" if path.is_file() else _NONE
+        else:
+            known = found.runs["directory"].isin([str(found.folder / one) for one in mine["directory"]])
+            versions = sorted(set(found.runs.loc[known, "tdcompress"]))
+            count = f"{known.sum()} of {len(mine)}" if len(mine) else _NONE
+        rows.append([part.what, f"`tdc {' '.join(part.words)}`", count, ", ".join(f"`{one}`" for one in versions)])
+    return markdown(("what", "command", "runs", "versions"), rows)
+
+
+FIRST = next(name for name in _METHODS if name != BASELINE)
+_VGG = (
+    ("10x, a start at full rank", "vgg16", "10x"),
+    ("10x from scratch, in pairs", "vgg16_scratch", "10x"),
+    ("10x from scratch, by channels", "vgg16_channels", "10x"),
+    ("5x", "vgg16_5x", "5x"),
+    ("20x", "vgg16_ranks", "20x"),
+    ("0.135 of the MACs", "vgg16_ranks", "macs:0.135"),
+)
+_SMALL = (
+    ("LeNet-5, 16.6x", "lenet5", "16.6x"),
+    ("LeNet-5, 50x", "lenet5", "50x"),
+    ("LeNet, 16.6x", "lenet", "16.6x"),
+    ("LeNet, 50x", "lenet", "50x"),
+)
+_OTHER = (
+    ("VGG-16, half as wide, 10x", "vgg16_half", "10x"),
+    ("ResNet-20, 3x", "resnet20", "3x"),
+    ("ResNet-20, 5x", "resnet20", "5x"),
+    ("LSTM, 10x", "lstm", "10x"),
+)
+_BATCHES = ({"batch_size": 1}, {"batch_size": 64})
+TABLES: dict[str, Callable[[Published], str]] = {
+    "answer": _answer,
+    "vgg16": _accuracies(*_VGG),
+    "vgg16_macs": _costs(*_VGG),
+    "mnist": _accuracies(*_SMALL),
+    "other": _accuracies(*_OTHER),
+    "reference": _accuracies(
+        ("MNIST, LeNet", "reference_mnist", None), ("CIFAR-10, VGG-16", "reference_cifar10", None)
+    ),
+    "step": _speeds(
+        ("a quarter as wide", "step_bf16", {}, "speedup"),
+        ("full width", "step_bf16_full", {}, "speedup"),
+        ("full width, in pairs", "step_bf16_pairs", {}, "speedup"),
+    ),
+    "infer": _speeds(
+        *((f"a quarter as wide, {one['batch_size']} at once", "infer", dict(one), "speedup") for one in _BATCHES),
+        *((f"full width, {one['batch_size']} at once", "infer_full", dict(one), "speedup") for one in _BATCHES),
+    ),
+    "export": _speeds(
+        ("smaller", "export", {"batch_size": 1}, "smaller"),
+        *((f"{one['batch_size']} at once", "export", dict(one), "speedup") for one in _BATCHES),
+    ),
+    "literature": _literature,
+    "commands": _commands,
+}
+
+
+def filled(text: str, found: Published) -> str:
+    """A page with its tables made anew. Raises ``KeyError`` for a table that there is not."""
+    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](found)}{block[3]}", text)
+
+
+def write(folder: Path) -> None:
+    """Make the tables of all pages anew from the results in ``folder``."""
+    found = Published(folder)
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), found))
+
+
+def figures(folder: Path) -> list[str]:
+    """The names of the figures of ``folder`` that the pages show."""
+    shown = re.compile(rf"{folder.name}/figures/([^)]+)\.png\)")
+    return sorted({name for page in PAGES for name in shown.findall(page.read_text())})

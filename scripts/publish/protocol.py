@@ -1,0 +1,92 @@
+"""The protocol: every command behind the numbers in results/published, the most telling first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_VGG = ("train", "experiment=cifar10_comparison", "arch.width=0.25", "epochs=30")
+_SCRATCH = ("train", "experiment=scratch", "arch.width=0.25", "epochs=30")
+_CHANNELS = "method=cp,tucker,tt,tr,ht"  # the formats that have this layout
+_STEP = ("bench", "step", "rank=10x", "batch_size=100", "repeats=7")
+_INFER = ("bench", "infer", "rank=10x", "repeats=21", "precision=fp32", "batch_size=1,64", _CHANNELS, "layout=channels")
+_EXPORT = ("bench", "export", "threads=1", "repeats=21")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command of the protocol: the words of ``tdc``, for a sweep of trainings or a table of times.
+
+    ``minutes``: of one of its trainings on one core of a Xeon with AMX, dense epochs that several share left out; of a
+    table on two cores. ``images``: the data set that it trains on. ``alone``: its trainings are timed, so there is one
+    at a time, with all the cores.
+    """
+
+    name: str
+    what: str
+    words: tuple[str, ...]
+    minutes: float
+    images: str = "cifar10"
+    alone: bool = False
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it makes a table of times."""
+        return self.words[0] == "bench"
+
+
+PROTOCOL = (
+    Part("vgg16", "VGG-16 at a tenth, a start at full rank", _VGG, 10),
+    Part("vgg16_scratch", "the same from scratch, in pairs of modes", _SCRATCH, 22),
+    Part("vgg16_channels", "the same from scratch, by channels", (*_SCRATCH, _CHANNELS, "method.layout=channels"), 10),
+    Part("vgg16_narrow", "a dense network as small", (*_VGG, "method=dense", "arch.width=0.079"), 6),
+    Part("step_bf16", "a training step of these", (*_STEP, _CHANNELS, "layout=channels", "width=0.25"), 4),
+    Part("infer", "a forward pass of these", (*_INFER, "width=0.25"), 2),
+    Part("export", "their files, and the time of a pass in onnxruntime", (*_EXPORT, "width=0.25"), 5),
+    Part("vgg16_5x", "a fifth", (*_VGG, "rank=5x"), 13),
+    Part("vgg16_ranks", "a twentieth, and 0.135 of the MACs", (*_VGG, "rank=20x,macs:0.135", "seed=0"), 10),
+    Part("lenet5", "LeNet-5 on shifted images", ("train", "experiment=lenet5_shifts"), 6, "mnist"),
+    Part("lenet", "LeNet on shifted images", ("train", "experiment=lenet5_shifts", "arch=lenet"), 8, "mnist"),
+    Part(
+        "resnet20",
+        "ResNet-20 at a third and a fifth",
+        ("train", "experiment=cifar10_comparison", "arch=resnet20", "epochs=30", "rank=3x,5x", "seed=0"),
+        30,
+    ),
+    Part("lstm", "an LSTM that reads MNIST row by row", ("train", "experiment=sequence"), 4, "mnist"),
+    Part("trl", "LeNet's head as tensor regression", ("train", "experiment=trl", "seed=0"), 4, "mnist"),
+    Part("vgg16_half", "VGG-16 of half the width", (*_VGG[:2], "arch.width=0.5", "epochs=30", "seed=0"), 40),
+    Part(
+        "reference_mnist",
+        "the reference system's figure of MNIST",
+        ("train", "experiment=reference/mnist", "epochs=10"),
+        3,
+        "mnist",
+    ),
+    Part(
+        "reference_cifar10",
+        "that of CIFAR-10, a quarter as wide",
+        ("train", "experiment=reference/cifar10", "arch.width=0.25", "epochs=30"),
+        15,
+    ),
+    Part(
+        "reference_mnist_time",
+        "its seconds per epoch on MNIST",
+        ("train", "experiment=reference/mnist_time"),
+        2,
+        "mnist",
+        True,
+    ),
+    Part(
+        "reference_cifar10_time",
+        "those on CIFAR-10, a quarter as wide",
+        ("train", "experiment=reference/cifar10_time", "arch.width=0.25"),
+        2,
+        "cifar10",
+        True,
+    ),
+    Part("step_bf16_full", "a step of VGG-16 at full width", (*_STEP, _CHANNELS, "layout=channels"), 10),
+    Part("step_bf16_pairs", "the same from scratch", (*_STEP, "layout=paired"), 12),
+    Part("infer_full", "a forward pass of VGG-16 at full width", _INFER, 4),
+    Part("export_lenet", "files of LeNet", (*_EXPORT, "arch=lenet", "dataset=mnist", "rank=10.5x"), 3),
+    Part("loop", "an epoch beside an ordinary loop", ("bench", "loop", "dataset=mnist"), 8),
+)

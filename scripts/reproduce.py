@@ -1,0 +1,252 @@
+"""results/published made again by one protocol: every training, every table of times, the figures and the pages.
+
+    python scripts/reproduce.py plan=true                  # what is done, what is left, and how many hours that takes
+    python scripts/reproduce.py hours=2                    # stops in time; the same command goes on with what is left
+    python scripts/reproduce.py cifar10=DIR label="NAME"   # CIFAR-10 as a folder of images, and what to call it
+    python scripts/reproduce.py draw=true                  # only makes the tables and figures of the pages anew
+
+out       where it goes: summary.csv, metrics.csv and parts.csv, of each run as it ends, golden.csv, bench/, figures/,
+          report.md. The runs themselves lie beside them in runs/, which git ignores; what the tables have is not made
+          again
+hours     after which what runs is interrupted; it goes on from its checkpoint
+cifar10   a folder of images, train/CLASS/ and test/CLASS/; without it CIFAR-10 as torchvision has it
+label     what the rows call these images
+data      where torchvision's data lie
+jobs      trainings at once, a core each
+only      names of parts, for others than all
+plan      only say how far it is
+draw      only make tables and figures anew
+
+Runs whose golden losses have moved are of another version: they are named, and made again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+from publish import golden, pages
+from publish.protocol import PROTOCOL, Part
+
+from tdcompress.cli import bench
+from tdcompress.cli.shared.jobs import Jobs, asked
+from tdcompress.config.words import quoted, read
+from tdcompress.results.drawing.figures import plot_all
+from tdcompress.results.drawing.look import Look
+from tdcompress.results.drawing.page.report import write_report
+from tdcompress.results.folders import delete
+from tdcompress.results.record import ENDED, Summary
+from tdcompress.results.tables import read_results, write_results
+from tdcompress.train.launch.job import Job
+from tdcompress.train.launch.launchers import launch
+
+_SECONDS = ["train_seconds", "test_seconds", "images_per_second"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The words of the command line."""
+
+    out: str = "results/published"
+    hours: float | None = None
+    cifar10: str | None = None
+    label: str | None = None
+    data: str = "data"
+    jobs: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    only: tuple[str, ...] = ()
+    plan: bool = False
+    draw: bool = False
+
+
+@dataclass
+class Work:
+    """A part, and those of its runs that the tables do not have."""
+
+    part: Part
+    jobs: list[Job]
+    table: Path | None = None  # of times, where it is to be written
+
+    @property
+    def left(self) -> int:
+        """How many runs, or tables, are to be made."""
+        return len(self.jobs) if self.table is None else int(not self.table.is_file())
+
+    def minutes(self, at_once: int) -> float:
+        """How long they take."""
+        return self.left * self.part.minutes / (1 if self.part.alone or self.part.is_table else at_once)
+
+
+class Reproduction:
+    """The whole protocol in one folder."""
+
+    def __init__(self, options: Options, protocol: Sequence[Part] = PROTOCOL) -> None:
+        self.options, self.out = options, Path(options.out)
+        parts = [part for part in protocol if not options.only or part.name in options.only]
+        self.jobs = {part.name: self._jobs(part) for part in parts if not part.is_table}
+        tables = {part.name: self.out / "bench" / f"{part.name}.csv" for part in parts if part.is_table}
+        done = self._done()
+        self.works = [
+            Work(
+                part, [job for job in self.jobs.get(part.name, []) if job.directory not in done], tables.get(part.name)
+            )
+            for part in parts
+        ]
+
+    def told(self, pace: float = 1.0) -> str:
+        """How far it is, a line a part, then all; ``pace``: how many times as long as planned a run has taken."""
+        at_once, lines = self.options.jobs, []
+        for work in self.works:
+            name, count = work.part.name, len(self.jobs.get(work.part.name, [0]))
+            hours = pace * work.minutes(at_once) / 60
+            lines.append(f"{name:22} {count - work.left:3} of {count:3}  {hours:5.1f} hours left  {work.part.what}")
+        hours = pace * sum(work.minutes(at_once) for work in self.works) / 60
+        return "\n".join([*lines, f"{sum(work.left for work in self.works)} left, {hours:.1f} hours"])
+
+    def forget_stale(self) -> None:
+        """Measure the golden losses; name the runs of a version that had others, and take them from the tables."""
+        known = golden.read(self.out / "golden.csv")
+        now = [golden.measured(*key) for key in golden.KEYS]
+        moved = {one.key for one in now if one.key in known and not one.agrees(known[one.key])}
+        done = self._done()
+        for work in self.works:
+            stale = [job for job in self.jobs.get(work.part.name, []) if golden.key_of(job.config) in moved]
+            for job in stale:
+                if job.directory in done:
+                    print(f"{job.directory} is of a version with other golden losses, and is made again")
+                if job.directory.is_dir():
+                    delete(job.directory, self.out)
+            work.jobs += [job for job in stale if job not in work.jobs]
+        self.publish(without={job.directory for work in self.works for job in work.jobs})
+        golden.write(self.out / "golden.csv", [one if one.key in moved else known.get(one.key, one) for one in now])
+
+    def make(self) -> None:
+        """Make what is left, part by part, and publish each run as it ends."""
+        began, planned = time.monotonic(), 0.0
+        for work in self.works:
+            if not work.left:
+                continue
+            print(f"{work.part.name}: {work.part.what}", flush=True)
+            planned += work.minutes(self.options.jobs)
+            if work.table is not None:
+                self._time(work.part, work.table)
+            else:
+                self._train(work)
+            print(self.told((time.monotonic() - began) / 60 / planned).splitlines()[-1], flush=True)
+
+    def publish(self, without: Collection[Path] = ()) -> None:
+        """Write the tables: the runs that have ended, of this folder and of the tables before.
+
+        Times that were taken with other runs beside them are left out.
+        """
+        parts = self._parts()
+        parts.to_csv(self.out / "parts.csv", index=False)
+        alone = {str(self.out / directory) for directory in parts.loc[parts["alone"], "directory"]}
+        runs, epochs = read_results(self.out)
+        ended = runs["status"].isin(ENDED) & ~runs["directory"].isin({str(directory) for directory in without})
+        for table, columns in ((runs, ["train_seconds_per_epoch"]), (epochs, _SECONDS)):
+            table.loc[~table["directory"].isin(alone), columns] = math.nan
+        write_results(self.out, runs[ended], epochs)
+
+    def _train(self, work: Work) -> None:
+        failed: list[str] = []
+
+        def ended(job: Job, outcome: Summary | Exception) -> None:
+            if isinstance(outcome, Exception):
+                failed.append(f"{job.overrides}: {outcome}")
+                print(failed[-1], flush=True)
+                return
+            work.jobs.remove(job)
+            self.publish()
+
+        launch(list(work.jobs), work.jobs[0].config.launcher, lambda line: print(line, flush=True), ended)
+
+    def _time(self, part: Part, table: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            bench.run([*part.words[1:], f"results_dir={folder}"])
+            (made,) = Path(folder).glob("bench/*.csv")
+            table.parent.mkdir(parents=True, exist_ok=True)
+            pandas.read_csv(made).to_csv(table, index=False)
+
+    def _jobs(self, part: Part) -> list[Job]:
+        together = ["launcher=basic"] if part.alone else ["launcher=local", f"launcher.jobs={self.options.jobs}"]
+        words = [*part.words[1:], *self._images(part.images), *together, f"results_dir={quoted(str(self.out))}"]
+        jobs = [one.get() for one in asked(words, Jobs())]
+        return list({job.directory: job for job in jobs}.values())  # the dense one has no rank
+
+    def _images(self, name: str) -> list[str]:
+        options = self.options
+        if name != "cifar10" or options.cifar10 is None:
+            return [f"dataset.root={quoted(options.data)}"] if name != "digits" else []
+        label = [f"dataset.label={quoted(options.label)}"] if options.label is not None else []
+        return ["dataset=image_folder", f"dataset.root={quoted(options.cifar10)}", "dataset.image_size=32", *label]
+
+    def _parts(self) -> pandas.DataFrame:
+        """Which runs belong to which part, and whether they are timed; of other parts what is known of them."""
+        table, columns = self.out / "parts.csv", ["part", "alone", "directory"]
+        known = pandas.read_csv(table) if table.is_file() else pandas.DataFrame(columns=columns).astype({"alone": bool})
+        mine = [
+            (work.part.name, work.part.alone, job.directory.relative_to(self.out).as_posix())
+            for work in self.works
+            for job in self.jobs.get(work.part.name, [])
+        ]
+        others = known[~known["part"].isin(self.jobs)]
+        return pandas.concat([others, pandas.DataFrame(mine, columns=columns)], ignore_index=True)
+
+    def _done(self) -> set[Path]:
+        table = self.out / "summary.csv"
+        rows = pandas.read_csv(table) if table.is_file() else pandas.DataFrame(columns=["directory", "status"])
+        return {self.out / directory for directory in rows.loc[rows["status"].isin(ENDED), "directory"]}
+
+
+def draw(out: Path) -> None:
+    """The report and the figures that the pages show, of the tables in ``out`` alone, and the pages' tables."""
+    shown = pages.figures(out)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("summary.csv", "metrics.csv"):
+            shutil.copy(out / name, folder)
+        write_report(folder)
+        shutil.copy(Path(folder, "report.md"), out)
+        for path in plot_all(folder, ("png",), Look.sized("page"), shown) if shown else []:
+            (out / "figures").mkdir(exist_ok=True)
+            shutil.copy(path, out / "figures")
+    pages.write(out)
+
+
+def main(words: Sequence[str]) -> None:
+    """Say how far the protocol is, or go on with it."""
+    options = read(words, Options)
+    unknown = sorted(set(options.only) - {part.name for part in PROTOCOL})
+    if unknown:
+        sys.exit(f"reproduce.py: unknown part {unknown[0]}, known: {', '.join(part.name for part in PROTOCOL)}")
+    if options.draw:
+        draw(Path(options.out))
+        return
+    whole = Reproduction(options)
+    if options.plan:
+        print(whole.told())
+        return
+    whole.forget_stale()
+    if options.hours is not None:
+        timer = threading.Timer(3600 * options.hours, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+    try:
+        whole.make()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on")
+    draw(whole.out)
+    print(whole.told())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,142 @@
+"""What stands in results/published and in the pages: of one version, and made by one command."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pandas
+import pytest
+from publish import golden, pages
+from publish.protocol import PROTOCOL, Part
+from reproduce import Options, Reproduction
+
+from docs import PUBLISHED
+from tdcompress.config.command import parsed
+
+TINY = ("dataset.limit=60", "arch.width=0.25", "batch_size=30", "epochs=2", "rank=5x", "full_rank_epochs=0")
+TOY = (
+    Part(
+        "digits", "two formats", ("train", "-m", "dataset=digits", *TINY, "method=dense,tt", "seed=0,1"), 0.1, "digits"
+    ),
+    Part("again", "one of them", ("train", "-m", "dataset=digits", *TINY, "method=dense,cp", "seed=0"), 0.1, "digits"),
+    Part("loop", "times", ("bench", "loop", "dataset=digits", "limit=60", "repeats=1"), 0.1),
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def reproduction(tmp_path, monkeypatch):
+    """Makes the toy protocol's anew, as a new process would see its folder."""
+    monkeypatch.setattr(golden, "KEYS", [("dense", False), ("tt", False)])
+    monkeypatch.setattr("tdcompress.device.machine.device_name", lambda device: "a CPU")
+    return lambda *parts: Reproduction(Options(out=str(tmp_path), jobs=1), parts or TOY)
+
+
+@pytest.mark.parametrize("key", golden.KEYS, ids=str)
+def test_twenty_steps_lose_what_they_did(key):
+    known = golden.read(PUBLISHED / "golden.csv")
+    now = golden.measured(*key)
+    assert now.agrees(known[key]), f"{now} was {known[key]}: what is published is of another version (reproduce.py)"
+
+
+def test_losses_agree_to_three_digits_and_no_further():
+    one = golden.Golden("tt", True, (2.165, 1.693))
+    assert one.agrees(replace(one, losses=(2.167, 1.692))) and not one.agrees(replace(one, losses=(2.165, 1.703)))
+    assert not one.agrees(None)
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_those_of_the_results(page):
+    text = page.read_text()
+    assert pages.filled(text, pages.Published(PUBLISHED)) == text, "python scripts/reproduce.py makes them anew"
+
+
+def test_every_table_is_on_a_page():
+    shown = {name for page in pages.PAGES for _, name, _ in pages.BLOCK.findall(page.read_text())}
+    assert shown == set(pages.TABLES)
+
+
+def test_every_figure_of_the_pages_is_kept():
+    for name in pages.figures(PUBLISHED):
+        assert (PUBLISHED / "figures" / f"{name}.png").is_file(), name
+
+
+@pytest.mark.parametrize("part", PROTOCOL, ids=lambda part: part.name)
+def test_a_part_of_the_protocol_is_a_command(part):
+    verb, *words = part.words
+    if verb == "train":
+        assert parsed(words).overrides == words
+    assert part.minutes > 0 and part.what
+
+
+def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(reproduction, tmp_path, monkeypatch):
+    published: list[int] = []
+    whole = Reproduction.publish
+
+    def publish(self, without=()):
+        whole(self, without)
+        published.append(len(pandas.read_csv(tmp_path / "summary.csv")))
+        if len(published) == 3:  # after its golden losses and two runs
+            os.kill(os.getpid(), signal.SIGINT)
+
+    first = reproduction()
+    assert [work.left for work in first.works] == [4, 2, 1]
+    monkeypatch.setattr(Reproduction, "publish", publish)
+    first.forget_stale()
+    with pytest.raises(KeyboardInterrupt):
+        first.make()
+    assert published[:3] == [0, 1, 2]
+    monkeypatch.setattr(Reproduction, "publish", whole)
+
+    second = reproduction()
+    assert [work.left for work in second.works] == [2, 2, 1] or [work.left for work in second.works] == [2, 1, 1]
+    second.make()
+    runs = pandas.read_csv(tmp_path / "summary.csv")
+    assert sorted(zip(runs.method, runs.seed, strict=True)) == [
+        ("cp", 0), ("dense", 0), ("dense", 1), ("tt", 0), ("tt", 1)
+    ]  # fmt: skip
+    assert len(pandas.read_csv(tmp_path / "bench" / "loop.csv")) == 1
+    assert len(pandas.read_csv(tmp_path / "parts.csv")) == 6
+    assert reproduction().told().endswith("0 left, 0.0 hours")
+
+    for directory in tmp_path.glob("runs/*/*/*"):  # a fresh clone has the tables alone
+        for file in directory.rglob("*"):
+            if file.is_file():
+                file.unlink()
+    assert sum(work.left for work in reproduction().works) == 0
+
+
+def test_runs_of_another_version_are_named_and_made_again(reproduction, tmp_path, capsys):
+    first = reproduction(TOY[1])
+    first.forget_stale()
+    first.make()
+    known = golden.read(tmp_path / "golden.csv")
+    moved = replace(known["dense", False], losses=(9.0, 9.0, 9.0, 9.0))
+    golden.write(tmp_path / "golden.csv", [moved, known["tt", False]])
+    capsys.readouterr()
+    second = reproduction(TOY[1])
+    second.forget_stale()
+    told = capsys.readouterr().out
+    assert "dense" in told and "made again" in told and "cp" not in told
+    assert list(pandas.read_csv(tmp_path / "summary.csv").method) == ["cp"]
+    assert [job.config.method.format for job in second.works[0].jobs] == ["dense"]
+    assert golden.read(tmp_path / "golden.csv")["dense", False].agrees(known["dense", False])
+
+
+def test_a_table_counts_by_hand(tmp_path):
+    Path(tmp_path, "parts.csv").write_text(
+        "part,alone,directory\nvgg16,False,runs/a\nvgg16,False,runs/b\nvgg16,False,runs/c\n"
+    )
+    row = "image_folder,vgg16,{},,{},{},finished,0.05,{},100,1000,{}"
+    head = "dataset,arch,method,variant,rank,seed,status,lr,test_accuracy,macs,dense_macs,directory"
+    rows = [row.format("tt", "10x", 0, 0.8, "runs/a"), row.format("tt", "10x", 1, 0.82, "runs/b")]
+    rows += [row.format("tt", "5x", 0, 0.9, "runs/c"), row.format("tt", "10x", 2, 0.9, "runs/d")]
+    Path(tmp_path, "summary.csv").write_text("\n".join([head, *rows]) + "\n")
+    Path(tmp_path, "metrics.csv").write_text("directory,epoch\n")
+    text = "a\n<!-- table: vgg16 -->\nold\n<!-- end -->\nb\n"
+    table = pages.filled(text, pages.Published(tmp_path)).splitlines()
+    assert table[0] == "a" and table[-1] == "b" and "| tt | 81.0 ± 1.4 (2) |" in table[4]
