@@ -21,7 +21,7 @@ from ..tensor.contraction.cost import Rates, kind
 from .clock import Call, seconds
 from .machine import device_name
 
-_LONG = 0.15  # seconds of calls of a kind
+_LONG = 0.2  # seconds of calls of a kind
 _VECTOR = 64  # bytes in a vector register, or in a row of a tensor core's tile
 _CONTRACTIONS = ((1, 64, 3, 16), (1, 128, 1, 16), (4, 16, 3, 16), (256, 1, 3, 16), (1, 256, 1, 0), (8, 256, 1, 0))
 """One for each kind of call: groups, channels in and out of each; taps and pixels along an axis, none for rows."""
@@ -29,7 +29,7 @@ _CONTRACTIONS = ((1, 64, 3, 16), (1, 128, 1, 16), (4, 16, 3, 16), (256, 1, 3, 16
 
 @cache
 def device_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> Rates:
-    """Rates of ``device`` in ``dtype``: from ``tdcompress/rates.json`` in the cache folder, or measured (a second).
+    """Rates of ``device`` in ``dtype``: from ``tdcompress/rates.json`` in the cache folder, or measured (two seconds).
 
     The cache folder is ``$XDG_CACHE_HOME``, else ``~/.cache``. Delete the file to measure anew.
     """
