@@ -24,6 +24,7 @@ IN, OUT, TAPS = 8, 12, (3, 2)  # split in two: 2*4 and 3*4; no two sizes alike, 
 IMAGE = (7, 6)
 FACTORISED = sorted(name for name, format in FORMATS.items() if format.factorised)
 WAYS = [(name, layout) for name in FACTORISED for layout in FORMATS[name].layouts]
+aten = torch.ops.aten
 SHAPES = {"conv": (OUT, IN, *TAPS), "linear": (OUT, IN)}
 
 
@@ -119,6 +120,37 @@ class Largest(TorchDispatchMode):
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor):
                 self.entries = max(self.entries, value.numel())
+        return out
+
+
+class Made(TorchDispatchMode):
+    """While it is entered, notes the multiply-accumulates of each kind of call, named as ``Rates`` names them.
+
+    Elementwise and outer products count as products with a matrix do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        kind, summed = None, 1
+        if func is aten.convolution.default:
+            weight, groups, transposed = args[1], args[8], args[6]
+            summed = weight[:, 0].numel() // groups if transposed else weight[0].numel()
+            kind = "convolution" if weight[0, 0].numel() > 1 else "pointwise"
+            if groups > 1:
+                kind = "depthwise" if weight.shape[:2] == (groups, 1) else "grouped"
+        elif func is aten.bmm.default:
+            summed = args[0].shape[-1]
+            kind = "batched" if len(out) > 1 < summed else "product"
+        elif func in (aten.mm.default, aten.addmm.default):
+            kind, summed = "product", args[-1].shape[0]
+        elif func is aten.mul.Tensor:
+            kind = "product"
+        if kind is not None:
+            self.macs[kind] = self.macs.get(kind, 0) + out.numel() * summed
         return out
 
 

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import suppress
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, fields, replace
+from functools import cache, partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from ..tensor.contraction.cost import Rates
+from ..tensor.contraction.calls import fastest
+from ..tensor.contraction.cost import Rates, kind
 from .clock import Call, seconds
 from .machine import device_name
 
-_ROUNDS = 7
-_UNCACHED = 2**26  # bytes, more than caches hold
+_LONG = 0.2  # seconds of calls of a kind
 _VECTOR = 64  # bytes in a vector register, or in a row of a tensor core's tile
+_CONTRACTIONS = ((1, 64, 3, 16), (1, 128, 1, 16), (4, 16, 3, 16), (256, 1, 3, 16), (1, 256, 1, 0), (8, 256, 1, 0))
+"""One for each kind of call: groups, channels in and out of each; taps and pixels along an axis, none for rows."""
 
 
 @cache
 def device_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> Rates:
-    """Rates of ``device`` in ``dtype``: from ``tdcompress/rates.json`` in the cache folder, or measured (a second).
+    """Rates of ``device`` in ``dtype``: from ``tdcompress/rates.json`` in the cache folder, or measured (two seconds).
 
     The cache folder is ``$XDG_CACHE_HOME``, else ``~/.cache``. Delete the file to measure anew.
     """
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress" / "rates.json"
     key = f"{device_name(device)}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}"
-    known = _read(path)
-    with suppress(KeyError, TypeError):
-        return Rates(**known[key])
+    known = _read(path).get(key)
+    if isinstance(known, dict) and known.keys() == {field.name for field in fields(Rates)}:
+        return Rates(**known)
     rates = measured(device, dtype)
     with suppress(OSError):  # a folder that cannot be written only means measuring again
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,29 +48,58 @@ def device_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> Ra
 
 
 def measured(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Time a convolution, a matrix product, a copy and a tiny call, each of a size that shows its rate."""
-    batch = 64 if device.type == "cpu" else 512
+    """Time a copy, a tiny call, and a call of each kind with its backward pass, each of a size that shows its rate."""
+    # Short for a CPU, which then seldom turns to other work meanwhile, far longer than launching it takes for a GPU.
+    batch, length, pieces = (4 * torch.get_num_threads(), 2**22, 16) if device.type == "cpu" else (2048, 2**28, 1)
     options: dict[str, Any] = {"device": device, "dtype": dtype}
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
         few = torch.randn(1, 8, 4, 4, **options, requires_grad=True)
         tiny = torch.randn(8, 8, 1, 1, **options, requires_grad=True)
         call = _fastest(lambda: F.conv2d(few, tiny).sum().backward(), device) / 3  # forward, and backward twice
-    with torch.no_grad():
-        images = torch.randn(batch, 64, 16, 16, **options).contiguous(memory_format=torch.channels_last)
-        kernel = torch.randn(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last)
-        rows, matrix = torch.randn(batch * 32, 256, **options), torch.randn(256, 256, **options)
-        source, target = (torch.ones(_UNCACHED, dtype=torch.uint8, device=device).view(dtype) for _ in range(2))
-        macs = batch * 16 * 16 * 64 * 64 * 9
-        convolution = macs / (_fastest(lambda: F.conv2d(images, kernel, padding=1), device))
-        product = len(rows) * 256 * 256 / (_fastest(lambda: F.linear(rows, matrix), device))
-        memory = 2 * _UNCACHED / (_fastest(lambda: target.copy_(source), device))
-    width = images.element_size()
-    return Rates(convolution, product, memory, call, _VECTOR // width, width)
+        # Bytes from one place to another, by turns in so many places that caches do not hold them all.
+        places = cycle(zip(*torch.ones(2, pieces, length, dtype=torch.uint8, device=device), strict=True))
+        memory = 2 * length / _fastest(lambda: Tensor.copy_(*next(places)), device)
+        rates = Rates(memory=memory, call=call, lanes=_VECTOR // dtype.itemsize, width=dtype.itemsize)
+        for shape in _CONTRACTIONS:
+            rates = _with_kind(rates, shape, batch, options)
+    return rates
+
+
+def _with_kind(rates: Rates, shape: tuple[int, int, int, int], batch: int, options: dict[str, Any]) -> Rates:
+    """``rates`` with that of the kind of call that ``shape``, one of ``_CONTRACTIONS``, is.
+
+    With it the cost model gives the seconds that the call took, or more: of these at least half count as arithmetic,
+    for what a call just wrote it reads faster than a copy does.
+    """
+    group, channels, taps, side = shape
+    if side:
+        images = torch.randn(batch, group * channels, side, side, **options)
+        left = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+        right = fastest(torch.randn(group * channels, channels, taps, taps, **options)).requires_grad_()
+        call = partial(F.conv2d, left, right, padding=taps // 2, groups=group)
+    else:
+        rows = torch.randn(group, 128 * batch // group, channels, **options)
+        matrices = torch.randn(group, channels, channels, **options)
+        left, right = ((t if group > 1 else t[0]).requires_grad_() for t in (rows, matrices))
+        call = partial(torch.matmul if group > 1 else F.linear, left, right)
+    gradient = torch.randn_like(call())
+    whole = _fastest(lambda: torch.autograd.grad(call(), (left, right), gradient), options["device"])
+    sizes = left.numel(), right.numel(), gradient.numel()
+    contraction = left.numel() // (group * channels), group, channels, channels, taps**2
+    name = kind(*contraction[1:], side > 0)
+    values: dict[str, Any] = {name: math.inf}
+    besides = replace(rates, **values).contraction(*contraction, sizes, side > 0)
+    values[name] = rates.padded_macs(*contraction) / max(whole - besides, whole / 2)
+    return replace(rates, **values)
 
 
 def _fastest(call: Call, device: torch.device) -> float:
-    """Seconds of the fastest of a few calls: whatever else the machine does only ever adds."""
-    return min(seconds(call, device) for _ in range(_ROUNDS))
+    """Seconds of the fastest of as many calls as ``_LONG`` allows: whatever else the machine does only ever adds."""
+    call()  # prepares what the others use
+    times = [seconds(call, device)]
+    while sum(times) < _LONG:
+        times.append(seconds(call, device))
+    return min(times)
 
 
 def _read(path: Path) -> dict[str, Any]:

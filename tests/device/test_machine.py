@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tdcompress.device import machine, rates
+from tdcompress.device import machine
 from tdcompress.tensor.errors import ConfigError
 
 
@@ -23,11 +23,3 @@ def test_each_device_is_set_up_its_own_way(monkeypatch, kind):
     monkeypatch.setattr(torch, "set_float32_matmul_precision", done.append)
     machine.set_up(torch.device(kind))
     assert done == (["memory"] if kind == "cpu" else ["high"])
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_rates_are_measured_in_any_mode(monkeypatch, mode):
-    monkeypatch.setattr(rates, "_UNCACHED", 2**20)
-    with mode():
-        found = rates.measured(torch.device("cpu"), torch.float32)
-    assert min(found.convolution, found.product, found.memory, found.call) > 0

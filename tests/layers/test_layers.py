@@ -67,7 +67,7 @@ def test_every_candidate_path_computes_the_same(case: Case):
     draw = random.Random(0)
     seen = set()
     for batch in (1, 100):  # devices at random: different orders win
-        speeds = (10 ** draw.uniform(8, 11) for _ in range(3))
+        speeds = (10 ** draw.uniform(8, 11) for _ in range(7))
         rates = Rates(*speeds, 10 ** draw.uniform(-8, -4))
         for path in paths(layer.graph, layer.geometry(batch, tuple(x.shape)), rates, "measure"):
             if path.terms not in seen:

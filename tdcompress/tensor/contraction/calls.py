@@ -101,16 +101,17 @@ class Weight:
 
 
 class Kernel(Weight):
-    """The kernel of a convolution: channels last, for which conv2d is fastest, or plainly contiguous in float64.
-
-    Copied only where it does not lie so already.
-    """
+    """The kernel of a convolution, which lies as ``fastest`` says."""
 
     def __call__(self, slots: list[Tensor]) -> Tensor:
-        weight = super().__call__(slots)
-        if weight.dtype == torch.float64:
-            return weight.contiguous()
-        return weight.contiguous(memory_format=torch.channels_last if weight.dim() == 4 else torch.channels_last_3d)
+        return fastest(super().__call__(slots))
+
+
+def fastest(kernel: Tensor) -> Tensor:
+    """The same, copied where it does not lie so already, channels last, or plainly contiguous in float64."""
+    if kernel.dtype == torch.float64:
+        return kernel.contiguous()
+    return kernel.contiguous(memory_format=torch.channels_last if kernel.dim() == 4 else torch.channels_last_3d)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def kind(group: int, summed: int, new: int, taps: int, image: bool) -> str:
+    """The field of ``Rates`` for the call that a contraction of these sizes becomes, see ``Rates.contraction``."""
+    if image:
+        if group > 1:
+            return "depthwise" if summed == new == 1 else "grouped"
+        return "convolution" if taps > 1 else "pointwise"
+    return "batched" if group > 1 and summed > 1 else "product"
+
+
 @dataclass(frozen=True)
 class Rates:
     """A device at work in one number format.
 
-    ``convolution`` and ``product``: multiply-accumulates per second in conv2d and in matrix products; ``memory``: bytes
-    per second that a call reads and writes; ``call``: seconds that any call takes; ``lanes``: output channels that one
-    vector instruction computes, of which fewer leave lanes idle; ``width``: bytes of a number.
+    Multiply-accumulates per second in each kind of call: ``convolution`` by a kernel of several taps, ``pointwise``
+    (1x1), ``grouped`` and ``depthwise`` convolutions of any kernel; ``product`` with one matrix, or without a sum;
+    ``batched`` products. ``memory``: bytes per second that a call reads and writes; ``call``: seconds that any call
+    takes; ``lanes``: output channels that one vector instruction computes, of which fewer leave lanes idle; ``width``:
+    bytes of a number.
     """
 
     convolution: float = 2e11
+    pointwise: float = 2e11
+    grouped: float = 2e11
+    depthwise: float = 2e11
     product: float = 8e10
+    batched: float = 8e10
     memory: float = 2e10
     call: float = 3e-5
     lanes: int = 16
@@ -30,14 +45,17 @@ class Rates:
         backward; that reads the result's gradient and both operands, and writes both gradients: three passes over each
         tensor. ``image``: it runs as a convolution.
         """
-        if summed == new == 1:  # elementwise or depthwise: vectorised over the group
-            macs = 3 * rows * self._padded(group) * taps
-        else:
-            forward = summed * self._padded(new)
-            backward = new * self._padded(summed) + summed * self._padded(new)
-            macs = rows * group * taps * (forward + backward)
-        rate = self.convolution if image else self.product
+        rate: float = getattr(self, kind(group, summed, new, taps, image))
+        macs = self.padded_macs(rows, group, summed, new, taps)
         return macs / rate + 3 * self.width * sum(sizes) / self.memory + 3 * self.call
+
+    def padded_macs(self, rows: int, group: int, summed: int, new: int, taps: int) -> int:
+        """Multiply-accumulates, forward and backward, of a contraction, those of idle lanes included."""
+        if summed == new == 1:  # elementwise or depthwise: vectorised over the group
+            return 3 * rows * self._padded(group) * taps
+        forward = summed * self._padded(new)
+        backward = new * self._padded(summed) + summed * self._padded(new)
+        return rows * group * taps * (forward + backward)
 
     def copy(self, size: int) -> float:
         """Seconds of a permute that copies ``size`` entries, forward and backward: each reads and writes."""

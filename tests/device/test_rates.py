@@ -1,0 +1,72 @@
+"""Rates of a device: what is timed, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from cases import Made
+
+from tdcompress.device import rates
+from tdcompress.tensor.contraction.cost import Rates
+
+CPU = torch.device("cpu")
+SPEEDS = {"convolution": 7e9, "pointwise": 6e9, "grouped": 5e9, "depthwise": 1e9, "product": 8e9, "batched": 3e9}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_every_kind_of_call_is_timed(monkeypatch, mode):
+    def seconds(call, device) -> float:
+        """Of a device that takes so long for each kind, and no time for the rest; backward twice what forward does."""
+        with Made() as made:
+            call()
+        forward = [(kind, macs) for kind, macs in made.macs.items() if macs > 10**5]
+        ((kind, macs),) = forward or [("product", 1e-9)]
+        return macs * (1 if kind in ("product", "batched") else 3) / SPEEDS[kind]  # whose backward is of their kind
+
+    monkeypatch.setattr(rates, "seconds", seconds)
+    monkeypatch.setattr(rates, "_LONG", 0.0)
+    with mode():
+        found = rates.measured(CPU, torch.float32)
+    assert {kind: getattr(found, kind) for kind in SPEEDS} == pytest.approx(SPEEDS, rel=1e-6)
+    assert (found.lanes, found.width) == (16, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rates_of_this_machine(dtype: torch.dtype, monkeypatch):
+    monkeypatch.setattr(rates, "_LONG", 0.0)
+    found = asdict(rates.measured(CPU, dtype))
+    assert all(0 < value < float("inf") for value in found.values())
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Where rates are kept; measured are others each time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    turns = iter(range(1, 9))
+    monkeypatch.setattr(rates, "measured", lambda device, dtype: replace(Rates(), memory=float(next(turns))))
+    return tmp_path / "tdcompress" / "rates.json"
+
+
+def kept() -> float:
+    return rates.device_rates.__wrapped__(CPU, torch.float32).memory
+
+
+def test_rates_are_measured_once(file):
+    assert [kept(), kept()] == [1.0, 1.0]
+    file.unlink()
+    assert kept() == 2.0
+
+
+@pytest.mark.parametrize("change", ["a field less", "a field more", "no fields", "no json"])
+def test_what_another_version_kept_is_measured_anew(file, change: str):
+    kept()
+    known = json.loads(file.read_text())
+    ((key, values),) = known.items()
+    fewer = {name: value for name, value in values.items() if name != "grouped"}
+    found = {"a field less": fewer, "a field more": {**values, "other": 1.0}, "no fields": 3}
+    file.write_text(json.dumps({"another device": values, key: found[change]}) if change in found else "{")
+    assert [kept(), kept()] == [2.0, 2.0]
+    assert ("another device" in json.loads(file.read_text())) == (change in found)

@@ -1,0 +1,68 @@
+"""The cost model asks for the rate of the call that torch is given, and so the planner avoids calls that are slow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import CASES, Case, Made
+from torch import Tensor
+
+from tdcompress.layers.base import Factorised
+from tdcompress.tensor.contraction.cost import Rates
+from tdcompress.tensor.contraction.path import Path
+from tdcompress.tensor.contraction.search import paths
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+KINDS = ("convolution", "pointwise", "grouped", "depthwise", "product", "batched")
+EVEN = Rates(*[1e9] * len(KINDS), memory=1e12, call=0.0)  # arithmetic alone decides
+BATCH = 3
+
+
+def example(layer: Factorised) -> Tensor:
+    shape = layer.planner.input_shape
+    return torch.randn(BATCH, *shape[1:], dtype=torch.float64)
+
+
+def found(layer: Factorised, rates: Rates, plan: str = "model") -> list[Path]:
+    return paths(layer.graph, layer.geometry(BATCH, layer.planner.input_shape), rates, plan)
+
+
+def made(layer: Factorised, path: Path) -> set[str]:
+    """The kinds of calls in a forward pass along ``path``."""
+    layer.use(path)
+    x = example(layer)
+    with Made() as calls:
+        layer(x)
+    return set(calls.macs)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.kernel != "separate"], ids=str)
+def test_a_path_costs_what_its_kinds_of_calls_cost(case: Case):
+    layer = case.layer()
+    for path in found(layer, Rates(), "measure"):
+        calls = made(layer, path)
+        for kind in KINDS:
+            slow = replace(Rates(), **{kind: 1.0})
+            seconds = [other.seconds for other in found(layer, slow, "measure") if other.terms == path.terms]
+            assert all((s > 1) == (kind in calls) for s in seconds), (path, kind)
+
+
+# Which make calls of a kind where all are equally fast, and none where it is slow.
+AVOIDED = [
+    ("pointwise", Case("tucker", "channels", "open", "conv")),
+    ("depthwise", Case("cp", "channels", "merged", "conv")),
+    ("grouped", Case("tr", "channels", "merged", "conv")),
+    ("grouped", Case("btt", "split", "separate", "conv")),
+    ("batched", Case("btt", "split", "merged", "conv")),
+]
+
+
+@pytest.mark.parametrize(("kind", "case"), AVOIDED, ids=str)
+def test_a_kind_of_call_that_is_slow_is_avoided(kind: str, case: Case):
+    layer = case.layer(2)
+    (usual,), (other,) = (found(layer, rates) for rates in (EVEN, replace(EVEN, **{kind: 1.0})))
+    assert kind in made(layer, usual)
+    assert kind not in made(layer, other)
