@@ -140,7 +140,7 @@ class Reproduction:
             if work.table is not None:
                 self._time(work.part, work.table)
             else:
-                self._train(work)
+                self._train(work.jobs)
             print(self.told((time.monotonic() - began) / 60 / planned).splitlines()[-1], flush=True)
 
     def publish(self, without: Collection[Path] = ()) -> None:
@@ -157,18 +157,16 @@ class Reproduction:
             table.loc[~table["directory"].isin(alone), columns] = math.nan
         write_results(self.out, runs[ended], epochs)
 
-    def _train(self, work: Work) -> None:
-        failed: list[str] = []
-
+    def _train(self, jobs: Sequence[Job]) -> None:
         def ended(job: Job, outcome: Summary | Exception) -> None:
             if isinstance(outcome, Exception):
-                failed.append(f"{job.overrides}: {outcome}")
-                print(failed[-1], flush=True)
+                print(f"{job.overrides}: {outcome}", flush=True)
                 return
-            work.jobs.remove(job)
+            for work in self.works:  # a dense run belongs to several
+                work.jobs = [one for one in work.jobs if one.directory != job.directory]
             self.publish()
 
-        launch(list(work.jobs), work.jobs[0].config.launcher, lambda line: print(line, flush=True), ended)
+        launch(jobs, jobs[0].config.launcher, lambda line: print(line, flush=True), ended)
 
     def _time(self, part: Part, table: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +176,8 @@ class Reproduction:
             pandas.read_csv(made).to_csv(table, index=False)
 
     def _jobs(self, part: Part) -> list[Job]:
-        together = ["launcher=basic"] if part.alone else ["launcher=local", f"launcher.jobs={self.options.jobs}"]
+        some = self.options.jobs
+        together = ["launcher=local", f"launcher.jobs={some}"] if some > 1 and not part.alone else ["launcher=basic"]
         words = [*part.words[1:], *self._images(part.images), *together, f"results_dir={quoted(str(self.out))}"]
         jobs = [one.get() for one in asked(words, Jobs())]
         return list({job.directory: job for job in jobs}.values())  # the dense one has no rank

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def reproduction(tmp_path, monkeypatch):
     """Makes the toy protocol's anew, as a new process would see its folder."""
-    monkeypatch.setattr(golden, "KEYS", [("dense", False), ("tt", False)])
-    monkeypatch.setattr("tdcompress.device.machine.device_name", lambda device: "a CPU")
+    monkeypatch.setattr(golden, "KEYS", [("cp", False), ("dense", False), ("tt", False)])
+    monkeypatch.setattr(golden, "measured", lambda *key: golden.Golden(*key, (1.0, 0.5)))
     return lambda *parts: Reproduction(Options(out=str(tmp_path), jobs=1), parts or TOY)
 
 
@@ -69,7 +69,7 @@ def test_every_figure_of_the_pages_is_kept():
 def test_a_part_of_the_protocol_is_a_command(part):
     verb, *words = part.words
     if verb == "train":
-        assert parsed(words).overrides == words
+        assert list(parsed(words).overrides) == words
     assert part.minutes > 0 and part.what
 
 
@@ -93,7 +93,7 @@ def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(repro
     monkeypatch.setattr(Reproduction, "publish", whole)
 
     second = reproduction()
-    assert [work.left for work in second.works] == [2, 2, 1] or [work.left for work in second.works] == [2, 1, 1]
+    assert [work.left for work in second.works] == [2, 1, 1]
     second.make()
     runs = pandas.read_csv(tmp_path / "summary.csv")
     assert sorted(zip(runs.method, runs.seed, strict=True)) == [
@@ -115,8 +115,7 @@ def test_runs_of_another_version_are_named_and_made_again(reproduction, tmp_path
     first.forget_stale()
     first.make()
     known = golden.read(tmp_path / "golden.csv")
-    moved = replace(known["dense", False], losses=(9.0, 9.0, 9.0, 9.0))
-    golden.write(tmp_path / "golden.csv", [moved, known["tt", False]])
+    golden.write(tmp_path / "golden.csv", [replace(known["dense", False], losses=(1.0, 0.6)), known["cp", False]])
     capsys.readouterr()
     second = reproduction(TOY[1])
     second.forget_stale()
