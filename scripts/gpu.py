@@ -91,6 +91,7 @@ def queue(options: Options) -> list[Job]:
             sizes,
         )
     ]
+    several = f"seed={','.join(seeds)}"
     full = ("optim=cosine", f"epochs={3 if toy else 60}")
     places = ("tests/device/test_machine.py",) if toy else ("tests/device", "tests/data", "tests/train", "tests/layers")
     jobs = [
@@ -98,7 +99,7 @@ def queue(options: Options) -> list[Job]:
         Job("step", tuple(steps)),
         Job("infer", (("bench", "infer", *bench, rank, f"batch_size={'1' if toy else '1,128'}"),)),
         *(Job(f"cifar_{seed}", ((*train, *full, sweep, rank, f"seed={seed}"),)) for seed in seeds),
-        Job("macs", ((*train, *full, sweep, "rank=5" if toy else "rank=macs:0.135", "seed=0"),)),
+        Job("macs", ((*train, *full, sweep, "rank=5" if toy else "rank=macs:0.135", several),)),
         Job("resnet", ((*resnet, *full, sweep, f"rank={'4' if toy else '3x,5x'}", "seed=0"),)),
         Job("rank_sweep", ((*train, *full, sweep, f"rank={'4' if toy else '2x,5x,20x,50x,100x'}", "seed=0"),)),
         Job("epochs", ((*train, f"epochs={2 if toy else 5}", sweep, rank, "launcher=basic", "seed=0"),)),
