@@ -21,11 +21,11 @@ from tdcompress.tensor.formats import BASELINE, FORMATS
 from tdcompress.train.run import train
 
 WORDS = (
-    *("dataset=digits", "dataset.limit=250", "dataset.image_size=32", "arch=lenet5", "optim=cosine", "lr=0.1"),
-    *("rank=5x", "epochs=4", "batch_size=50", "precision=fp32", "device=cpu"),
+    *("dataset=digits", "dataset.limit=250", "dataset.image_size=32", "arch=lenet5", "arch.width=0.5"),
+    *("optim=cosine", "lr=0.1", "rank=5x", "epochs=4", "batch_size=50", "precision=fp32", "device=cpu"),
 )
 KEYS = [(name, fitted) for name in sorted(FORMATS) for fitted in (False, True) if name != BASELINE or not fitted]
-_CLOSE = 5e-3  # relative: three digits, and what other kernels of a CPU make of them
+_CLOSE = 1e-2  # relative: what other kernels of a CPU make of a fit that is nearly singular, twice over
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Golden:
         return self.method, self.fitted
 
     def agrees(self, other: Golden | None) -> bool:
-        """Whether the losses are the same, to three digits (0.5 %)."""
+        """Whether the losses are the same, to one per cent."""
         if other is None:
             return False
         pairs = zip(self.losses, other.losses, strict=True)

@@ -18,7 +18,7 @@ from ..device.rates import device_rates
 from ..layers.base import Factorised, Planner
 from ..layers.kinds import Kind
 from ..tensor.build import build, family, with_rank
-from ..tensor.caps import capped, together
+from ..tensor.caps import capped
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
@@ -177,7 +177,7 @@ def _layout(
 
     By channels all that a layer says passes a few of them; in pairs of modes its matrix has full rank, and at equal
     size it trains better. A trained weight is fitted better by channels: few of them matter, and nothing pairs them.
-    Linear ones in whose ``room`` next to nothing would pass are split.
+    Linear ones in whose ``room`` next to nothing would pass are split, as are rings: few budgets meet their products.
     """
     if method.layout is not None or method.in_modes or method.out_modes:
         return method.layout, ""
@@ -195,12 +195,12 @@ def _layout(
 
 
 def _narrow(weight_shape: Sequence[int], format: Format, method: MethodConfig, room: float) -> bool:
-    """Whether a matrix has no ``room`` by channels for ranks of ``_FEW``, or of half as many as it could have."""
-    if room == math.inf or "channels" not in format.layouts:
+    """Whether a matrix by channels has no ``room`` for ranks of ``_FEW``, or half of its own, or a product as rank."""
+    if "channels" not in format.layouts:
         return False
     graph = build_graph(weight_shape, format, replace(method, layout="channels"))
-    few = min(_FEW, min(weight_shape) // 2)
-    return capped(graph, {bond: together(graph, bond, few) for bond in graph.bonds}).parameters > room
+    product = len(set(graph.carriers.values())) < len(graph.carriers)  # of several bonds between the same cores
+    return product or capped(graph, dict.fromkeys(graph.bonds, min(_FEW, min(weight_shape) // 2))).parameters > room
 
 
 def _refuse_fit(method: MethodConfig, format: Format) -> None:

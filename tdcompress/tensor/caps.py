@@ -52,13 +52,8 @@ def _cycle_cap(graph: Graph, bond: str) -> int:
         max(graph.mode_size([side, *(k for k, at in zip(others, places, strict=True) if at == side)]) for side in sides)
         for places in itertools.product(sides, repeat=len(others))
     )
-    return together(graph, bond, total // largest)
-
-
-def together(graph: Graph, bond: str, size: int) -> int:
-    """The size with which this bond and all others between the same cores are as good as one of ``size``."""
-    parallel = sum(graph.carriers[other] == graph.carriers[bond] for other in graph.bonds)
-    return math.ceil(round(size ** (1 / parallel), 9))
+    parallel = sum(graph.carriers[other] == sides for other in graph.bonds)
+    return math.ceil(round((total // largest) ** (1 / parallel), 9))
 
 
 def shares(graph: Graph) -> dict[str, int]:

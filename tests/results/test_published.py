@@ -42,9 +42,9 @@ def test_twenty_steps_lose_what_they_did(key):
     assert now.agrees(known[key]), f"{now} was {known[key]}: what is published is of another version (reproduce.py)"
 
 
-def test_losses_agree_to_three_digits_and_no_further():
+def test_losses_agree_to_one_per_cent():
     one = golden.Golden("tt", True, (2.165, 1.693))
-    assert one.agrees(replace(one, losses=(2.167, 1.692))) and not one.agrees(replace(one, losses=(2.165, 1.703)))
+    assert one.agrees(replace(one, losses=(2.167, 1.68))) and not one.agrees(replace(one, losses=(2.165, 1.72)))
     assert not one.agrees(None)
 
 
