@@ -117,6 +117,9 @@ class Reproduction:
         known = golden.read(self.out / "golden.csv")
         now = [golden.measured(*key) for key in golden.KEYS]
         moved = {one.key for one in now if one.key in known and not one.agrees(known[one.key])}
+        if moved and self.options.only:
+            names = ", ".join(sorted({name for name, _ in moved}))
+            sys.exit(f"reproduce.py: golden losses of {names} have moved: without only=, all stale runs are found")
         done = self._done()
         for work in self.works:
             stale = [job for job in self.jobs.get(work.part.name, []) if golden.key_of(job.config) in moved]

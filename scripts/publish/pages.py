@@ -68,13 +68,9 @@ def accuracy(runs: pandas.DataFrame) -> str:
     values = 100 * runs["test_accuracy"]
     if not len(values):
         return _NONE
-    spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{spread} ({len(values)})" if values.mean() < 99 else _fine(values)
-
-
-def _fine(values: pandas.Series[float]) -> str:
-    spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
-    return f"{values.mean():.2f}{spread} ({len(values)})"
+    digits = 1 if values.mean() < 99 else 2
+    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread} ({len(values)})"
 
 
 def _first(rows: pandas.DataFrame, column: str, form: str) -> str:

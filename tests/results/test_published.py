@@ -123,6 +123,14 @@ def test_runs_of_another_version_are_named_and_made_again(reproduction, tmp_path
     assert golden.read(tmp_path / "golden.csv")["dense", False].agrees(known["dense", False])
 
 
+def test_moved_losses_are_told_where_only_some_parts_are_looked_at(reproduction, tmp_path):
+    golden.write(tmp_path / "golden.csv", [golden.Golden("tt", False, (1.0, 0.6))])
+    some = reproduction(TOY[2])
+    some.options = replace(some.options, only=("infer",))
+    with pytest.raises(SystemExit, match="golden losses of tt have moved"):
+        some.forget_stale()
+
+
 def test_a_table_counts_by_hand(tmp_path):
     Path(tmp_path, "parts.csv").write_text(
         "part,alone,directory\nvgg16,False,runs/a\nvgg16,False,runs/b\nvgg16,False,runs/c\n"
