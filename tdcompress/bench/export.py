@@ -16,7 +16,7 @@ from ..compression.survey.counts import count
 from ..config.words import choice, read
 from ..device.clock import compare
 from ..results.terminal import show
-from ..tensor.formats import BASELINE
+from ..tensor.formats import BASELINE, find_format
 from ..tensor.layout import LAYOUTS
 from ..tensor.rank import parse
 from ..train.watch import bar
@@ -64,8 +64,8 @@ def run(words: Sequence[str]) -> None:
     dense = training.Network(*settings, BASELINE, 1, "model")
     networks = [
         training.Network(*settings, method, rank, "model", layout=layout)
-        for layout in options.layout
         for method in chosen
+        for layout in _layouts(method, options)
         for rank in ranks
     ]
     model = dense.build(device).eval()
@@ -77,6 +77,12 @@ def run(words: Sequence[str]) -> None:
         path = write(rows, options.results_dir, "export")
     show(rows, _COLUMNS, "a file with cores; smaller: dense bytes / its own; speedup: dense / ours, in pairs")
     print(path)
+
+
+def _layouts(method: str, options: ExportOptions) -> Sequence[str]:
+    """Those asked for that the format has, or else all of its own."""
+    own = find_format(method).layouts
+    return [layout for layout in options.layout if layout in own] or own
 
 
 def written(model: nn.Module, image: Image, format: str) -> File:

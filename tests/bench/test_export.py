@@ -7,12 +7,13 @@ import pytest
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_export_writes_a_row_for_each_batch(bench):
-    settings = "method=tt arch=lenet dataset=mnist width=0.25 rank=2 layout=paired format=torch"
+def test_export_writes_a_row_for_each_batch_in_layouts_that_a_format_has(bench):
+    settings = "method=tt,btt arch=lenet dataset=mnist width=0.25 rank=2 layout=paired format=torch"
     code, _, _, rows = bench(f"export {settings} repeats=1 batch_size=1,3 threads=1")
     assert code == 0
     found = rows["export"]
-    assert [(row["layout"], row["batch_size"]) for row in found] == [("paired", "1"), ("paired", "3")]
+    layouts = [(row["layout"], row["batch_size"]) for row in found]
+    assert layouts == [("paired", "1"), ("paired", "3"), ("split", "1"), ("split", "3")]
     for row in found:
         sizes = [int(row[column]) for column in ("bytes", "folded_bytes", "dense_bytes")]
         assert 4 * int(row["parameters"]) < sizes[0] and sizes[0] < sizes[1] <= 1.1 * sizes[2] > 4 * 75_000
