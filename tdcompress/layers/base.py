@@ -20,7 +20,7 @@ from ..tensor.contraction.plan import Plan, compile_path
 from ..tensor.contraction.search import macs, paths
 from ..tensor.graph import Graph
 from ..tensor.weight import to_dense
-from .kept import Kept, infers
+from .kept import Kept, Pass, infers
 
 L = TypeVar("L", bound=nn.Module)
 HOOKS = (
@@ -186,6 +186,8 @@ class Factorised(nn.Module, ABC):
         """
         if weights is None and self.infers(x):
             plan, merged = self._inferring(shape or x.shape)
+            if convolution is None and isinstance(plan, Plan) and (shape is None or shape == x.shape):
+                self.kept.keep_pass(x.shape, plan.by(merged))
             return _moving(plan, convolution).apply(x, merged, self.bias)
         plan = _moving(self.plan, convolution)
         call, tensors = (plan, self.tensors()) if weights is None else (plan.apply, weights)
@@ -193,6 +195,10 @@ class Factorised(nn.Module, ABC):
             # Nothing in a plan is random.
             return checkpoint(call, x, tensors, self.bias, use_reentrant=False, preserve_rng_state=False)
         return call(x, tensors, self.bias)
+
+    def known_pass(self, x: Tensor) -> Pass | None:
+        """How the last input of this shape was contracted, if it was inferred from and the cores are what they were."""
+        return None if self.training else self.kept.known_pass(x, self._stored())
 
     def infers(self, x: Tensor) -> bool:
         """Whether what is merged of the cores may be kept after this input; where not, nothing is kept from before."""

@@ -117,7 +117,8 @@ class FactorisedConv(Factorised):
         return holding(module, self.to_dense(), self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._convolved(input)
+        known = self.known_pass(input)
+        return self._convolved(input) if known is None else known(input, bias=self._parameters["bias"])
 
     def _convolved(self, x: Tensor, moves: Convolution | None = None) -> Tensor:
         """``forward``, with ``moves`` in place of the layer's own."""

@@ -64,6 +64,9 @@ class FactorisedLinear(Factorised):
         return weights
 
     def forward(self, input: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        known = self.known_pass(input) if weights is None else None
+        if known is not None:
+            return known(input, bias=self._parameters["bias"])
         if input.dim() == 2:
             return self.contract(input, weights)
         rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])

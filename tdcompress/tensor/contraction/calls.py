@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,13 @@ class Convolution:
             return _CONVOLVE[axes](x, kernel, bias, self.stride, self.padding, self.dilation, groups)
         settings = (self.stride, self.padding, self.output_padding, groups, self.dilation)
         return _TRANSPOSED[axes](x, kernel, bias, *settings)
+
+    def by(self, kernel: Tensor, groups: int) -> Callable[..., Tensor]:
+        """The convolution by this kernel, of an input and, by name, a ``bias``: without a call of Python's own."""
+        if self.transposed:
+            return partial(self, kernel=kernel, groups=groups)
+        settings = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": groups}
+        return partial(_CONVOLVE[len(self.stride)], weight=kernel, **settings)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import cast
 
 import torch.nn.functional as F
@@ -81,6 +81,13 @@ class Plan:
         if bias is not None and not self.fuse_bias:
             x = x + bias.to(x.dtype)
         return x.permute(0, lead, *range(1, lead)) if self.space else x
+
+    def by(self, weights: Sequence[Tensor]) -> Callable[..., Tensor]:
+        """``apply`` with these weights: of an input and, by name, a ``bias``."""
+        first = self.steps[0]
+        if self.straight and len(weights) == 1 and isinstance(first, Conv):
+            return first.moves.by(weights[0], first.groups)
+        return partial(self.apply, weights=weights)
 
     def moving(self, convolution: Convolution) -> Plan:
         """The same plan with other settings of the convolution."""
