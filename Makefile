@@ -12,7 +12,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check tdcompress scripts tests
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 results: $(VENV)/installed  ## results/published, as far as it is not made: days on two cores, and it goes on where it was
 	$(BIN)/python scripts/reproduce.py
