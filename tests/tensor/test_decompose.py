@@ -17,7 +17,8 @@ from tdcompress.compression.spec import build_graph
 from tdcompress.compression.tensorly.fitting import algorithm
 from tdcompress.config.schema import MethodConfig
 from tdcompress.tensor.caps import capped, caps
-from tdcompress.tensor.fitting.als import alternate, balanced
+from tdcompress.tensor.fitting import decompose as fitting
+from tdcompress.tensor.fitting.als import Alternation, alternate, balanced
 from tdcompress.tensor.fitting.decompose import decompose, relative_error
 from tdcompress.tensor.fitting.truncation import leading
 from tdcompress.tensor.formats import FORMATS
@@ -66,6 +67,17 @@ def test_full_rank_is_exact_where_sweeps_find_it():
     graph = full(Case("cp", "channels", "merged", "conv").graph())
     weight = normal(*(graph.sizes[mode] for mode in graph.modes))
     assert error(graph, decompose(graph, weight), weight) < 1e-3
+
+
+def test_a_fit_that_no_time_suffices_for_is_swept_twice(monkeypatch):
+    graph = Case("tr", "channels", "merged", "conv").graph()
+    weight, sweeps = normal(*(graph.sizes[mode] for mode in graph.modes)), []
+    sweep = Alternation.sweep
+    monkeypatch.setattr(Alternation, "sweep", lambda fit: sweeps.append(fit.graph.ranks) or sweep(fit))
+    for limit in ("WORK", "CHEAP", "POLISH"):
+        monkeypatch.setattr(fitting, limit, 1.0)
+    decompose(graph, weight)
+    assert sweeps == [graph.ranks, graph.ranks]
 
 
 SMALL = [(96, 64), (16, 8, 3, 3)]

@@ -20,7 +20,7 @@ TIKHONOV = 0.03
 """The penalty on the cores' squared norms, as a part of the squared error times the part of ||W||^2 that is found."""
 
 WORK = 2e11
-"""Multiply-adds after which a fit stops, some seconds of one processor core; two sweeps are made at any price."""
+"""Multiply-adds after which a fit stops, some seconds of one processor core."""
 
 
 def alternate(
@@ -31,18 +31,20 @@ def alternate(
     limit: float = WORK,
     tolerance: float = 3e-4,
     tikhonov: float = TIKHONOV,
+    least: int = 2,
 ) -> list[Tensor]:
     """Cores, in double precision, that fit ``weight`` (one dimension per mode) better than ``cores`` do.
 
-    At most ``sweeps`` sweeps, or what ``limit`` multiply-adds allow; stops when one lowers the squared error by less
-    than ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one another, nothing else bounds
-    their norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it vanishes with the error and with
-    what is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for tensor decomposition*).
-    ``tikhonov``: how much of it; without, What ends as large as it should be, <W, What> = ||What||^2.
+    At most ``sweeps`` sweeps, or what ``limit`` multiply-adds allow, but ``least`` at any price; stops when one lowers
+    the squared error by less than ``tolerance`` of it. Where cores have more parameters than W needs, or cancel one
+    another, nothing else bounds their norms: each sweep adds l sum ||core||^2 to what is minimised, l such that it
+    vanishes with the error and with what is found (a Tikhonov term; Navasca et al. 2008, *Swamp reducing technique for
+    tensor decomposition*). ``tikhonov``: how much of it; without, What ends as large as it should be, <W, What> =
+    ||What||^2.
     """
     fit = Alternation(graph, weight, list(cores), tikhonov)
     before = math.inf
-    for _ in range(min(sweeps, max(2, int(limit / work(graph))))):
+    for _ in range(min(sweeps, max(least, int(limit / work(graph))))):
         error = fit.sweep()
         if before - error <= tolerance * error:
             break

@@ -114,24 +114,29 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
         best = best[0], padded(step, best[1], seed)
         if step is graph and constructed:
             best = min(best, found, key=itemgetter(0))
-        limit = WORK if step is graph else GROWTH * WORK
-        best = min(best, fit(step, alternate(step, weight, best[1], sweeps, limit)), key=itemgetter(0))
+        limit, least = (WORK, 2) if step is graph else (GROWTH * WORK, _least(step))
+        best = min(best, fit(step, alternate(step, weight, best[1], sweeps, limit, least=least)), key=itemgetter(0))
         for _ in range(RESTARTS if work(step) < CHEAP else 0):
             if best[0] > EXACT:
                 another = alternate(step, weight, _gaussian(step, weight, generator), sweeps)
                 best = min(best, fit(step, another), key=itemgetter(0))
     if best[0] > EXACT:
-        swept = alternate(graph, weight, best[1], 2 * sweeps, POLISH, FINE)
+        swept = alternate(graph, weight, best[1], 2 * sweeps, POLISH, FINE, least=_least(graph))
         best = min(best, fit(graph, swept), key=itemgetter(0))
     if best[0] > EXACT and cancellation(graph, best[1]) > CANCELLING:
         smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK / 2) * best[0]))
         best = smaller if smaller[0] <= (1 + SLACK) * best[0] else best  # it was rounded
     if best[0] > EXACT:
-        free = fit(graph, alternate(graph, weight, best[1], FREE, GROWTH * WORK, FINE, tikhonov=0.0))
+        free = fit(graph, alternate(graph, weight, best[1], FREE, GROWTH * WORK, FINE, 0.0, _least(graph)))
         before = cancellation(graph, best[1])
         if free[0] < best[0] and cancellation(graph, free[1]) <= max(CANCELLING, GROWN * before):
             best = free
     return best[1]
+
+
+def _least(graph: Graph) -> int:
+    """How many sweeps are made at any price where a fit neither begins nor ends with them."""
+    return 2 if work(graph) <= WORK else 0
 
 
 def _constructed(graph: Graph, weight: Tensor) -> list[Tensor] | None:
