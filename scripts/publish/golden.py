@@ -21,16 +21,16 @@ from tdcompress.tensor.formats import BASELINE, FORMATS
 from tdcompress.train.run import train
 
 WORDS = (
-    *("dataset=digits", "dataset.limit=250", "dataset.image_size=32", "arch=lenet5", "arch.width=0.5"),
-    *("optim=cosine", "lr=0.1", "rank=5x", "epochs=4", "batch_size=50", "precision=fp32", "device=cpu"),
+    *("dataset=digits", "dataset.limit=200", "dataset.image_size=32", "arch=lenet5", "arch.width=0.5"),
+    *("optim=cosine", "lr=0.1", "rank=16.6x", "epochs=5", "batch_size=50", "precision=fp32", "device=cpu"),
 )
 KEYS = [(name, fitted) for name in sorted(FORMATS) for fitted in (False, True) if name != BASELINE or not fitted]
-_CLOSE = 1e-2  # relative: what other kernels of a CPU make of a fit that is nearly singular, twice over
+_CLOSE = 2e-2  # relative: other kernels of a CPU make 1.4 % of a ring's fit, which is nearly singular, of others .01 %
 
 
 @dataclass(frozen=True)
 class Golden:
-    """The mean training losses of four times five steps; ``fitted``: the first five are at full rank."""
+    """The mean training losses of five times four steps; ``fitted``: the first four are at full rank."""
 
     method: str
     fitted: bool
@@ -42,7 +42,7 @@ class Golden:
         return self.method, self.fitted
 
     def agrees(self, other: Golden | None) -> bool:
-        """Whether the losses are the same, to one per cent."""
+        """Whether the losses are the same, to two per cent."""
         if other is None:
             return False
         pairs = zip(self.losses, other.losses, strict=True)

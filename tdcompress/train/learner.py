@@ -29,6 +29,7 @@ from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
 from .optim.build import build_scheduler, restore_optimizer
 from .optim.groups import Groups, frobenius_penalty, multiples_in
+from .optim.sensitivity import sensitivities
 from .watch import bar
 
 Steps = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -209,7 +210,8 @@ class Learner:
     def _shrunk(self, parameters: int, shrinkage: Shrinkage) -> list[nn.Parameter]:
         """The cores that changed as ranks were cut; the first process decides and tells the others."""
         if self.world.first:
-            changed = shrink(self.model, parameters, shrinkage.fixed, shrinkage.multiple)
+            felt = sensitivities(self.model, self.optimizer)
+            changed = shrink(self.model, parameters, shrinkage.fixed, shrinkage.multiple, felt)
         if self.world.size == 1:
             return changed
         layers = factorised(self.model)

@@ -42,9 +42,9 @@ def test_twenty_steps_lose_what_they_did(key):
     assert now.agrees(known[key]), f"{now} was {known[key]}: what is published is of another version (reproduce.py)"
 
 
-def test_losses_agree_to_one_per_cent():
+def test_losses_agree_to_two_per_cent():
     one = golden.Golden("tt", True, (2.165, 1.693))
-    assert one.agrees(replace(one, losses=(2.167, 1.68))) and not one.agrees(replace(one, losses=(2.165, 1.72)))
+    assert one.agrees(replace(one, losses=(2.167, 1.67))) and not one.agrees(replace(one, losses=(2.165, 1.73)))
     assert not one.agrees(None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
@@ -18,6 +18,11 @@ from ...tensor.rounding import energies, truncated
 from ..survey.counts import distinct
 from .budget import TOLERANCE
 
+DAMPING = 1 / 3
+"""The power of a layer's sensitivity that counts: all of it is what a cut costs at once, none of it as if layers were
+alike. By all of it deep layers fall to rank one before training can put them to use, and early ones, whose components
+take the most multiply-adds, keep too many."""
+
 
 def start(target: float, dense: int) -> float:
     """Parameters to start with for ``target`` parameters in the end: halfway to the dense network's, on a log scale."""
@@ -31,9 +36,8 @@ class Shrinkage:
     ``fixed``: name patterns of the layers whose ranks stay; ``multiple``: see ``shrink``; ``begun``: of the epochs
     those that the network has not been factorised in, the first half of the others counts.
 
-    The components with the least share of their weight's squared norm for each parameter that goes with them are cut,
-    of all layers and bonds together, so that the ranks are distributed by what the training made of them (in the
-    spirit of Schotthoefer et al. 2022, *Low-rank lottery tickets*, and Zangrando et al. 2024).
+    See ``shrink`` for what is cut, by which the ranks are distributed by what the training made of them (in the spirit
+    of Schotthoefer et al. 2022, *Low-rank lottery tickets*, and Zangrando et al. 2024).
     """
 
     target: int
@@ -57,15 +61,21 @@ def shrink(
     parameters: int,
     fixed: Sequence[str] = (),
     multiple: int = 1,
+    sensitivity: Mapping[str, float] | None = None,
 ) -> list[nn.Parameter]:
     """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
+
+    The components are cut that have the least share of their weight's squared norm for each parameter that goes with
+    them, of all layers and bonds together. ``sensitivity``: by the names of layers how much such a share of each is
+    worth, in any unit; those without are taken for the geometric mean.
 
     Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
     met otherwise, up to that much above ``parameters``. Ranks become multiples of their grain (see
     ``tensor.caps.grain``), but for what is given back at last where they leave the total too far from its target.
     """
+    worth = _worth(sensitivity or {})
     layers = [
-        _Layer(module, multiple)
+        _Layer(module, multiple, worth.get(name, 1.0))
         for name, module in weights_once(model).items()
         if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
@@ -96,12 +106,20 @@ def shrink(
     return [core for module, _ in cuts for core in module.cores.values()]
 
 
+def _worth(sensitivity: Mapping[str, float]) -> dict[str, float]:
+    """What a share of each layer counts, one for the geometric mean."""
+    logs = {name: math.log(value) for name, value in sensitivity.items()}
+    mean = sum(logs.values()) / max(1, len(logs))
+    return {name: math.exp(DAMPING * (log - mean)) for name, log in logs.items()}
+
+
 @dataclass
 class _Layer:
     """A layer, the ranks that it is to have, and what each component of its bonds holds."""
 
     module: Factorised
     multiple: int
+    worth: float
     ranks: dict[str, int] = field(init=False)
     energies: dict[str, list[float]] = field(init=False)
 
@@ -109,7 +127,9 @@ class _Layer:
         graph = self.module.graph
         self.ranks = dict(graph.ranks)
         with torch.no_grad():
-            self.energies = {bond: energies(graph, self.module.tensors(), bond).tolist() for bond in graph.bonds}
+            self.energies = {
+                bond: (self.worth * energies(graph, self.module.tensors(), bond)).tolist() for bond in graph.bonds
+            }
 
     def cheapest(self) -> tuple[float, dict[str, int], int] | None:
         """The cut that loses least for what it saves: that ratio, the ranks after it, the parameters saved."""

@@ -152,6 +152,15 @@ def test_the_layer_whose_weight_needs_less_is_cut():
     assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 2}, {"r1": 10}]
 
 
+def test_of_two_layers_alike_that_is_cut_which_the_loss_feels_less():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
+    model[1].load_state_dict(model[0].state_dict())
+    compress(model, "tt", 10, (40,), layout="matrix", init="spectral")
+    shrink(model, parameters(model) - 5 * 80, sensitivity={"0": 1e9, "1": 1e-3})
+    assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 10}, {"r1": 5}]
+
+
 def test_a_layer_with_a_rank_of_its_own_keeps_it():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
