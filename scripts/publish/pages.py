@@ -44,10 +44,10 @@ class Published:
             known &= self.runs["rank"] == rank
         return self.runs[known]
 
-    def times(self, table: str, method: str, **where: object) -> pandas.DataFrame:
-        """The rows of a table of times by a method."""
-        rows = self._table(f"bench/{table}.csv", ("method", *where))
-        known = rows["method"] == method
+    def times(self, table: str, method: str | None, **where: object) -> pandas.DataFrame:
+        """The rows of a table of times by a method, or by all."""
+        rows = self._table(f"bench/{table}.csv", ("method", "layout", *where))
+        known = rows["method"].isin([method] if method is not None else rows["method"])
         for column, value in where.items():
             known &= rows[column] == value
         return rows[known]
@@ -85,9 +85,9 @@ def _answer(found: Published) -> str:
         if method != BASELINE and not len(runs):
             continue
         step, infer = found.times("step_bf16", method), found.times("infer", method, batch_size=64)
-        files = found.times("export", method, batch_size=64, layout="channels")
         plain = method == BASELINE
-        some = found.times("export", FIRST, batch_size=64, layout="channels") if plain else files
+        files = found.times("export", None if plain else method, batch_size=64)
+        files = files[files["layout"] != "paired"]  # trained weights are not held so
         rows.append(
             [
                 method,
@@ -95,7 +95,7 @@ def _answer(found: Published) -> str:
                 _first(runs, "parameters", "{:,.0f}"),
                 _first(runs, "macs", "{:,.0f}"),
                 "1" if plain else _first(step, "speedup", "{:.2f}"),
-                _first(some, "dense_bytes" if plain else "bytes", "{:,.0f}"),
+                _first(files, "dense_bytes" if plain else "bytes", "{:,.0f}"),
                 "1" if plain else _first(infer, "speedup", "{:.2f}"),
             ]
         )
@@ -176,7 +176,6 @@ def _commands(found: Published) -> str:
     return markdown(("what", "command", "runs", "versions"), rows)
 
 
-FIRST = next(name for name in _METHODS if name != BASELINE)
 _VGG = (
     ("10x, a start at full rank", "vgg16", "10x"),
     ("10x from scratch, in pairs", "vgg16_scratch", "10x"),
