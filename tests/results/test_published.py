@@ -28,6 +28,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
+def heard():
+    """SIGINT is heard, though whoever started the tests in the background had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def reproduction(tmp_path, monkeypatch):
     """Makes the toy protocol's anew, as a new process would see its folder."""
     monkeypatch.setattr(golden, "KEYS", [("cp", False), ("dense", False), ("tt", False)])
@@ -72,6 +80,7 @@ def test_a_part_of_the_protocol_is_a_command(part):
     assert part.minutes > 0 and part.what
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(reproduction, tmp_path, monkeypatch):
     published: list[int] = []
     whole = Reproduction.publish
