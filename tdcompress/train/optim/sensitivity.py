@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,7 +19,7 @@ def sensitivities(model: nn.Module, optimizer: Optimizer) -> dict[str, float]:
     (the trace of the empirical Fisher information; Theis et al. 2018, *Faster gaze prediction with dense networks and
     Fisher pruning*, section 2). Squared gradients are those of mini-batches as the optimizer has them: mean squares, or
     the square of a momentum, in which noise outweighs the mean by far. They are compared among layers only, in a common
-    unit. A layer of which it has neither, or whose gradients vanish, is left out.
+    unit. A layer of which it has neither, or whose gradients vanish or are not finite, is left out.
     """
     found = {}
     for name, layer in weights_once(model).items():
@@ -26,7 +28,7 @@ def sensitivities(model: nn.Module, optimizer: Optimizer) -> dict[str, float]:
             for core in layer.tensors()
             if (square := _squared_gradient(core, optimizer)) is not None
         ]
-        if any(felt):
+        if 0 < sum(felt) < math.inf:
             found[name] = sum(felt) / len(felt)
     return found
 

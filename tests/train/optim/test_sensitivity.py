@@ -75,3 +75,13 @@ def test_an_optimizer_without_a_memory_knows_nothing():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     steps(model, optimizer, count=2)
     assert sensitivities(model, optimizer) == {}
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_gradients_that_say_nothing_are_left_out(value):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for name, held in (("0", value), ("1", 1.0)):
+        for core in model.get_submodule(name).tensors():
+            optimizer.state[core] = {"momentum_buffer": torch.full_like(core, held)}
+    assert set(sensitivities(model, optimizer)) == {"1"}
