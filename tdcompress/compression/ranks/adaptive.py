@@ -20,8 +20,8 @@ from .budget import TOLERANCE
 
 DAMPING = 1 / 3
 """The power of a layer's sensitivity that counts: all of it is what a cut costs at once, none of it as if layers were
-alike. Training makes up for much of what a cut costs, and components of early layers, where the loss feels most, take the
-most multiply-adds (measured: docs/ranks_and_budgets.md)."""
+alike. Training makes up for much of what a cut costs, and components of early layers, where the loss feels most, take
+the most multiply-adds (measured: docs/ranks_and_budgets.md)."""
 
 
 def start(target: float, dense: int) -> float:
