@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from peer_layers import CHANNELS, PAIRED, SEPARATE, modes
 from torch import Tensor, nn
 
-from tdcompress.cli.shared.jobs import Jobs, asked
+from tdcompress.cli.shared.jobs import asked, job_of
 from tdcompress.config.schema import TrainConfig
 from tdcompress.device.files import RunError, write_whole
 from tdcompress.layers.base import Factorised
@@ -90,7 +90,7 @@ class Unfit(ConfigError):
 
 def run(words: Sequence[str]) -> None:
     """Fit the network of each configuration that ``words`` ask for, and write it."""
-    for job in asked(words, Jobs()):
+    for job in asked(words, job_of):
         _fit(job.get())
 
 

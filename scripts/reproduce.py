@@ -39,7 +39,7 @@ from publish import golden, pages
 from publish.protocol import PROTOCOL, Part
 
 from tdcompress.cli import bench
-from tdcompress.cli.shared.jobs import Jobs, asked
+from tdcompress.cli.shared.jobs import asked, job_of
 from tdcompress.config.words import quoted, read
 from tdcompress.results.drawing.figures import plot_all
 from tdcompress.results.drawing.look import Look
@@ -182,7 +182,7 @@ class Reproduction:
         some = self.options.jobs
         together = ["launcher=local", f"launcher.jobs={some}"] if some > 1 and not part.alone else ["launcher=basic"]
         words = [*part.words[1:], *self._images(part.images), *together, f"results_dir={quoted(str(self.out))}"]
-        jobs = [one.get() for one in asked(words, Jobs())]
+        jobs = [one.get() for one in asked(words, job_of)]
         return list({job.directory: job for job in jobs}.values())  # the dense one has no rank
 
     def _images(self, name: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Fixtures for every test file."""
 
+import gc
 import os
 import shlex
 import sys
@@ -13,6 +14,12 @@ from tdcompress import cli
 
 _CACHE = tempfile.TemporaryDirectory(prefix="tdcompress-cache-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # measured rates are kept there, also by the processes that tests start
+
+
+def pytest_collection_finish() -> None:
+    """Whatever is there before the tests stays: a collection of garbage, of which each cut makes one, looks past it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tdcompress.cli.shared.jobs import Jobs, asked
+from tdcompress.cli.shared.jobs import asked, job_of
 from tdcompress.config.schema import TrainConfig
 from tdcompress.results.identity import fitted, plain
 from tdcompress.results.record import read_metrics_text
@@ -58,7 +58,7 @@ def measured(method: str, fitted: bool) -> Golden:
     """The losses of the code as it is."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*WORDS, f"method={method}", f"full_rank_epochs={int(fitted)}", f"results_dir={folder}"]
-        job = asked(words, Jobs())[0].get()
+        job = asked(words, job_of)[0].get()
         train(job.config, Run(job.directory), log=lambda line: None)
         epochs = read_metrics_text((job.directory / "metrics.csv").read_text())
     return Golden(method, fitted, tuple(epoch.train_loss for epoch in epochs))

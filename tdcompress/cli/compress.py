@@ -24,7 +24,7 @@ from ..tensor.errors import ConfigError
 from ..train.launch.job import Job
 from ..train.network import dense, initial
 from ..train.weights import layer_errors, read_weights, write_compressed
-from .shared.jobs import Jobs, asked
+from .shared.jobs import asked, job_of
 from .shared.tables import print_comparison, print_report
 
 
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> None:
     options = read(own, CompressOptions)
     if not options.checkpoint:
         raise ConfigError("say which network is to be decomposed: checkpoint=DIRECTORY of a run, or FILE of weights")
-    jobs = asked([*others, "init_from=" + ",".join(map(quoted, options.checkpoint))], Jobs())
+    jobs = asked([*others, "init_from=" + ",".join(map(quoted, options.checkpoint))], job_of)
     if options.out is not None and len(jobs) > 1:
         raise ConfigError(
             f"out={options.out} is one file, and these are {len(jobs)} networks: without it each has its own"

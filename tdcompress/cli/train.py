@@ -16,7 +16,7 @@ from ..results.record import Summary
 from ..train.launch.job import Job
 from ..train.launch.launchers import launch
 from .shared.filters import Place
-from .shared.jobs import Jobs, asked
+from .shared.jobs import asked, job_of
 from .shared.say import complain, say
 from .shared.tables import print_outcome
 
@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> None:
     A single run raises what is wrong with it. Of a sweep the others go on; the program then ends with code 1, or with
     2 where none was trained.
     """
-    runs = asked(words, Jobs())
+    runs = asked(words, job_of)
     sweep = any(one.sweep for one in runs)
     failed: list[tuple[str, Exception]] = []
     finished: dict[Path, Summary] = {}

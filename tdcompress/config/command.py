@@ -85,10 +85,18 @@ class Command:
     part: str | None = None
     resolve: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether one configuration is asked for, of the files of conf/ and Hydra's own settings as they are there."""
+        keys = [word.lstrip("+~").split("=", 1)[0] for word in self.overrides]
+        own = self.sweep or any(key.startswith(("hydra", "experiment")) for key in keys)
+        return self.own is None and (self.shown is not None or not own)
+
     def for_hydra(self) -> list[str]:
         """The words as Hydra takes them: flags first."""
         flags = ["--multirun"] * self.sweep + ([f"--config-dir={self.own}"] if self.own is not None else [])
-        return [*flags, *(f"++{word}" if word.startswith(_OPEN) else word for word in self.overrides)]
+        one = ["hydra.mode=RUN"] * (self.shown is not None and not self.is_plain)
+        return [*flags, *(f"++{word}" if word.startswith(_OPEN) else word for word in self.overrides), *one]
 
 
 def parsed(words: Sequence[str]) -> Command:

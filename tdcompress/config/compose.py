@@ -8,14 +8,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, cast
 
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ..tensor.errors import ConfigError
@@ -89,10 +91,16 @@ def typed(composed: Composed) -> TrainConfig:
 
 
 def baseline(words: Sequence[str]) -> TrainConfig:
-    """What ``words`` alone give, composed anew; only from within a ``job`` of ``call_composed``.
+    """What ``words`` alone give; only from within a ``job`` of ``call_composed``.
 
     Raises ``ConfigError`` for a name of a group that has no yaml file.
     """
+    return _baseline(tuple(words), str(GlobalHydra.instance().config_loader().get_search_path()))
+
+
+@cache  # to compose takes a tenth of a second
+def _baseline(words: tuple[str, ...], folders: str) -> TrainConfig:
+    """The same, of the yaml files in ``folders``."""
     try:
         return _typed(hydra.compose("train", overrides=list(words)))
     except HydraException as error:
@@ -127,8 +135,7 @@ def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> No
     if command.shown is None:
         _compose(command, job)
     else:
-        one = replace(command, overrides=(*command.overrides, "hydra.mode=RUN"))
-        _compose(one, lambda composed: print(_shown(composed, command), end=""))
+        _compose(command, lambda composed: print(_shown(composed, command), end=""))
 
 
 def _complete(words: Sequence[str]) -> None:
@@ -143,8 +150,7 @@ def _complete(words: Sequence[str]) -> None:
 
 def _shown(composed: Composed, command: Command) -> str:
     """What ``--cfg`` prints of a configuration."""
-    words = replace(command, own=None).for_hydra()  # as they are: what is shown was composed as one run
-    settings = OmegaConf.create({"hydra": hydra.compose("train", overrides=words, return_hydra_config=True).hydra})
+    settings = OmegaConf.create({"hydra": HydraConfig.get()})
     parts = {"job": [composed.raw], "hydra": [settings], "all": [settings, composed.raw]}[str(command.shown)]
     whole = OmegaConf.unsafe_merge(*(OmegaConf.create(OmegaConf.to_container(part)) for part in parts))
     part = OmegaConf.select(whole, command.part, default=_NOTHING) if command.part is not None else whole
@@ -160,8 +166,8 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
     refused: list[ConfigError] = []
 
     def checked(raw: DictConfig) -> None:
+        settings = HydraConfig.get()
         try:  # what leaves this function as an exception, Hydra says in its own words
-            settings = HydraConfig.get()
             found = next(_stray_keys(raw, settings), None)
             if found is not None:
                 raise ConfigError(unknown(found))
@@ -175,11 +181,21 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
             refused.append(error)
 
     try:
-        _hydra(command.for_hydra(), checked)
+        (_single if command.is_plain else _hydra)(command.for_hydra(), checked)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from None
     if refused:
         raise refused[0]
+
+
+def _single(words: Sequence[str], job: Callable[[DictConfig], None]) -> None:
+    """``_hydra`` of words that ask for one run and leave Hydra's own settings alone: composed once, not twice."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        raw = hydra.compose("train", overrides=list(words), return_hydra_config=True)
+        HydraConfig.instance().set_config(raw)
+        with open_dict(raw):
+            del raw["hydra"]
+        job(raw)
 
 
 def _hydra(words: Sequence[str], job: Callable[[DictConfig], None]) -> None:

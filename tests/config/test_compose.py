@@ -46,10 +46,10 @@ def test_one_for_each_run_of_a_sweep():
 
 def test_an_optimizer_has_a_learning_rate_of_its_own_until_one_is_given():
     presets = ["reference", "cosine", "sgd", "adamw", "muon"]
-    found = [typed(run) for run in _composed("-m", f"optim={','.join(presets)}")]
+    found = [typed(run) for name in presets for run in _composed(f"optim={name}")]
     assert [one.lr for one in found] == [0.05, 0.05, 0.02, 0.0015, 0.0015]
     assert [one.optim.core_lr for one in found] == ["same", "same", "balanced", "balanced", "balanced"]
-    assert [one.lr for one in map(typed, _composed("-m", "optim=adamw,muon", "lr=0.3"))] == [0.3, 0.3]
+    assert [typed(run).lr for run in _composed("-m", "optim=adamw,muon", "lr=0.3")] == [0.3, 0.3]
     assert {typed(one).lr for one in _composed("experiment=quick/trl", "optim=adamw")} == {0.0015}
 
 

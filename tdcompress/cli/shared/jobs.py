@@ -62,22 +62,16 @@ def config(composed: Composed) -> TrainConfig:
     return typed(as_saved(composed))
 
 
-class Jobs:
-    """Makes a job of each configuration of a command."""
+def job_of(composed: Composed) -> Job:
+    """The job of a configuration, its directory and the files beside its results.
 
-    def __init__(self) -> None:
-        self._baselines: dict[tuple[str, ...], TrainConfig] = {}  # to compose one takes a tenth of a second
-
-    def __call__(self, composed: Composed) -> Job:
-        """The job, its directory and the files beside its results. Raises ``ConfigError`` for what cannot be used."""
-        composed = as_saved(composed)
-        config = typed(composed)
-        names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
-        key = tuple(f"{group}={name}" for group, name in names.items())
-        if key not in self._baselines:
-            self._baselines[key] = baseline(key)
-        directory = run_directory(config, self._baselines[key])
-        return Job(config, directory, composed.files(), " ".join(composed.words))
+    Raises ``ConfigError`` for what cannot be used.
+    """
+    composed = as_saved(composed)
+    config = typed(composed)
+    names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
+    directory = run_directory(config, baseline([f"{group}={name}" for group, name in names.items()]))
+    return Job(config, directory, composed.files(), " ".join(composed.words))
 
 
 def as_saved(composed: Composed) -> Composed:
