@@ -67,6 +67,7 @@ class Loop:
         self.counts = self._counted()
         self.tested = tested if tested is not None else _UNKNOWN if learner.has_just_shrunk() else self.counts
         self.profiled = False
+        self.stopping: int | None = None  # the signal upon which all processes end, whichever of them it has reached
         watched = config.tensorboard and learner.world.first
         self.scalars = Scalars(run.directory, learner.epoch + 1) if watched else None
 
@@ -156,7 +157,7 @@ class Loop:
             return "diverged"
         if self.learner.epoch == self.config.epochs or (self.factorise is None and self.learner.due):
             return "finished"
-        return "running" if self.stop.number is None else "interrupted"
+        return "running" if self.stopping is None else "interrupted"
 
     def _epoch(self, data: Splits) -> Epoch | None:
         """The rest of an epoch, or None if stopped before its end."""
@@ -198,6 +199,7 @@ class Loop:
 
     def _write(self) -> None:
         """metrics.csv, then summary.json, of the rows that the checkpoint has."""
+        self.stopping = self.learner.world.agreed(self.stop.number)
         rows, start = self.learner.rows, self.learner.start
         switch = start.switch if start is not None else None
         alike = rows

@@ -127,7 +127,7 @@ def test_signal_handlers_are_given_back():
 # that the disk is full. What they share are the imports, which take far longer than the run. One thread: threads of
 # torch do not survive a fork.
 BROKEN = """
-import errno, os, signal, sys, pickle
+import errno, gc, os, signal, sys, pickle
 from dataclasses import replace
 from tdcompress.device.files import RunError
 from tdcompress.results.run import Run
@@ -135,6 +135,7 @@ from tdcompress.train.run import train
 import torch
 from tdcompress.data.sources import DATASETS, load
 torch.set_num_threads(1)
+gc.freeze()
 calls = 0
 
 def breaking(function, moment, how):

@@ -56,7 +56,7 @@ def begun_alone(lines):
 
 
 def test_as_if_each_had_trained_its_own(tmp_path):
-    shared = [config_of(tmp_path / "shared", method, full_rank_epochs="auto") for method in ("tt", "cp")]
+    shared = [config_of(tmp_path / "shared", method, full_rank_epochs="auto") for method in ("tt", "tucker")]
     lines, outcomes = swept(*shared)
     (start,) = (tmp_path / "shared" / "starts").glob("*/seed0")
     assert begun_alone(lines) == 1 and set(outcomes) == {run_of(config).directory for config in shared}
@@ -107,18 +107,18 @@ def test_what_decides_where_they_lie(tmp_path):
 
 
 def test_a_start_for_those_that_need_one(tmp_path):
-    one, two, other = config_of(tmp_path), config_of(tmp_path, "cp"), config_of(tmp_path, seed=1)
+    one, two, other = config_of(tmp_path), config_of(tmp_path, "tucker"), config_of(tmp_path, seed=1)
     assert starts_of([job_of(one)]) == [] == starts_of([job_of(one), job_of(other)])
     (start,) = starts_of([job_of(config) for config in (one, two, other)])
     assert start.directory == directory_of(one) and start.dense_only
     swept(one, two)
     assert starts_of([job_of(one), job_of(two)]) == []
-    lines, outcomes = swept(one, two, config_of(tmp_path, "tucker"))
+    lines, outcomes = swept(one, two, config_of(tmp_path, "btt"))
     assert begun_alone(lines) == 0 and len(outcomes) == 3
 
 
 def test_interrupted_and_gone_on_with(tmp_path, monkeypatch):
-    configs = [config_of(tmp_path, method) for method in ("tt", "cp")]
+    configs = [config_of(tmp_path, method) for method in ("tt", "tucker")]
     with monkeypatch.context() as patch:
         stop_at(patch, 6)  # in the start's second epoch
         with pytest.raises(Interrupted):
@@ -148,7 +148,7 @@ def test_a_start_that_cannot_be_used(tmp_path, harm):
 
 
 def test_a_start_that_fails_is_said(tmp_path, monkeypatch):
-    configs = [config_of(tmp_path, method) for method in ("tt", "cp")]
+    configs = [config_of(tmp_path, method) for method in ("tt", "tucker")]
     (tmp_path / "starts").write_text("a file where a folder should be")
     lines, outcomes = swept(*configs)
     assert sum("each run trains these epochs itself" in line for line in lines) == 1
