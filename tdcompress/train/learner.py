@@ -272,9 +272,11 @@ class Learner:
         self.forward = self._passes()
 
     def _unwrap(self) -> None:
-        """Free what stands in circles around the network: hooks on its parameters, gradients of the sizes they had."""
+        """Free what stands in circles around a wrapped network: hooks on its parameters, gradients of other sizes."""
+        wrapped = self.forward is not self.model
         self.forward = self.parallel = self.model
-        gc.collect()
+        if wrapped:
+            gc.collect()
 
     def _passes(self) -> Passes:
         """The network as the loops call it; a user's own may hold what cannot be recorded, or compiled as a whole."""

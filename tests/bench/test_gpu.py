@@ -11,13 +11,30 @@ from pathlib import Path
 
 import pandas
 import pytest
+from gpu import Options, queue
+
+from tdcompress.config.command import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
+SOME = ["tests", "step", "cifar_0", "epochs"]  # of each kind of job one
+
+
+def test_its_jobs_are_commands(tdc):
+    jobs = {job.name: job.commands for job in queue(Options())}
+    assert set(SOME) < set(jobs)
+    for verb, *words in (command for commands in jobs.values() for command in commands):
+        if verb == "train":
+            assert parsed(words).sweep
+        elif verb == "bench":  # words are read in order, so a bad last one is told of only if the others are good
+            code, _, err = tdc(" ".join([verb, *words, "repeats=0"]))
+            assert code == 2 and err.startswith("tdc: repeats=0 ")
+        else:
+            assert verb == "pytest" and all((ROOT / word).exists() for word in words)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its processes are forked")
 def test_the_queue_ends_however_often_it_is_interrupted(tmp_path):
-    line = [sys.executable, "scripts/gpu.py", f"out={tmp_path}", "toy=true", "jobs=1"]
+    line = [sys.executable, "scripts/gpu.py", f"out={tmp_path}", "toy=true", "jobs=1", f"only={','.join(SOME)}"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
     def started(seconds: float) -> subprocess.Popen[str]:
@@ -31,14 +48,15 @@ def test_the_queue_ends_however_often_it_is_interrupted(tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     out, _ = started(0.1).communicate()  # interrupted in its first command
-    assert "tests        1 of 1 commands done, 0 failed" in out and "reference    0 of 1 commands done" in out
+    assert "tests        1 of 1 commands done, 0 failed" in out and "epochs       0 of 1 commands done" in out
     whole = started(500)
     out, _ = whole.communicate()
     assert whole.returncode == 0 and "0 of 1" not in out
-    queue = pandas.read_csv(tmp_path / "queue.csv").set_index("job")
-    assert (queue.done == queue.commands).all() and (queue.failed == 0).all() and queue.device.notna().all()
-    for job in queue.index:
+    done = pandas.read_csv(tmp_path / "queue.csv").set_index("job")
+    assert (done.done == done.commands).all() and (done.failed == 0).all() and done.device.notna().all()
+    assert set(done.index) == set(SOME)
+    for job in SOME:
         table = pandas.read_csv(tmp_path / f"{job}.csv")
         assert len(table) and table.device.notna().all()
-        if job not in ("tests", "step", "infer"):
+        if job not in ("tests", "step"):
             assert set(table.method) == {"dense", "tt"} and (table.status == "finished").all()

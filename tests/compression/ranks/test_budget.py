@@ -104,11 +104,11 @@ def test_no_bond_is_larger_than_its_layer_can_use(layout: str):
 @pytest.mark.parametrize("format", FACTORISED)
 def test_a_larger_budget_never_buys_less(format: str):
     sizes = []
-    for size in range(60_000, 400_000, 28_000):
+    for size in range(60_000, 400_000, 48_000):
         # A ring over two modes has gaps: 36 and 40 are products of two bonds up to 12, 37 to 39 are not.
         with contextlib.suppress(ConfigError):
             sizes.append(parameters(compress(lenet(), format, f"params:{size}", (1, 28, 28))))
-    assert len(sizes) >= 11
+    assert len(sizes) >= 7
     assert sizes == sorted(sizes)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from tdcompress.config.schema import LauncherConfig, TrainConfig
 from tdcompress.results.identity import identity, plain
@@ -35,24 +36,32 @@ def raises(**sizes):
 THREADS = str(max(1, len(os.sched_getaffinity(0)) // 2))  # of a run, two at once
 
 
-def tdc(*words):
+def process(*words):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path]), "OMP_NUM_THREADS": THREADS}
     command = [sys.executable, "-m", "tdcompress", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def sweep(*words):
-    return tdc("train", "-m", *words, *SMALL)
+    return process("train", "-m", *words, *SMALL)
 
 
-def test_the_same_runs_as_one_after_the_other(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def here(tdc, monkeypatch):
+    """A sweep that this process launches: exit code, standard output, standard error."""
+    monkeypatch.setenv("OMP_NUM_THREADS", THREADS)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(int(THREADS))
+    yield lambda *words: tdc(" ".join(["train -m", *words, *SMALL]))
+    torch.set_num_threads(threads)
+
+
+def test_the_same_runs_as_one_after_the_other(here):
     # A plan that needs no measured rates; the dense network has no rank, so that it is one run of two.
     words = ["method=tt,dense", "method.plan=chain", "rank=2,3", "epochs=2"]
-    one = sweep(*words, "results_dir=one")
-    two = sweep(*words, "results_dir=two", "launcher=local", "launcher.jobs=2")
-    (out_one, _), (out_two, err) = one.communicate(), two.communicate()
-    assert (one.returncode, two.returncode, err) == (0, 0, "")
+    code_one, out_one, _ = here(*words, "results_dir=one")
+    code_two, out_two, err = here(*words, "results_dir=two", "launcher=local", "launcher.jobs=2")
+    assert (code_one, code_two, err) == (0, 0, "")
     runs = [read_runs(folder) for folder in ("one", "two")]
     names = [[directory.split("/", 1)[1] for directory in table.directory] for table in runs]
     assert names[0] == names[1] and runs[1].status.tolist() == ["finished"] * 3
@@ -68,16 +77,17 @@ def test_the_same_runs_as_one_after_the_other(tmp_path, monkeypatch):
     assert "epoch 2/2" in out_one
 
 
-def test_a_run_that_fails_ends_no_other(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_run_that_fails_ends_no_other(here, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "networks.py").write_text(NETWORKS)
     (tmp_path / "conf/arch").mkdir(parents=True)
     for name in ("killed", "raises", "good"):
         text = f"defaults: [schema, _self_]\nname: {name}\ntarget:\n  _target_: networks.{name}\n"
         (tmp_path / f"conf/arch/{name}.yaml").write_text(text)
-    process = sweep("--config-dir=conf", "arch=killed,raises,good", "method=tt", "rank=2", "epochs=1", "launcher=local")
-    _, err = process.communicate()
-    assert process.returncode == 1
+    code, _, err = here(
+        "--config-dir=conf", "arch=killed,raises,good", "method=tt", "rank=2", "epochs=1", "launcher=local"
+    )
+    assert code == 1
     assert "killed by SIGKILL, out of memory?" in err and ": no such layer\n" in err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("tdc: 2 of 3 runs failed: ")
@@ -85,16 +95,15 @@ def test_a_run_that_fails_ends_no_other(tmp_path, monkeypatch):
     assert runs.method.tolist() == ["tt"] and set(runs.arch) == {"networks.good"}
 
 
-def begun(process, folder, count=1):
+def begun(command, folder, count=1):
     """Wait until ``count`` runs under ``folder`` have a checkpoint."""
     until = time.monotonic() + 120
     while len(list(folder.glob("results/runs/*/*/*/seed*/checkpoint.pt"))) < count and time.monotonic() < until:
-        assert process.poll() is None, process.communicate()
+        assert command.poll() is None, command.communicate()
         time.sleep(0.05)
 
 
-def test_a_killed_sweep_takes_its_runs_along_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_killed_sweep_takes_its_runs_along_and_the_same_command_goes_on(here, tmp_path):
     words = ["epochs=40", "seed=0,1", "launcher=local", "launcher.jobs=2"]
     killed = sweep(*words)
     begun(killed, tmp_path, 2)
@@ -103,21 +112,18 @@ def test_a_killed_sweep_takes_its_runs_along_and_the_same_command_goes_on(tmp_pa
     for directory in tmp_path.glob("results/runs/*/*/*/seed*"):
         with Run(directory).locked() as run:
             assert run.summary().epochs_done < 40
-    again = sweep(*words)
-    out, err = again.communicate()
-    assert (again.returncode, err) == (0, "") and out.count("going on from epoch") == 2
+    code, out, err = here(*words)
+    assert (code, err) == (0, "") and out.count("going on from epoch") == 2
     assert read_runs("results").status.tolist() == ["finished", "finished"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_one_process_works_and_the_other_says_so_and_leaves(tmp_path, monkeypatch, number):
-    monkeypatch.chdir(tmp_path)
+def test_one_process_works_and_the_other_says_so_and_leaves(tdc, tmp_path, number):
     words = ["train", *SMALL, "epochs=100000"]
-    worker = tdc(*words)
+    worker = process(*words)
     begun(worker, tmp_path)
-    other = tdc(*words)
-    _, err = other.communicate()
-    assert other.returncode == 2 and err.startswith("tdc: another process works on results/runs/")
+    code, _, err = tdc(" ".join(words))
+    assert code == 2 and err.startswith("tdc: another process works on results/runs/")
     assert err.count("\n") == 1
     worker.send_signal(number)
     _, err = worker.communicate(timeout=60)
@@ -132,11 +138,11 @@ def test_how_a_run_is_launched_is_not_what_it_is():
 @pytest.mark.parametrize("number", [signal.SIGINT])
 def test_all_runs_stop_after_their_step_and_no_other_begins(tmp_path, monkeypatch, number):
     monkeypatch.chdir(tmp_path)
-    process = sweep("epochs=100000", "seed=0,1,2,3", "launcher=local")
-    begun(process, tmp_path, 2)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    launcher = sweep("epochs=100000", "seed=0,1,2,3", "launcher=local")
+    begun(launcher, tmp_path, 2)
+    launcher.send_signal(number)
+    out, err = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + number
     assert (
         err == "sweep interrupted; the same command goes on (0 of 4 runs done)\n"
         and "Traceback" not in out
