@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 from torch.optim.optimizer import ParamsT
 
 from ...layers.kinds import dense_weights, weights_once
@@ -59,13 +60,17 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            others = []
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 axes = self._unfolding(parameter)
-                change = self._adam(parameter, group) if axes is None else self._orthogonal(parameter, axes, group)
-                parameter.sub_(group["lr"] * change)
+                if axes is None:
+                    others.append(parameter)
+                else:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(group["lr"] * self._orthogonal(parameter, axes, group))
+            self._adamw(others, group)
         return loss
 
     def _unfolding(self, parameter: nn.Parameter) -> Unfolding | None:
@@ -73,16 +78,29 @@ class Muon(Optimizer):
             return self.unfoldings.get(parameter)
         return _by_first_axis(parameter) if parameter.dim() > 1 else None
 
-    def _adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if "square" not in state:
-            state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
-        state["step"] += 1
+    def _adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+                state |= {"step": torch.tensor(0.0), **zeros}
+        means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
         first, second = group["betas"]
-        mean, square = state["mean"].lerp_(gradient, 1 - first), state["square"].lerp_(gradient.square(), 1 - second)
-        size = (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
-        return mean / (1 - first ** state["step"]) / size
+        adamw(
+            cast("list[Tensor]", parameters),
+            [cast(Tensor, parameter.grad) for parameter in parameters],
+            means,
+            squares,
+            [],
+            steps,
+            amsgrad=False,
+            maximize=False,
+            beta1=first,
+            beta2=second,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+        )
 
     def _orthogonal(self, parameter: nn.Parameter, axes: Unfolding, group: dict[str, Any]) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad
