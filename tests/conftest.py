@@ -12,8 +12,9 @@ import torch
 
 from tdcompress import cli
 
-_CACHE = tempfile.TemporaryDirectory(prefix="tdcompress-cache-")
-os.environ["XDG_CACHE_HOME"] = _CACHE.name  # measured rates are kept there, also by the processes that tests start
+if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker has its parent's
+    _CACHE = tempfile.TemporaryDirectory(prefix="tdcompress-cache-")
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name  # measured rates are kept there, also by the processes that tests start
 
 
 def pytest_collection_finish() -> None:
