@@ -7,7 +7,6 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..device.threads import in_threads
 from ..tensor.errors import ConfigError
 
 # What readers of damaged files raise, whatever their documentation says.
@@ -66,8 +66,7 @@ class FolderImages:
 
     def decoded(self) -> Tensor:
         """All images, uint8 ``(n, height, width, channels)``; raises as ``[]`` does."""
-        with ThreadPoolExecutor() as pool:
-            return self._stacked(list(pool.map(self.read, self.files)))
+        return self._stacked(in_threads(self.read, self.files))
 
     def subset(self, positions: Tensor) -> FolderImages:
         """The images at ``positions`` ``(m,)``, in that order, still as files."""
@@ -100,9 +99,8 @@ class FolderImages:
                 return str(error).removesuffix(LEAVE_OUT).rpartition(" can be read: ")[2]
             return None
 
-        with ThreadPoolExecutor() as pool:
-            reasons = zip(self.files, pool.map(told, self.files), strict=True)
-            return {path: reason for path, reason in reasons if reason is not None}
+        reasons = zip(self.files, in_threads(told, self.files), strict=True)
+        return {path: reason for path, reason in reasons if reason is not None}
 
     def unreadable(self, path: Path, error: Exception) -> ConfigError:
         """The error to raise for a file because of which its reader raised ``error``: one line with the reason."""
