@@ -89,8 +89,8 @@ class Command:
     def is_plain(self) -> bool:
         """Whether one configuration is asked for, of the files of conf/ and Hydra's own settings as they are there."""
         keys = [word.lstrip("+~").split("=", 1)[0] for word in self.overrides]
-        own = self.sweep or any(key.startswith(("hydra", "experiment")) for key in keys)
-        return self.own is None and (self.shown is not None or not own)
+        single = not self.sweep and not any(key.startswith(("hydra", "experiment")) for key in keys)
+        return self.own is None and (single or self.shown is not None)
 
     def for_hydra(self) -> list[str]:
         """The words as Hydra takes them: flags first."""

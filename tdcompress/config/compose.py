@@ -166,8 +166,8 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
     refused: list[ConfigError] = []
 
     def checked(raw: DictConfig) -> None:
-        settings = HydraConfig.get()
         try:  # what leaves this function as an exception, Hydra says in its own words
+            settings = HydraConfig.get()
             found = next(_stray_keys(raw, settings), None)
             if found is not None:
                 raise ConfigError(unknown(found))

@@ -42,5 +42,5 @@ def _signals_later() -> Iterator[None]:
     finally:
         for which, handler in before.items():
             signal.signal(which, signal.SIG_DFL if handler is None else handler)
-        for signalled in came[:1]:
-            signal.raise_signal(signalled)
+        if came:
+            signal.raise_signal(came[0])

@@ -41,21 +41,21 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_a_weight_of_the_format_is_recovered(case: Case):
     graph = case.graph()
+    dense = math.prod(graph.sizes[mode] for mode in graph.modes)
+    once_is_enough = not graph.is_tree and graph.parameters < dense  # from some starts it is not found
     errors: list[float] = []
-    found = 1e-9 if graph.is_tree else 1e-5
-    while len(errors) < 3 and min(errors, default=1.0) >= found:
-        seed = len(errors)
+    for seed in range(3):
         weight = einsum_dense(graph, random_cores(graph, seed)).detach()
         cores = decompose(graph, weight, seed=seed + 100)  # of the same seed a start would be the solution itself
         assert [tuple(core.shape) for core in cores] == [graph.shape(core) for core in graph.cores]
         errors.append(error(graph, cores, weight))
         assert relative_error(graph, cores, weight) == pytest.approx(errors[-1], rel=1e-3, abs=1e-12)
+        if once_is_enough and errors[-1] < 1e-5:
+            return
     if graph.is_tree:
-        assert errors[0] < 1e-9
-    elif graph.parameters < weight.numel():
-        assert errors[-1] < 1e-5  # from some starts it is not found
+        assert max(errors) < 1e-9
     else:  # more unknowns than entries: updates crawl along valleys
-        assert errors[-1] < 1e-5 or sorted(errors)[1] < 0.06
+        assert not once_is_enough and sorted(errors)[1] < 0.06
 
 
 @pytest.mark.parametrize("case", [case for case in ALL if case.graph().is_tree], ids=str)
