@@ -19,10 +19,12 @@ def passes(
     """``model`` as a training loop calls it: as it is, ``Recorded`` on CUDA, or compiled.
 
     ``compiled`` goes before ``cuda_graphs``: for each shape that it meets; on CUDA into graphs of kernels that are
-    launched as one. ``whole``: a network that cannot be compiled without a break is an error.
+    launched as one. ``whole``: a network that cannot be compiled without a break is an error, but for torch's recurrent
+    layers, which break every compilation.
     """
     if compiled:
         mode = "reduce-overhead" if device.type == "cuda" else "default"
+        whole = whole and not any(isinstance(layer, nn.RNNBase) for layer in model.modules())
         ready: Passes = torch.compile(model, fullgraph=whole, dynamic=False, mode=mode)
         return ready
     return Recorded(model, batch_size) if cuda_graphs and device.type == "cuda" else model

@@ -135,10 +135,11 @@ class Factorised(nn.Module, ABC):
 
     def use(self, path: Path) -> None:
         """Contract along ``path`` from now on."""
-        self.plan = self._compiled(path)
+        self.plan = self.compiled(path)
         self.kept.forget()
 
-    def _compiled(self, path: Path) -> Plan | Lookup:
+    def compiled(self, path: Path) -> Plan | Lookup:
+        """What contracts along this path."""
         return compile_path(self.graph, path, self.convolution())
 
     def resize(self, graph: Graph, cores: Sequence[Tensor]) -> None:
@@ -229,7 +230,7 @@ class Factorised(nn.Module, ABC):
         def make() -> tuple[Plan | Lookup, list[Tensor]]:
             usual = self.planner.plan if self.planner.plan == "contract" else "model"
             planner = replace(self.planner, input_shape=(1, *rest), batch_size=batch, plan=usual, uses=math.inf)
-            plan = self._compiled(planner(self)[0])
+            plan = self.compiled(planner(self)[0])
             return plan, self.merged(plan)
 
         return self.kept.get(cores, (batch, *rest, _computed(cores[0])), make)

@@ -63,7 +63,7 @@ class FactorisedEmbedding(Factorised):
         """Multiply-accumulates for an input of this shape."""
         return lookup_macs(graph or self.graph, self.plan.path, math.prod(input_shape))
 
-    def _compiled(self, path: Path) -> Lookup:
+    def compiled(self, path: Path) -> Lookup:
         return compile_lookup(self.graph, path)
 
     def to_dense(self) -> Tensor:

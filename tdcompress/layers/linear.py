@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensor.contraction.path import Geometry
+from ..tensor.contraction.plan import Plan
 from .base import Factorised, holding
 from .own_class import OwnClass
 
@@ -62,6 +63,18 @@ class FactorisedLinear(Factorised):
         if torch.is_autocast_enabled(device):
             weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
         return weights
+
+    def before_product(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows ``(b, in)`` contracted with all but the last core of the plan, and the matrix ``(out, r)`` left of it.
+
+        The output without the bias is the product of the two. Where the plan ends in no such product, the rows are
+        those given and the matrix is the whole weight.
+        """
+        plan, weights = self._inferring(x.shape) if self.infers(x) else (self.plan, None)
+        if not isinstance(plan, Plan) or not plan.ends_in_product:
+            return x, self.weight
+        weights = plan.weights(self.tensors()) if weights is None else weights
+        return plan.before_product(x, weights), weights[-1]
 
     def forward(self, input: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         known = self.known_pass(input) if weights is None else None

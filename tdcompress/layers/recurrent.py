@@ -1,20 +1,16 @@
-"""Recurrent layers as two linear ones, so that either weight can be held as cores, and what a time step computes.
-
-``input`` is applied to all time steps in one call, ``hidden`` to one step after the other; each holds the weights of
-all gates in one, in torch's order (the input's as cores: Yang et al. 2017, section 3; both: Yin et al. 2021). With
-equal weights the results are those of ``torch.nn.LSTM`` and ``torch.nn.GRU``. Their fused kernels know dense weights
-only: a step here is the same few calls for every format, dense included.
-"""
+"""What recurrent cells compute in a time step, and how a pass over many takes least time where weights are cores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
-from .linear import StepLinear, prepared
+from ..tensor.contraction.path import Geometry, Path
+from ..tensor.contraction.plan import Plan, compile_tree
+from ..tensor.contraction.search import merge_tree
+from .base import Factorised
 
 States = tuple[Tensor, ...]
 """What a step leaves for the next, ``(b, hidden)`` each: its output first."""
@@ -54,38 +50,56 @@ CELLS = {
 }
 """By the name that torch's modules have for them (``mode``)."""
 
+STEPS, LAYERS, KERNEL = "steps", "layers", "kernel"
+"""How a pass is computed: step by step; by a call of torch's kernel for each layer, whose inputs are contracted before
+with all cores of their weight but the last; or by one call for all layers, on weights put together."""
+_NEVER_WHOLE = ("contract", "chain")
+"""Plans that put no weight together."""
+_CELL = 12
+"""Calls element by element that a kernel spares in each step. A CPU has one for LSTMs only, whose products are as fast
+as its convolutions (oneDNN's); in the others torch computes step by step, too, and spares the time of one such call."""
 
-class Recurrent(nn.Module):
-    """``(b, steps, features)`` to the hidden states ``(b, steps, hidden)``, the first from a state of zeros.
 
-    The states keep the type of the input, also where autocast computes the gates in bfloat16.
+def cheapest(layer: nn.RNNBase, held: Mapping[str, Factorised], best: Sequence[Path], merging: bool) -> str:
+    """How a pass of ``layer`` takes least time by the cost model: ``STEPS``, ``LAYERS`` or ``KERNEL``.
+
+    ``held``: its weights that are cores, by the names of torch's parameters, with the ``best`` path of each;
+    ``merging``: every pass puts weights together anew. What weights that stay dense take is the same either way.
     """
+    if any(part.planner.plan in _NEVER_WHOLE for part in held.values()):
+        return STEPS
+    stepped = next((part for name, part in held.items() if not once(name)), None)
+    first = stepped or next(iter(held.values()))
+    rates, rows = first.planner.rates, geometry(first).batch
+    steps, rows = (first.planner.uses, rows) if stepped else (rows, 1)
+    units, cells = rows * layer.hidden_size, layer.num_layers * (2 if layer.bidirectional else 1)
+    apart = cells * steps * rates.contraction(units, 1, 1, 1, 1, (units, units, units))
+    on_gpu, in_kernel = first.tensors()[0].is_cuda, rates
+    if layer.mode == "LSTM" or on_gpu:
+        apart *= _CELL
+    if layer.mode == "LSTM" and not on_gpu:
+        in_kernel = replace(rates, product=rates.convolution)
+    layers = kernel = 0.0
+    for (name, part), path in zip(held.items(), best, strict=True):
+        (new, summed), rows = part.weight_shape, geometry(part).batch
+        product = in_kernel.contraction(rows, 1, summed, new, 1, (rows * summed, summed * new, rows * new))
+        whole = merging * compile_tree(part.graph, merge_tree(part.graph)).seconds(rates)
+        if once(name):
+            plan, whole = part.compiled(path), whole + product
+            ahead = isinstance(plan, Plan) and plan.ends_in_product
+            apart, layers = apart + path.seconds, layers + (path.seconds if ahead else whole)
+        else:
+            whole += steps * (product - 3 * rates.call)
+            apart, layers = apart + steps * path.seconds, layers + whole
+        kernel += whole
+    return min((kernel, KERNEL), (layers, LAYERS), (apart, STEPS), key=lambda way: way[0])[1]
 
-    cell: Cell
 
-    def __init__(self, features: int, hidden: int) -> None:
-        super().__init__()
-        self.size = hidden
-        self.input = nn.Linear(features, self.cell.gates * hidden)
-        self.hidden = StepLinear(hidden, self.cell.gates * hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        states: States = (x.new_zeros(x.shape[0], self.size),) * self.cell.states
-        steps = self.input(x).unbind(1)
-        outputs, hidden = [], prepared(self.hidden)
-        for given in steps:
-            states = self.cell.step(given, hidden(states[0]), states)
-            outputs.append(states[0])
-        return torch.stack(outputs, 1)
+def once(name: str) -> bool:
+    """Whether the weight of this name is applied once a pass, to all steps."""
+    return name.startswith("weight_ih")
 
 
-class LSTM(Recurrent):
-    """Long short-term memory."""
-
-    cell = CELLS["LSTM"]
-
-
-class GRU(Recurrent):
-    """Gated recurrent units."""
-
-    cell = CELLS["GRU"]
+def geometry(part: Factorised) -> Geometry:
+    """The inputs that a weight is planned for."""
+    return part.geometry(part.planner.batch_size, part.planner.input_shape)

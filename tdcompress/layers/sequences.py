@@ -1,34 +1,36 @@
 """``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` whose weights are held as cores.
 
 Input-to-hidden weights are applied to the whole sequence in one call, hidden-to-hidden ones (and an LSTM's projections)
-to one step after the other. Or torch's fused kernel runs on weights that are put together once a pass, which takes more
-multiplications and much fewer calls: whichever takes less time by the cost model.
+to one step after the other. Or torch's fused kernel computes all steps in one call on weights that are put together
+once a pass, which takes more multiplications and much fewer calls: whichever takes less time by the cost model. The
+kernel is given inputs that are contracted with all but the last core of their weight, where that is fastest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.path import Path
-from ..tensor.contraction.plan import compile_tree
-from ..tensor.contraction.search import merge_tree, whole_paths
+from ..tensor.contraction.search import whole_paths
 from .base import Factorised, Planner
 from .kept import infers
-from .linear import StepLinear, prepared
+from .linear import FactorisedLinear, StepLinear, prepared
 from .parted import Hold, Parted, plus
-from .recurrent import CELLS, States
+from .recurrent import CELLS, KERNEL, LAYERS, STEPS, States, cheapest, geometry, once
 
-_NEVER_WHOLE = ("contract", "chain")
-"""Plans that put no weight together."""
-_STEP_CALLS = 12  # of a cell that is computed step by step, beside its products: those of an LSTM
+_KERNELS: dict[str, Callable[..., Any]] = {
+    "LSTM": _VF.lstm,
+    "GRU": _VF.gru,
+    "RNN_TANH": _VF.rnn_tanh,
+    "RNN_RELU": _VF.rnn_relu,
+}
 
 
 class PartedRecurrent(Parted, nn.RNNBase):
@@ -47,11 +49,11 @@ class PartedRecurrent(Parted, nn.RNNBase):
     def parted(self) -> None:
         del vars(self)["_flat_weights"]
         self._flat_weight_refs, self._planned = [], list[Any]()
-        self._fuses_inferring = False
+        self._training_pass = self._inferring_pass = STEPS
 
     def joined(self, layer: nn.Module) -> None:
         assert isinstance(layer, nn.RNNBase)
-        del vars(layer)["_planned"], vars(layer)["_fuses_inferring"]
+        del vars(layer)["_planned"], vars(layer)["_training_pass"], vars(layer)["_inferring_pass"]
         vars(layer)["_flat_weights"] = [None] * len(layer._flat_weights_names)
 
     def together(self, hold: Hold) -> nn.Module:
@@ -60,11 +62,11 @@ class PartedRecurrent(Parted, nn.RNNBase):
         layer._init_flat_weights()
         return layer
 
-    # What torch's forward reads, and what it keeps to know whether its weights are still the same.
+    # What torch checks the type of, and what it does to know whether its weights are still the same.
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:  # type: ignore[override]
-        return [getattr(self, name) for name in self._flat_weights_names]
+        return list(self.parameters())
 
     def _init_flat_weights(self) -> None:
         pass
@@ -73,7 +75,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
         pass
 
     def flatten_parameters(self) -> None:
-        """Nothing: what the fused kernel takes is made anew for every pass."""
+        """Nothing: what the kernel takes is made anew for every pass."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__setstate__(self, state)
@@ -82,62 +84,45 @@ class PartedRecurrent(Parted, nn.RNNBase):
     def _replicate_for_data_parallel(self) -> nn.Module:
         return nn.Module._replicate_for_data_parallel(self)
 
-    # Fused, or step by step.
+    # By the kernel, or step by step.
 
-    def fused(self, training: bool) -> bool:
-        """Whether the fused kernel is what passes take: those that train, or those that only infer."""
+    def way(self, training: bool) -> str:
+        """How passes are computed, ``STEPS``, ``LAYERS`` or ``KERNEL``: those that train, or those that only infer."""
         self.settle()
-        held = self._held()
-        return all(len(layer.plan.path.terms) == 1 for layer in held) if training else self._fuses_inferring
+        return self._training_pass if training else self._inferring_pass
 
     def settle(self) -> None:
         """Choose again where a child has new plans, as it has with other ranks."""
         held = self._held()
-        planned = [layer.candidates for layer in held]
+        planned = [layer.candidates for layer in held.values()]
         if len(planned) != len(self._planned) or any(a is not b for a, b in zip(planned, self._planned, strict=True)):
             self._choose(held)
 
-    def _held(self) -> list[Factorised]:
-        return [part for part in self.parts().values() if isinstance(part, Factorised)]
+    def _held(self) -> dict[str, Factorised]:
+        return {name: part for name, part in self.parts().items() if isinstance(part, Factorised)}
 
-    def _choose(self, held: Sequence[Factorised]) -> None:
-        """Fuse where that takes less time by the cost model: then every plan puts its weight together."""
-        planner = held[0].planner
-        batch, rates = planner.batch_size, planner.rates
-        # An input-to-hidden weight is given all steps at once, the others are used once a step.
-        steps = max(int(max(layer.planner.uses, layer.planner.input_shape[0])) for layer in held)
-        calls = 3 * _STEP_CALLS * steps * rates.call * self.num_layers * (2 if self.bidirectional else 1)
-        fuses = []
-        for merging in (1, 0):  # while training weights are put together in every pass
-            apart, whole = calls, 0.0
-            for name, part in self.parts().items():
-                times = 1 if name.startswith("weight_ih") else steps
-                product = _product(part, batch * steps // times, rates)
-                whole += times * (product - (3 * rates.call if times > 1 else 0))
-                if isinstance(part, Factorised):
-                    apart += times * (part.candidates[0] if merging else _inferring(part)).seconds
-                    whole += merging * compile_tree(part.graph, merge_tree(part.graph)).seconds(rates)
-                else:
-                    apart += times * product
-            fuses.append(all(layer.planner.plan not in _NEVER_WHOLE for layer in held) and whole < apart)
-        if fuses[0]:
-            for layer in held:
-                geometry = layer.geometry(batch, layer.planner.input_shape)
-                layer.candidates = whole_paths(layer.graph, geometry, rates)
-                layer.use(layer.candidates[0])
-        self._fuses_inferring, self._planned = fuses[1], [layer.candidates for layer in held]
+    def _choose(self, held: dict[str, Factorised]) -> None:
+        """Take what takes least time by the cost model; in the kernel, plans are of weights put together."""
+        best = {name: part.planner(part) for name, part in held.items()}
+        training, inferring = [paths[0] for paths in best.values()], [_inferring(part) for part in held.values()]
+        self._training_pass = cheapest(self, held, training, merging=True)
+        self._inferring_pass = cheapest(self, held, inferring, merging=False)
+        for name, part in held.items():
+            whole = self._training_pass == KERNEL or (self._training_pass == LAYERS and not once(name))
+            candidates = whole_paths(part.graph, geometry(part), part.planner.rates) if whole else best[name]
+            if candidates != part.candidates:
+                part.candidates = candidates
+                part.use(candidates[0])
+        self._planned = [part.candidates for part in held.values()]
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As torch's: ``input`` with or without batch, or packed; ``hx``: the first states."""
-        x = input.data if isinstance(input, PackedSequence) else input
-        training = self.training or not infers(x)
-        if self.fused(training) and not self.watched():
-            return super().forward(input, hx)
         if isinstance(input, PackedSequence):
             data, sizes, order, back = input
             states = self._states(data, sizes, int(sizes[0]), hx, order)
             data, states = self._run(data, sizes.tolist(), states)
             return PackedSequence(data, sizes, order, back), self._given_back(states, back)
+        x = input
         if x.dim() not in (2, 3):
             raise ValueError(f"{type(self).whole.__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead")
         batched, axis = x.dim() == 3, 0 if self.batch_first else 1
@@ -148,6 +133,8 @@ class PartedRecurrent(Parted, nn.RNNBase):
         states = self._states(x, None, x.shape[axis], hx, None)
         x = x.transpose(0, 1) if self.batch_first else x
         steps, batch = x.shape[:2]
+        if not steps:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         data, states = self._run(x.reshape(steps * batch, x.shape[2]), [batch] * steps, states)
         x = data.view(steps, batch, data.shape[1])
         x = x.transpose(0, 1) if self.batch_first else x
@@ -156,7 +143,8 @@ class PartedRecurrent(Parted, nn.RNNBase):
         return x, self._given_back(states, None)
 
     def _states(self, x: Tensor, sizes: Tensor | None, batch: int, hx: Any, order: Tensor | None) -> States:
-        """The first states, ``(layers * directions, b, hidden)`` each: zeros, or those given, checked as torch does."""
+        """The first states, ``(layers * directions, b, hidden)`` each: zeros, or those given; checked as torch does."""
+        self.check_input(x, sizes)
         if hx is None:
             count = self.num_layers * (2 if self.bidirectional else 1)
             widths = (self.proj_size or self.hidden_size, self.hidden_size)[: CELLS[self.mode].states]
@@ -174,24 +162,65 @@ class PartedRecurrent(Parted, nn.RNNBase):
 
         Gives the outputs, packed too, and the last states.
         """
-        directions = ("", "_reverse") if self.bidirectional else ("",)
+        way = STEPS if self.watched() else self.way(self.training or not infers(data))
+        if way == KERNEL:
+            return self._kernel(self._flat_weights_names, data, sizes, first, {})
+        directions = 2 if self.bidirectional else 1
         last: list[States] = []
         for layer in range(self.num_layers):
-            outputs = []
-            for direction in directions:
-                before = tuple(state[len(last)] for state in first)
-                output, after = self._direction(data, sizes, f"l{layer}{direction}", before, bool(direction))
-                outputs.append(output)
-                last.append(after)
-            data = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+            before = tuple(state[layer * directions : (layer + 1) * directions] for state in first)
+            data, after = (self._stepped if way == STEPS else self._contracted)(layer, data, sizes, before)
+            last.append(after)
             if self.dropout and self.training and layer + 1 < self.num_layers:
                 data = F.dropout(data, self.dropout)
-        return data, tuple(torch.stack(states) for states in zip(*last, strict=True))
+        return data, tuple(torch.cat(states) for states in zip(*last, strict=True))
+
+    def _kernel(
+        self, names: Sequence[str], data: Tensor, sizes: list[int], states: States, weights: dict[str, Tensor]
+    ) -> tuple[Tensor, States]:
+        """The layers whose parameters these are by one call; ``weights``: what it is given in place of some."""
+        flat = [weights[name] if name in weights else getattr(self, name) for name in names]
+        layers = len(names) * self.num_layers // len(self._flat_weights_names)
+        settings = (flat, self.bias, layers, self.dropout, self.training, self.bidirectional)
+        given: Any = states if len(states) > 1 else states[0]
+        if sizes[0] == sizes[-1]:
+            x = data.reshape(len(sizes), sizes[0], data.shape[1])
+            output, *after = _KERNELS[self.mode](x, given, *settings, False)
+        else:
+            output, *after = _KERNELS[self.mode](data, torch.tensor(sizes), given, *settings)
+        return output.reshape(len(data), output.shape[-1]), tuple(after)
+
+    def _contracted(self, layer: int, data: Tensor, sizes: list[int], states: States) -> tuple[Tensor, States]:
+        """One layer by the kernel, on inputs that are contracted with all but the last core of their weight.
+
+        Two directions have cores of their own: the kernel is given both contractions, and zeros for the other's.
+        """
+        count = len(self._flat_weights_names) // self.num_layers
+        names = self._flat_weights_names[layer * count : (layer + 1) * count]
+        products = {name: _before_product(self.part(name), data) for name in names if once(name)}
+        if all(rows is data for rows, _ in products.values()):
+            return self._kernel(names, data, sizes, states, {name: weight for name, (_, weight) in products.items()})
+        rows, weights, width, before = [], {}, sum(rows.shape[1] for rows, _ in products.values()), 0
+        for name, (row, weight) in products.items():
+            rows.append(row)
+            weights[name] = F.pad(weight, (before, width - before - row.shape[1]))
+            before += row.shape[1]
+        return self._kernel(names, rows[0] if len(rows) == 1 else torch.cat(rows, 1), sizes, states, weights)
+
+    def _stepped(self, layer: int, data: Tensor, sizes: list[int], states: States) -> tuple[Tensor, States]:
+        """One layer step by step."""
+        outputs, last = [], []
+        for place, direction in enumerate(("", "_reverse") if self.bidirectional else ("",)):
+            before = tuple(state[place] for state in states)
+            output, after = self._direction(data, sizes, f"l{layer}{direction}", before, bool(direction))
+            outputs.append(output)
+            last.append(after)
+        return torch.cat(outputs, 1), tuple(torch.stack(states) for states in zip(*last, strict=True))
 
     def _direction(
         self, data: Tensor, sizes: list[int], suffix: str, states: States, reverse: bool
     ) -> tuple[Tensor, States]:
-        """One layer in one direction; a sequence that has ended, or not begun, keeps its states."""
+        """One layer in one direction step by step; a sequence that has ended, or not begun, keeps its states."""
         step = CELLS[self.mode].step
         given = plus(self.part(f"weight_ih_{suffix}")(data), self._parameters.get(f"bias_ih_{suffix}"))
         hidden, bias = prepared(self.part(f"weight_hh_{suffix}")), self._parameters.get(f"bias_hh_{suffix}")
@@ -235,7 +264,6 @@ def _inferring(part: Factorised) -> Path:
     return Planner(planner.input_shape, planner.batch_size, planner.rates, planner.plan, math.inf)(part)[0]
 
 
-def _product(part: nn.Module, rows: int, rates: Rates) -> float:
-    """Seconds of the product with the dense weight of a child."""
-    new, summed = part.weight_shape if isinstance(part, Factorised) else cast(nn.Linear, part).weight.shape
-    return rates.contraction(rows, 1, summed, new, 1, (rows * summed, summed * new, rows * new))
+def _before_product(part: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """See ``FactorisedLinear.before_product``; a dense weight is the matrix."""
+    return part.before_product(x) if isinstance(part, FactorisedLinear) else (x, cast(nn.Linear, part).weight)

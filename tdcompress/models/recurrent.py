@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..config.schema import ArchConfig
-from ..layers.recurrent import GRU, LSTM, Recurrent
 from ..tensor.errors import ConfigError
 from .head import scaled, without_feature_map
 
-RECURRENT: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
+RECURRENT: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 def recurrent(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
@@ -29,7 +29,7 @@ def recurrent(config: ArchConfig, in_channels: int, classes: int, image_size: in
     hidden = scaled(config.hidden, config)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         steps=Steps(config.frames),
-        rnn=RECURRENT[config.name](in_channels * image_size**2 // steps, hidden),
+        rnn=RECURRENT[config.name](in_channels * image_size**2 // steps, hidden, batch_first=True),
         last=Last(),
         fc=nn.Linear(hidden, classes),
     )
@@ -50,7 +50,8 @@ class Steps(nn.Module):
 
 
 class Last(nn.Module):
-    """From a sequence ``(b, steps, ..)`` to its last step ``(b, ..)``."""
+    """From what a recurrent layer gives, outputs ``(b, steps, ..)`` and states, to its last output ``(b, ..)``."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, -1]
+    def forward(self, given: tuple[Tensor, Any]) -> Tensor:
+        outputs, _ = given
+        return outputs[:, -1]

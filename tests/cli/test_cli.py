@@ -68,7 +68,7 @@ BAD = {
     "train arch=lstm arch.hidden=0": "arch.hidden=0 must be at least 1",
     "train arch=gru arch.frames=0": "arch.frames=0 must be at least 1",
     "train arch=lstm dataset.frames=2": "arch.frames=2 does not divide the 1 channels of the data",
-    "train arch=lstm arch.keep=[rnn.hidden,fc] rank=10x": "rank=10x cannot be met within 2 %: the smallest",
+    "train arch=lstm arch.keep=[rnn.hh_l0,fc] rank=10x": "rank=10x cannot be met within 2 %: the smallest",
     "train optim.clip=0": "optim.clip=0 must be greater than 0",
     "train optim.core_lr=equal": "unknown optim.core_lr 'equal', known: same, balanced",
     "train optim=sgd method.decay=scaled": "optim.core_lr=balanced gives each core a decay of its own",

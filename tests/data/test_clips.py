@@ -195,7 +195,7 @@ def test_a_tt_lstm_tells_left_from_right(squares, tmp_path):
     )
     summary = train(config, Run(run_directory(config, config)), lambda line: None)
     assert {layer["name"]: layer["format"] for layer in summary.layers} == {
-        **{"rnn.input": "tt", "rnn.hidden": "tt", "fc": "dense"}
+        **{"rnn.ih_l0": "tt", "rnn.hh_l0": "tt", "fc": "dense"}
     }
     assert summary.layers[0]["shape"] == [128, 3 * 16 * 16]
     assert summary.test_accuracy >= 0.75  # of 40 clips: by chance once in 900

@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import tdcompress
 from tdcompress.layers.base import Factorised
 from tdcompress.layers.kinds import PARTED, factorised
+from tdcompress.layers.sequences import PartedRecurrent
+from tdcompress.tensor.contraction.calls import Merge
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
 
@@ -79,15 +81,21 @@ def inputs(layer: nn.RNNBase) -> dict[str, tuple[Any, Any]]:
     }
 
 
-@pytest.mark.parametrize("plan", ["chain", "dense"])
+@pytest.fixture(params=["steps", "layers", "kernel"])
+def way(request, monkeypatch) -> str:
+    """How passes are computed, whatever the cost model says."""
+    monkeypatch.setattr(PartedRecurrent, "way", lambda self, training: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("format", FACTORISED)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_outputs_and_states_are_torchs(name: str, format: str, plan: str):
+def test_outputs_and_states_are_torchs(name: str, format: str, way: str):
     torch.manual_seed(0)
     cls, settings = SETTINGS[name]
     twin = cls(FEATURES, HIDDEN, **settings).double()
-    ours = compressed(twin, format, plan=plan)
-    assert isinstance(ours, cls) and ours.fused(training=True) == (plan == "dense")
+    ours = compressed(twin, format)
+    assert isinstance(ours, cls)
     assert len(factorised(ours)) == sum(key.startswith("weight") for key in twin.state_dict())
     theirs = torchs(ours, twin)
     for x, states in inputs(twin).values():
@@ -99,13 +107,12 @@ def test_outputs_and_states_are_torchs(name: str, format: str, plan: str):
             assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("plan", ["chain", "dense"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_gradients_are_torchs(name: str, plan: str):
+def test_gradients_are_torchs(name: str, way: str):
     torch.manual_seed(0)
     cls, settings = SETTINGS[name]
     twin = cls(FEATURES, HIDDEN, **settings).double()
-    ours = compressed(twin, "tt", plan=plan)
+    ours = compressed(twin, "tt")
     theirs = torchs(ours, twin)
     x = torch.randn(BATCH, STEPS, FEATURES, dtype=torch.float64)
     for layer in (ours, theirs):
@@ -118,6 +125,24 @@ def test_gradients_are_torchs(name: str, plan: str):
             wanted = torch.autograd.grad(part.to_dense(), part.tensors(), dense.grad)
             for core, gradient in zip(part.tensors(), wanted, strict=True):
                 assert_close(core.grad, gradient)
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [((0, BATCH, FEATURES), RuntimeError), ((FEATURES,), ValueError), ((STEPS, BATCH, 3), RuntimeError)],
+)
+def test_bad_inputs_are_refused_as_by_torch(shape, error, way):
+    twin = nn.LSTM(FEATURES, HIDDEN)
+    with pytest.raises(error) as theirs:
+        twin(torch.zeros(shape))
+    with pytest.raises(error) as ours:
+        compressed(twin, "tt")(torch.zeros(shape))
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_no_sequences(way):
+    outputs, (state, _) = compressed(nn.LSTM(FEATURES, HIDDEN), "tt")(torch.zeros(STEPS, 0, FEATURES))
+    assert outputs.shape == (STEPS, 0, HIDDEN) and state.shape == (1, 0, HIDDEN)
 
 
 def test_dropout_between_layers_alone():
@@ -146,13 +171,25 @@ def test_counted_by_hand():
     assert report["dense_macs"] == tdcompress.count(nn.LSTM(FEATURES, HIDDEN, proj_size=5), (STEPS, FEATURES))["macs"]
 
 
-def test_steps_where_they_are_cheaper_and_the_kernel_elsewhere():
-    long, wide = nn.LSTM(FEATURES, HIDDEN), nn.LSTM(4096, HIDDEN)
-    kernel = tdcompress.compress(long, "tt", 3, (50, FEATURES), keep=[], rates=Rates())
-    steps = tdcompress.compress(wide, "tt", 1, (2, 4096), keep=[], rates=Rates(memory=1e8, call=1e-6), batch_size=1)
-    assert kernel.fused(training=True) and not steps.fused(training=True)
-    plans = {row["name"]: row["plan"] for row in tdcompress.count(kernel, (50, FEATURES))["layers"]}
-    assert all(plan.count("linear") == 1 for plan in plans.values())
+def test_weights_are_put_together_once_a_pass(way, monkeypatch):
+    ours = compressed(nn.LSTM(FEATURES, HIDDEN, num_layers=2), "tt", plan="dense")
+    merges, once = [], Merge.__call__
+    monkeypatch.setattr(Merge, "__call__", lambda merge, slots: (merges.append(merge), once(merge, slots))[1])
+    ours(torch.randn(STEPS, BATCH, FEATURES))
+    assert len(merges) == sum(len(part.plan.merges) for part in factorised(ours).values()) == 4
+
+
+@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU])
+def test_autocast(cls, way):
+    torch.manual_seed(0)
+    ours = compressed(cls(FEATURES, HIDDEN, num_layers=2), "tt")
+    x = torch.randn(50, BATCH, FEATURES)
+    exact = ours(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ours(x)[0]
+        found.sum().backward()
+    assert 0 < (found - exact).abs().max() < 0.02
+    assert all(core.grad.dtype == torch.float32 for part in factorised(ours).values() for core in part.tensors())
 
 
 class Tagger(nn.Module):

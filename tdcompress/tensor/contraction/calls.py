@@ -133,11 +133,14 @@ class Linear:
     new: tuple[int, ...]  # sizes of the new indices
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = F.linear(self.rows(x), weight, bias)
+        return x if len(self.new) == 1 else x.reshape(*x.shape[:-1], *self.new)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The activation as what the matrix is multiplied with."""
         if self.order is not None:
             x = x.permute(self.order)
-        lead = x.shape[: self.lead]
-        x = F.linear(x.reshape(*lead, self.summed), weight, bias)
-        return x if len(self.new) == 1 else x.reshape(*lead, *self.new)
+        return x.reshape(*x.shape[: self.lead], self.summed)
 
 
 @dataclass(frozen=True)

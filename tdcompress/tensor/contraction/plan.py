@@ -61,11 +61,7 @@ class Plan:
         if self.space:
             x = x.permute(0, *range(2, x.dim()), 1)
         lead = x.dim() - 1
-        if self.padding[1]:
-            x = F.pad(x, (0, self.padding[1]))
-        x = x.reshape(*x.shape[:-1], *self.in_sizes)
-        for step, weight in zip(self.steps[:-1], weights, strict=False):
-            x = step(x, weight)
+        x = self._before_last(x, weights)
         last, weight = self.steps[-1], weights[-1]
         if self.fuse_bias and isinstance(last, Conv) and last.order is None:
             # Not a view of it: the activation function behind may then work in place without a copy.
@@ -81,6 +77,24 @@ class Plan:
         if bias is not None and not self.fuse_bias:
             x = x + bias.to(x.dtype)
         return x.permute(0, lead, *range(1, lead)) if self.space else x
+
+    def _before_last(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        if self.padding[1]:
+            x = F.pad(x, (0, self.padding[1]))
+        x = x.reshape(*x.shape[:-1], *self.in_sizes)
+        for step, weight in zip(self.steps[:-1], weights, strict=False):
+            x = step(x, weight)
+        return x
+
+    @property
+    def ends_in_product(self) -> bool:
+        """Whether the last call multiplies rows with one matrix ``(out, summed)`` and gives the output."""
+        return self.fuse_bias and isinstance(self.steps[-1], Linear)
+
+    def before_product(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """The rows ``(.., summed)`` that this last call multiplies, of rows ``(.., in)``."""
+        last = cast(Linear, self.steps[-1])
+        return last.rows(self._before_last(x, weights))
 
     def by(self, weights: Sequence[Tensor]) -> Callable[..., Tensor]:
         """``apply`` with these weights: of an input and, by name, a ``bias``."""
