@@ -141,7 +141,8 @@ class Made(TorchDispatchMode):
             summed = weight[:, 0].numel() // groups if transposed else weight[0].numel()
             kind = "convolution" if weight[0, 0].numel() > 1 else "pointwise"
             if groups > 1:
-                kind = "depthwise" if weight.shape[:2] == (groups, 1) else "grouped"
+                depthwise = "depthwise_3d" if weight.dim() == 5 else "depthwise"
+                kind = depthwise if weight.shape[:2] == (groups, 1) else "grouped"
         elif func is aten.bmm.default:
             summed = args[0].shape[-1]
             kind = "batched" if len(out) > 1 < summed else "product"

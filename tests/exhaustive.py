@@ -16,7 +16,7 @@ from tdcompress.tensor.graph import Graph
 class Symmetric(Rates):
     """A device on which it makes no difference which operand stands left, so that the order alone decides."""
 
-    def contraction(self, rows, group, summed, new, taps, sizes, image=False) -> float:
+    def contraction(self, rows, group, summed, new, taps, sizes, axes=0) -> float:
         return rows * group * summed * new * taps / self.product + sum(sizes) / self.memory + self.call
 
 

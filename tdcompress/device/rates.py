@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from functools import cache, partial
@@ -23,8 +24,15 @@ from .machine import device_name
 
 _LONG = 0.2  # seconds of calls of a kind
 _VECTOR = 64  # bytes in a vector register, or in a row of a tensor core's tile
-_CONTRACTIONS = ((1, 64, 3, 16), (1, 128, 1, 16), (4, 16, 3, 16), (256, 1, 3, 16), (1, 256, 1, 0), (8, 256, 1, 0))
-"""One for each kind of call: groups, channels in and out of each; taps and pixels along an axis, none for rows."""
+_CONTRACTIONS = (
+    *((1, 64, 3, 16, 2), (1, 128, 1, 16, 2), (4, 16, 3, 16, 2), (256, 1, 3, 16, 2), (64, 1, 3, 8, 3)),
+    *((1, 256, 1, 1, 0), (8, 256, 1, 1, 0)),
+)
+"""One for each kind of call: groups, channels in and out of each; taps and pixels along an axis; axes, none of rows."""
+_CONVOLVE: dict[int, tuple[Callable[..., Tensor], torch.memory_format]] = {
+    2: (F.conv2d, torch.channels_last),
+    3: (F.conv3d, torch.channels_last_3d),
+}
 
 
 @cache
@@ -65,18 +73,19 @@ def measured(device: torch.device, dtype: torch.dtype) -> Rates:
     return rates
 
 
-def _with_kind(rates: Rates, shape: tuple[int, int, int, int], batch: int, options: dict[str, Any]) -> Rates:
+def _with_kind(rates: Rates, shape: tuple[int, int, int, int, int], batch: int, options: dict[str, Any]) -> Rates:
     """``rates`` with that of the kind of call that ``shape``, one of ``_CONTRACTIONS``, is.
 
     With it the cost model gives the seconds that the call took, or more: of these at least half count as arithmetic,
     for what a call just wrote it reads faster than a copy does.
     """
-    group, channels, taps, side = shape
-    if side:
-        images = torch.randn(batch, group * channels, side, side, **options)
-        left = images.contiguous(memory_format=torch.channels_last).requires_grad_()
-        right = fastest(torch.randn(group * channels, channels, taps, taps, **options)).requires_grad_()
-        call = partial(F.conv2d, left, right, padding=taps // 2, groups=group)
+    group, channels, taps, side, axes = shape
+    if axes:
+        images = torch.randn(batch, group * channels, *[side] * axes, **options)
+        convolve, layout = _CONVOLVE[axes]
+        left = images.contiguous(memory_format=layout).requires_grad_()
+        right = fastest(torch.randn(group * channels, channels, *[taps] * axes, **options)).requires_grad_()
+        call = partial(convolve, left, right, padding=taps // 2, groups=group)
     else:
         rows = torch.randn(group, 128 * batch // group, channels, **options)
         matrices = torch.randn(group, channels, channels, **options)
@@ -85,10 +94,10 @@ def _with_kind(rates: Rates, shape: tuple[int, int, int, int], batch: int, optio
     gradient = torch.randn_like(call())
     whole = _fastest(lambda: torch.autograd.grad(call(), (left, right), gradient), options["device"])
     sizes = left.numel(), right.numel(), gradient.numel()
-    contraction = left.numel() // (group * channels), group, channels, channels, taps**2
-    name = kind(*contraction[1:], side > 0)
+    contraction = left.numel() // (group * channels), group, channels, channels, taps**axes
+    name = kind(*contraction[1:], axes)
     values: dict[str, Any] = {name: math.inf}
-    besides = replace(rates, **values).contraction(*contraction, sizes, side > 0)
+    besides = replace(rates, **values).contraction(*contraction, sizes, axes)
     values[name] = rates.padded_macs(*contraction) / max(whole - besides, whole / 2)
     return replace(rates, **values)
 

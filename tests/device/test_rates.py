@@ -13,7 +13,10 @@ from tdcompress.device import rates
 from tdcompress.tensor.contraction.cost import Rates
 
 CPU = torch.device("cpu")
-SPEEDS = {"convolution": 7e9, "pointwise": 6e9, "grouped": 5e9, "depthwise": 1e9, "product": 8e9, "batched": 3e9}
+SPEEDS = {
+    **{"convolution": 7e9, "pointwise": 6e9, "grouped": 5e9, "depthwise": 1e9, "depthwise_3d": 2e8},
+    **{"product": 8e9, "batched": 3e9},
+}
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

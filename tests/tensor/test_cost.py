@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import CASES, Case, Made
-from torch import Tensor
+from torch import Tensor, nn
 
+from tdcompress.compression.swap import compress
 from tdcompress.layers.base import Factorised
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.path import Path
@@ -16,7 +17,7 @@ from tdcompress.tensor.contraction.search import paths
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KINDS = ("convolution", "pointwise", "grouped", "depthwise", "product", "batched")
+KINDS = ("convolution", "pointwise", "grouped", "depthwise", "depthwise_3d", "product", "batched")
 EVEN = Rates(*[1e9] * len(KINDS), memory=1e12, call=0.0)  # arithmetic alone decides
 BATCH = 3
 
@@ -66,3 +67,14 @@ def test_a_kind_of_call_that_is_slow_is_avoided(kind: str, case: Case):
     (usual,), (other,) = (found(layer, rates) for rates in (EVEN, replace(EVEN, **{kind: 1.0})))
     assert kind in made(layer, usual)
     assert kind not in made(layer, other)
+
+
+def test_depthwise_calls_along_three_axes_are_avoided_where_those_are_slow():
+    def made(rates: Rates) -> set[str]:
+        layer = compress(nn.Conv3d(6, 8, 3, padding=1), "cp", 2, (6, 5, 5, 5), keep=[], layout="channels", rates=rates)
+        with Made() as calls:
+            layer(torch.randn(BATCH, 6, 5, 5, 5))
+        return set(calls.macs)
+
+    assert "depthwise_3d" in made(EVEN) - made(replace(EVEN, depthwise_3d=1.0))
+    assert "depthwise_3d" in made(replace(EVEN, depthwise=1.0))

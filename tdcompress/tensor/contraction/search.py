@@ -139,8 +139,8 @@ class Search:
         copies = self.size(others(need)) if spread else 1
         out = self.size(need.kept, after) * group * new
         sizes = (self.size(order, done), copies * group * summed * new * taps, out)
-        image = convolves(wanted, need, bool(axes), tuple(self.space))
-        return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, image)
+        along = len(self.space) if convolves(wanted, need, bool(axes), tuple(self.space)) else 0
+        return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, along)
 
     def macs(self, path: Path) -> int:
         """Multiply-accumulates of the calls on the activation, for the whole batch."""
