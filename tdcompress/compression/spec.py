@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from ..tensor.contraction.search import PLANS
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.decompose import Algorithm, own
 from ..tensor.fitting.initial import FITTED, INITS, OF_TRAINED
-from ..tensor.fitting.metric import Moment, fit_in_metric
 from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.layout import KERNELS
@@ -84,24 +82,11 @@ class Swap:
         planner = Planner(shape, batch_size, rates, self.method.plan, calls if self.kind.once else 1)
         return self.kind.held(self.layer, self.format.name, self.graph, cores, planner)
 
-    def fitted(self, batch_size: int, rates: Rates | None, init: str | None, moment: Moment | None) -> Factorised:
-        """The layer with the cores it was given, or else with those of ``init``, by default the method's.
-
-        ``moment``: of its inputs, in whose metric the init is to fit the weight, if in any.
-        """
-        weight, name = self.weight, init or self.method.init or self.format.init
-        values = INITS[name]
-        if name in FITTED:
-            values = partial(values, algorithm=FITS[self.method.fit](self.format))
-        if self.cores is not None:
-            cores = [self.cores[core.name].detach().clone() for core in self.graph.cores]  # whose tensors are not ours
-        else:
-            # On the CPU, as everywhere: a fit is many small solves, which a GPU takes longer for.
-            fit = values if moment is None else partial(fit_in_metric, moment=moment, fit=values)
-            cores = fit(self.graph, weight.cpu())
-        new = self.module(
-            [core.to(weight) for core in cores], batch_size, rates or device_rates(weight.device, weight.dtype)
-        )
+    def held(self, cores: Sequence[torch.Tensor], batch_size: int, rates: Rates | None) -> Factorised:
+        """The layer with these cores, planned for a device of these ``rates``, by default its own."""
+        weight = self.weight
+        rates = rates or device_rates(weight.device, weight.dtype)
+        new = self.module([core.to(weight) for core in cores], batch_size, rates)
         new.cores.requires_grad_(self.kind.weight(self.layer).requires_grad)
         new.checkpoint, new.layout = self.method.checkpoint, self.layout
         return new

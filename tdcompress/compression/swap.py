@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from ..config.schema import DECAYS, MethodConfig
+from ..device.threads import side_by_side
 from ..layers.attention import call_layers
 from ..layers.base import HOOKS, Factorised
 from ..layers.kinds import kind_of, put_back, take_apart
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
-from ..tensor.fitting.initial import OF_TRAINED
+from ..tensor.fitting.initial import FITTED, INITS, OF_TRAINED
+from ..tensor.fitting.metric import Moment, fit_in_metric
 from ..tensor.rank import RankLike
 from .choice import Choice, Request, choose, naming
 from .metric import batches, estimate_again, moments
-from .spec import Swap
+from .spec import FITS, Swap
 from .survey.attributes import all_or_nothing
 from .survey.inputs import Examples, refuse
 from .survey.trace import Inputs, keep_trace
@@ -159,16 +163,43 @@ def _held(
     """What takes the place of the layers of ``model`` that are swapped."""
     shown = [swap.name for swap in choice.swaps if any(swap.inputs.values())]
     shown_to = moments(model, shown, data) if data is not None else {}
-    found: dict[nn.Module, Factorised] = {}
-    for _, swap in zip(progress([swap.name for swap in choice.swaps]), choice.swaps, strict=True):
+    calls = []
+    for swap in choice.swaps:
         with naming(swap.name):
-            new = swap.fitted(request.batch_size, request.rates, values, shown_to.get(swap.name))
-            layers = {name: model.get_submodule(name) for name in choice.uses[swap.name]}
-            for name, layer in layers.items():
-                own = name == swap.name
-                found[layer] = new if own else _used_again(swap, new, layer, choice.seen.inputs[name])
-            _tie([found[layer] for layer in layers.values()])
+            calls.append(naming(swap.name)(_cores(swap, values, shown_to.get(swap.name))))
+    sizes = [swap.graph.dense_parameters for swap in choice.swaps]
+    order = sorted(range(len(sizes)), key=lambda place: -sizes[place])  # the longest fits first, none ends alone
+    swaps = [choice.swaps[place] for place in order]
+    found: dict[nn.Module, Factorised] = {}
+    with closing(side_by_side([calls[place] for place in order], [sizes[place] for place in order])) as initial:
+        for _, swap, cores in zip(progress([swap.name for swap in swaps]), swaps, initial, strict=True):
+            with naming(swap.name):
+                new = swap.held(cores, request.batch_size, request.rates)
+                layers = {name: model.get_submodule(name) for name in choice.uses[swap.name]}
+                for name, layer in layers.items():
+                    own = name == swap.name
+                    found[layer] = new if own else _used_again(swap, new, layer, choice.seen.inputs[name])
+                _tie([found[layer] for layer in layers.values()])
     return found
+
+
+def _cores(swap: Swap, init: str | None, moment: Moment | None) -> Callable[[], list[torch.Tensor]]:
+    """Gives the cores of a layer when it is called, in any thread; what is random is drawn now.
+
+    They are those it was given, or of ``init``, by default its method's; ``moment``: of the layer's inputs, in whose
+    metric the init is to fit the weight, if in any.
+    """
+    name = init or swap.method.init or swap.format.init
+    if swap.cores is not None:
+        given = [swap.cores[core.name].detach().clone() for core in swap.graph.cores]  # whose tensors are not ours
+        return lambda: given
+    weight = swap.weight.cpu()  # as everywhere: a fit is many small solves, which a GPU takes longer for
+    if name not in FITTED:
+        drawn = INITS[name](swap.graph, weight)
+        return lambda: drawn
+    algorithm, seed = FITS[swap.method.fit](swap.format), int(torch.randint(2**31, ()))
+    fit = partial(INITS[name], seed=seed, algorithm=algorithm)
+    return partial(fit if moment is None else partial(fit_in_metric, moment=moment, fit=fit), swap.graph, weight)
 
 
 def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:

@@ -1,13 +1,16 @@
-"""Threads that a signal does not leave waiting for ever."""
+"""Work in several threads, which a signal does not leave waiting for ever."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
+
+import torch
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -22,6 +25,34 @@ def in_threads(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
             with _signals_later():
                 found += pool.map(function, items[first : first + _AT_ONCE])
     return found
+
+
+def side_by_side(calls: Sequence[Callable[[], B]], sizes: Sequence[float]) -> Generator[B, None, None]:
+    """What the calls give, in their order: as many at a time as torch has threads, each on one of them.
+
+    Many small operations are no faster on several threads. A call that has more than a thread's share of all ``sizes``
+    comes before the others and has all threads. Raises what a call raises.
+    """
+    threads, share = torch.get_num_threads(), sum(sizes) / torch.get_num_threads()
+    small = [place for place, size in enumerate(sizes) if size <= share]
+    if threads == 1 or len(small) < 2:
+        yield from (call() for call in calls)
+        return
+    found = {place: call() for place, call in enumerate(calls) if sizes[place] > share}
+    running: dict[Future[B], int] = {}
+    todo = iter(small)
+    torch.set_num_threads(1)  # of new threads, too
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for place in range(len(calls)):
+                while place not in found:
+                    with _signals_later():
+                        running |= {pool.submit(calls[k]): k for k in islice(todo, threads - len(running))}
+                        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                    found |= {running.pop(future): future.result() for future in ended}
+                yield found.pop(place)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

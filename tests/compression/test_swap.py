@@ -169,6 +169,22 @@ def test_the_seed_decides_the_cores():
         assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("init", ["fit", "rough", "spectral"])
+@pytest.mark.parametrize("format", FACTORISED)
+def test_layers_are_fitted_side_by_side_as_they_are_one_after_the_other(format: str, init: str):
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.manual_seed(0)
+        model = nn.Sequential(*[nn.Conv2d(8, 8, 3) for _ in range(4)])
+        torch.set_num_threads(threads)
+        try:
+            compress(model, format, 2, (8, 12, 12), keep=[], init=init)
+        finally:
+            torch.set_num_threads(before)
+        found.append([*model.parameters(), torch.rand(1)])  # and no random number more
+    assert all(map(torch.equal, *found))
+
+
 def test_types_follow_the_model():
     model = compress(Net().to(torch.bfloat16), "tucker", 4, SHAPE)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

@@ -46,36 +46,27 @@ def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None =
     return _scaled(graph, cores, weight)
 
 
-def spectral(
-    graph: Graph, weight: Tensor, generator: torch.Generator | None = None, algorithm: Algorithm = own
-) -> list[Tensor]:
+def spectral(graph: Graph, weight: Tensor, seed: int = 0, algorithm: Algorithm = own) -> list[Tensor]:
     """A decomposition of the dense ``weight``, its scale shared evenly over the cores.
 
     For a matrix it is the truncated SVD with sqrt(singular values) on either side (Khodak et al. 2021, section 3), and
     what truncation takes of the mean square is given back by one factor. The fit need not be tight: few sweeps do.
     """
-    seed = int(torch.randint(2**31, (), generator=generator))
     return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 4, seed, algorithm)], weight)
 
 
-def fit(
-    graph: Graph, weight: Tensor, generator: torch.Generator | None = None, algorithm: Algorithm = own
-) -> list[Tensor]:
+def fit(graph: Graph, weight: Tensor, seed: int = 0, algorithm: Algorithm = own) -> list[Tensor]:
     """A decomposition of a trained ``weight`` as near to it as can be: nothing is given back of its norm."""
-    seed = int(torch.randint(2**31, (), generator=generator))
     return decompose(graph, weight.float(), seed=seed, algorithm=algorithm)
 
 
-def rough(
-    graph: Graph, weight: Tensor, generator: torch.Generator | None = None, algorithm: Algorithm = own
-) -> list[Tensor]:
+def rough(graph: Graph, weight: Tensor, seed: int = 0, algorithm: Algorithm = own) -> list[Tensor]:
     """``fit`` in a tenth of the sweeps, for a training that goes on: what they leave it makes up for in a few steps."""
-    seed = int(torch.randint(2**31, (), generator=generator))
     return decompose(graph, weight.float(), 10, seed, algorithm)
 
 
 Init = Callable[..., list[Tensor]]
-"""Takes a graph and the dense weight; those of ``FITTED`` an ``algorithm``, too."""
+"""Takes a graph and the dense weight; those of ``FITTED`` a ``seed`` and an ``algorithm``, others a ``generator``."""
 
 INITS: dict[str, Init] = {
     "variance": variance_law,
