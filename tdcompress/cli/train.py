@@ -57,7 +57,7 @@ def run(words: Sequence[str]) -> None:
             if finished:
                 order = dict.fromkeys(job.directory for job in jobs)
                 print_outcome({directory: finished[directory] for directory in order if directory in finished})
-                for line in following(finished, jobs[0].config.results_dir):
+                for line in following(finished, jobs[0].config.results_dir) if sys.stdout.isatty() else ():
                     say(line)
     if failed and not sweep:
         raise failed[0][1]

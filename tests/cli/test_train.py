@@ -33,9 +33,13 @@ def test_each_format_learns_the_digits(tdc, tmp_path, method):
     assert len((path.parent / "metrics.csv").read_text().splitlines()) == 4
 
 
-def test_a_run_ends_by_naming_what_is_next(tdc, tmp_path):
-    code, out, _ = tdc("train epochs=1 dataset.limit=100 arch.width=0.25 device=cpu rank=2 'results_dir=my results'")
+def test_a_run_ends_by_naming_its_folder_and_to_people_what_is_next(tdc, tmp_path, monkeypatch):
+    words = "train epochs=1 dataset.limit=100 arch.width=0.25 device=cpu rank=2 'results_dir=my results'"
+    code, out, _ = tdc(words)
     (run,) = tmp_path.glob("my results/runs/*/*/*/seed0")
+    assert code == 0 and out.splitlines()[-1] == str(run.relative_to(tmp_path))  # which scripts read
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, _ = tdc(words)
     assert code == 0 and out.splitlines()[-2:] == [
         "next: tdc plot 'results_dir=my results', tdc report 'results_dir=my results'",
         f"      tdc export 'run={run.relative_to(tmp_path)}' format=onnx",
