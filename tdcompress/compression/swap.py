@@ -163,16 +163,17 @@ def _held(
     """What takes the place of the layers of ``model`` that are swapped."""
     shown = [swap.name for swap in choice.swaps if any(swap.inputs.values())]
     shown_to = moments(model, shown, data) if data is not None else {}
-    calls = []
+    begin = []
     for swap in choice.swaps:
         with naming(swap.name):
-            calls.append(naming(swap.name)(_cores(swap, values, shown_to.get(swap.name))))
-    sizes = [swap.graph.dense_parameters for swap in choice.swaps]
-    order = sorted(range(len(sizes)), key=lambda place: -sizes[place])  # the longest fits first, none ends alone
-    swaps = [choice.swaps[place] for place in order]
+            begin.append((swap, naming(swap.name)(_cores(swap, values, shown_to.get(swap.name)))))
+    begin.sort(key=lambda one: -one[0].graph.dense_parameters)  # the longest fits first, so that none ends alone
+    names, calls = [swap.name for swap, _ in begin], [call for _, call in begin]
+    ours = all(swap.method.fit == MethodConfig.fit for swap in choice.swaps)  # others may know of no threads
+    sizes = [swap.graph.dense_parameters for swap, _ in begin]
     found: dict[nn.Module, Factorised] = {}
-    with closing(side_by_side([calls[place] for place in order], [sizes[place] for place in order])) as initial:
-        for _, swap, cores in zip(progress([swap.name for swap in swaps]), swaps, initial, strict=True):
+    with closing(side_by_side(calls, sizes) if ours else (call() for call in calls)) as initial:
+        for _, (swap, _), cores in zip(progress(names), begin, initial, strict=True):
             with naming(swap.name):
                 new = swap.held(cores, request.batch_size, request.rates)
                 layers = {name: model.get_submodule(name) for name in choice.uses[swap.name]}

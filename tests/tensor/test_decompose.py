@@ -241,6 +241,29 @@ def test_of_a_matrix_in_disguise_the_fit_is_its_truncated_svd(shape: tuple[int, 
     assert relative_error(graph, cores, weight) == pytest.approx(best, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("layout", "ranks", "values"),
+    [
+        ("channels", {"r0": 2, "r1": 3, "r2": 3}, 6),
+        ("channels", {"r0": 2, "r1": 3, "r2": 2}, 4),
+        ("channels", {"r0": 3, "r1": 1, "r2": 4}, 3),
+        ("channels", {"r0": 4, "r1": 4, "r2": 4}, 10),
+        ("matrix", {"r0": 2, "r1": 3}, 6),
+        ("matrix", {"r0": 1, "r1": 3}, 3),
+    ],
+    ids=str,
+)
+def test_of_a_ring_with_one_tap_the_fit_is_its_truncated_svd(layout: str, ranks: dict[str, int], values: int):
+    """Each value of r0 is a component of its own with each value that both r1 and r2 have."""
+    weight = torch.randn((14, 10, 1, 1), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    method = MethodConfig("tr", layout=layout, kernel="merged")
+    graph = build_graph((14, 10, 1, 1), FORMATS["tr"], method).with_ranks(ranks)
+    cores = decompose(graph, weight)
+    singular = torch.linalg.svdvals(weight.squeeze())
+    best = (singular[values:].norm() / singular.norm()).item()
+    assert relative_error(graph, cores, weight) == pytest.approx(best, rel=1e-6, abs=1e-7)
+
+
 def test_a_long_unfolding_is_sampled_without_loss():
     left, right = torch.linalg.qr(normal(1500, 40))[0], torch.linalg.qr(normal(1400, 40, seed=1))[0]
     values = 0.8 ** torch.arange(40)

@@ -9,6 +9,7 @@ from itertools import chain
 from operator import itemgetter
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..caps import capped
@@ -20,7 +21,7 @@ from .bounded import CANCELLING, SLACK, bounded, cancellation
 from .expansion import expansions
 from .opening import openings
 from .padding import padded
-from .truncation import truncate
+from .truncation import leading, truncate
 
 EXACT = 3e-7
 """Of ||W||: a fit that is constructed and loses no more loses nothing but digits."""
@@ -53,11 +54,22 @@ Algorithm = Callable[[Graph, Tensor, int, int], list[Tensor]]
 def own(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]:
     """The algorithms of this package, see ``decompose``; cores in double precision."""
     for position, core in enumerate(graph.cores):
+        others = tuple(other for other in graph.cores if other != core)
+        modes = tuple(mode for mode in graph.modes if mode not in core.indices)
         if _only_weights(graph, position):
-            modes = tuple(mode for mode in graph.modes if mode not in core.indices)
-            rest = replace(graph, cores=tuple(other for other in graph.cores if other != core), modes=modes)
-            cores = own(rest, weight.reshape([graph.sizes[mode] for mode in modes]), sweeps, seed)
-            return [*cores[:position], cores[0].new_ones(graph.shape(core)), *cores[position:]]
+            rest, value = replace(graph, cores=others, modes=modes), torch.ones(graph.shape(core))
+        elif _only_joins(graph, position):
+            kept, gone = (index for index in core.indices if index in graph.bonds)
+            size = min(graph.sizes[kept], graph.sizes[gone])
+            others = tuple(replace(o, indices=tuple(kept if i == gone else i for i in o.indices)) for o in others)
+            rest = replace(graph, cores=others, modes=modes, sizes={**graph.sizes, kept: size})
+            value = torch.eye(size).reshape([size if index in (kept, gone) else 1 for index in core.indices])
+        else:
+            continue
+        cores = own(rest, weight.reshape([graph.sizes[mode] for mode in modes]), sweeps, seed)
+        return padded(graph, [*cores[:position], value.to(cores[0]), *cores[position:]], seed)
+    if _is_matrix(graph):
+        return _halves(graph, weight.double())
     return (truncate if graph.is_tree else _grown)(graph, weight, sweeps, seed)
 
 
@@ -68,6 +80,39 @@ def _only_weights(graph: Graph, position: int) -> bool:
     """
     bonds = [index for index in graph.cores[position].indices if index in graph.bonds]
     return graph.mode_size([position]) == 1 and len(bonds) == 1 and len(graph.carriers[bonds[0]]) > 2
+
+
+def _only_joins(graph: Graph, position: int) -> bool:
+    """Whether a core of a cycle only joins two others, its modes having a single value.
+
+    Such is that of the kernel in the ring of a 1x1 convolution, which with an identity in its place is a matrix, too.
+    """
+    bonds = [index for index in graph.cores[position].indices if index in graph.bonds]
+    neighbours = {k for bond in bonds for k in graph.carriers[bond]} - {position}
+    pairs = len(bonds) == 2 and all(len(graph.carriers[bond]) == 2 for bond in bonds)
+    return graph.mode_size([position]) == 1 and pairs and len(neighbours) == 2 and not graph.is_tree
+
+
+def _is_matrix(graph: Graph) -> bool:
+    """Whether there are two cores with no mode in common, on several bonds: as one bond of all their values would."""
+    return len(graph.cores) == 2 and len(graph.bonds) > 1 and all(len(graph.carriers[m]) == 1 for m in graph.modes)
+
+
+def _halves(graph: Graph, weight: Tensor) -> list[Tensor]:
+    """The truncated singular value decomposition of a weight that is held by two cores."""
+    rows, columns = ([index for index in core.indices if index in graph.modes] for core in graph.cores)
+    matrix = weight.permute([graph.modes.index(i) for i in (*rows, *columns)]).reshape(graph.mode_size([0]), -1)
+    values = math.prod(graph.ranks.values())
+    basis = leading(matrix, values)
+    left = F.pad(basis, (0, values - basis.shape[1])).T
+    right = left @ matrix
+    singular = right.norm(dim=1, keepdim=True)
+    scale = torch.where(singular > 0, singular.sqrt(), 1.0)
+    found = []
+    for core, half, modes in zip(graph.cores, (left * scale, right / scale), (rows, columns), strict=True):
+        value = half.reshape([graph.sizes[i] for i in (*graph.bonds, *modes)])
+        found.append(value.permute([(*graph.bonds, *modes).index(i) for i in core.indices]))
+    return found
 
 
 def decompose(

@@ -176,7 +176,7 @@ class _Truncation:
 def leading(matrix: Tensor, rank: int, generator: torch.Generator | None = None) -> Tensor:
     """An orthonormal basis of the ``rank`` leading left singular vectors, fewer where the matrix is smaller.
 
-    ``matrix``: one, or a batch of them.
+    ``matrix``: one, or a batch of them; ``generator``: by default one of its own.
 
     From the Gram matrix of the shorter side, or, where that is long too, by randomised subspace iteration (Halko et al.
     2011, algorithm 4.4).
@@ -187,7 +187,8 @@ def leading(matrix: Tensor, rank: int, generator: torch.Generator | None = None)
     if rank == height:
         return torch.eye(height, dtype=matrix.dtype, device=matrix.device).expand(*batch, height, height)
     if short > EXACT and 4 * rank < short:
-        start = torch.randn(*batch, height, min(rank + OVERSAMPLING, short), generator=generator, dtype=matrix.dtype)
+        chance = generator or torch.Generator().manual_seed(0)
+        start = torch.randn(*batch, height, min(rank + OVERSAMPLING, short), generator=chance, dtype=matrix.dtype)
         basis = torch.linalg.qr(start.to(matrix.device))[0]
         for _ in range(ITERATIONS):
             basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.mT @ basis)[0])[0]
