@@ -13,6 +13,7 @@ _SPELLED = {
 _FOLDERS = {"image_folder": "images", "video_folder": "clips"}
 _ROOT = "dataset.root"
 _NAMED = (_ROOT, "dataset.target._target_", "arch.target._target_")  # said by the names
+_USUAL = ("dataset.broken=fail",)  # a default of folders alone, which counts as a choice where others are looked at
 _PHRASES = {
     "arch.head": "{} head",
     "arch.keep": "dense layers {}",
@@ -58,11 +59,11 @@ def dataset(name: str, label: str, setting: str) -> str:
 
 
 def phrases(words: str) -> dict[str, str]:
-    """The words of ``identity.choices``, each with what it says to people; left out are those that names say."""
+    """The words of ``identity.choices``, each with what it says to people; left out are those that names say, and defaults."""
     told = {}
     for word in words.split():
         key, _, value = word.partition("=")
-        if key not in _NAMED:
+        if key not in _NAMED and word not in _USUAL:
             told[word] = _phrase(key, value)
     return told
 

@@ -40,7 +40,9 @@ def test_a_folder_is_called_by_its_label_or_its_own_name(tmp_path):
     make(tmp_path, dataset=DatasetConfig("image_folder", root="/data/of/cats"), seed=0)
     assert comparisons(read_runs(tmp_path))[0].subject == "LeNet on cats"
     make(tmp_path, dataset=DatasetConfig("image_folder", root="/data/of/cats", label="Cats & Co."), seed=1)
-    (comparison,) = comparisons(read_runs(tmp_path))  # a label makes no other run
+    runs = read_runs(tmp_path)
+    (comparison,) = comparisons(runs)  # a label makes no other run
+    assert not any("fail" in drawing.caption for drawing in drawings(runs, read_metrics(runs)))  # a folder's default
     assert comparison.subject == "LeNet on Cats & Co." and len(comparison.runs) == 2
 
 
