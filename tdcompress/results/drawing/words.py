@@ -59,7 +59,7 @@ def dataset(name: str, label: str, setting: str) -> str:
 
 
 def phrases(words: str) -> dict[str, str]:
-    """The words of ``identity.choices``, each with what it says to people; left out are those that names say, and defaults."""
+    """The words of ``identity.choices``, each with what it says to people; none for defaults and what names say."""
     told = {}
     for word in words.split():
         key, _, value = word.partition("=")
