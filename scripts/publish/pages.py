@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas
 
 from tdcompress.results.answers.networks import difference
+from tdcompress.results.record import ENDED
 from tdcompress.results.tables import read_results
 from tdcompress.tensor.formats import BASELINE, FORMATS
 
@@ -170,6 +171,7 @@ def _commands(found: Published) -> str:
             count = f"`bench/{part.name}.csv`" if path.is_file() else _NONE
         else:
             known = found.runs["directory"].isin([str(found.folder / one) for one in mine["directory"]])
+            known &= found.runs["status"].isin(ENDED)  # others lie on the machine that runs them, and in no table
             versions = sorted(set(found.runs.loc[known, "tdcompress"]))
             count = f"{known.sum()} of {len(mine)}" if len(mine) else _NONE
         rows.append([part.what, f"`tdc {' '.join(part.words)}`", count, ", ".join(f"`{one}`" for one in versions)])

@@ -171,16 +171,17 @@ def _held(
     names, calls = [swap.name for swap, _ in begin], [call for _, call in begin]
     ours = all(swap.method.fit == MethodConfig.fit for swap in choice.swaps)  # others may know of no threads
     sizes = [swap.graph.dense_parameters for swap, _ in begin]
-    found: dict[nn.Module, Factorised] = {}
     with closing(side_by_side(calls, sizes) if ours else (call() for call in calls)) as initial:
-        for _, (swap, _), cores in zip(progress(names), begin, initial, strict=True):
-            with naming(swap.name):
-                new = swap.held(cores, request.batch_size, request.rates)
-                layers = {name: model.get_submodule(name) for name in choice.uses[swap.name]}
-                for name, layer in layers.items():
-                    own = name == swap.name
-                    found[layer] = new if own else _used_again(swap, new, layer, choice.seen.inputs[name])
-                _tie([found[layer] for layer in layers.values()])
+        fits = [cores for _, cores in zip(progress(names), initial, strict=True)]
+    found: dict[nn.Module, Factorised] = {}
+    for (swap, _), cores in zip(begin, fits, strict=True):  # planned, and rates measured, once all threads are free
+        with naming(swap.name):
+            new = swap.held(cores, request.batch_size, request.rates)
+            layers = {name: model.get_submodule(name) for name in choice.uses[swap.name]}
+            for name, layer in layers.items():
+                own = name == swap.name
+                found[layer] = new if own else _used_again(swap, new, layer, choice.seen.inputs[name])
+            _tie([found[layer] for layer in layers.values()])
     return found
 
 

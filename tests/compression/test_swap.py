@@ -14,10 +14,12 @@ from networks import DEFAULT, SHAPE, Net, swapped
 from torch import Tensor, nn
 
 import tdcompress
+from tdcompress.compression import spec
 from tdcompress.compression.swap import compress
 from tdcompress.layers.base import Factorised
 from tdcompress.layers.kinds import factorised
 from tdcompress.layers.linear import FactorisedLinear
+from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.formats import FORMATS, register
 from tdcompress.tensor.graph import Core
@@ -183,6 +185,17 @@ def test_layers_are_fitted_side_by_side_as_they_are_one_after_the_other(format: 
             torch.set_num_threads(before)
         found.append([*model.parameters(), torch.rand(1)])  # and no random number more
     assert all(map(torch.equal, *found))
+
+
+def test_rates_are_of_all_threads(monkeypatch):
+    before, asked = torch.get_num_threads(), []
+    monkeypatch.setattr(spec, "device_rates", lambda *_: asked.append(torch.get_num_threads()) or Rates())
+    torch.set_num_threads(2)
+    try:
+        compress(nn.Sequential(*[nn.Linear(16, 16) for _ in range(4)]), "tt", 2, (16,), keep=[])
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [2] * 4
 
 
 def test_types_follow_the_model():
