@@ -163,26 +163,34 @@ def _held(
     """What takes the place of the layers of ``model`` that are swapped."""
     shown = [swap.name for swap in choice.swaps if any(swap.inputs.values())]
     shown_to = moments(model, shown, data) if data is not None else {}
-    begin = []
-    for swap in choice.swaps:
-        with naming(swap.name):
-            begin.append((swap, naming(swap.name)(_cores(swap, values, shown_to.get(swap.name)))))
-    begin.sort(key=lambda one: -one[0].graph.dense_parameters)  # the longest fits first, so that none ends alone
-    names, calls = [swap.name for swap, _ in begin], [call for _, call in begin]
-    ours = all(swap.method.fit == MethodConfig.fit for swap in choice.swaps)  # others may know of no threads
-    sizes = [swap.graph.dense_parameters for swap, _ in begin]
-    with closing(side_by_side(calls, sizes) if ours else (call() for call in calls)) as initial:
-        fits = [cores for _, cores in zip(progress(names), initial, strict=True)]
+    initial = _initial(choice.swaps, progress, values, shown_to)
     found: dict[nn.Module, Factorised] = {}
-    for (swap, _), cores in zip(begin, fits, strict=True):  # planned, and rates measured, once all threads are free
+    for swap in choice.swaps:  # planned, and rates measured, once all threads are free
         with naming(swap.name):
-            new = swap.held(cores, request.batch_size, request.rates)
+            new = swap.held(initial[swap.name], request.batch_size, request.rates)
             layers = {name: model.get_submodule(name) for name in choice.uses[swap.name]}
             for name, layer in layers.items():
                 own = name == swap.name
                 found[layer] = new if own else _used_again(swap, new, layer, choice.seen.inputs[name])
             _tie([found[layer] for layer in layers.values()])
     return found
+
+
+def _initial(
+    swaps: Sequence[Swap], progress: Progress, init: str | None, shown_to: Mapping[str, Moment]
+) -> dict[str, list[torch.Tensor]]:
+    """The cores that each layer begins with, by its name; fits side by side, the longest first, so that none ends
+    alone."""
+    calls = []
+    for swap in swaps:
+        with naming(swap.name):
+            calls.append((swap, naming(swap.name)(_cores(swap, init, shown_to.get(swap.name)))))
+    calls.sort(key=lambda one: -one[0].graph.dense_parameters)
+    names, begin = [swap.name for swap, _ in calls], [call for _, call in calls]
+    ours = all(swap.method.fit == MethodConfig.fit for swap in swaps)  # others may know of no threads
+    sizes = [swap.graph.dense_parameters for swap, _ in calls]
+    with closing(side_by_side(begin, sizes) if ours else (call() for call in begin)) as found:
+        return dict(zip(progress(names), found, strict=True))
 
 
 def _cores(swap: Swap, init: str | None, moment: Moment | None) -> Callable[[], list[torch.Tensor]]:

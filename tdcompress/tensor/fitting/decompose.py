@@ -120,7 +120,8 @@ def decompose(
 ) -> list[Tensor]:
     """Cores, in the graph's order and shapes and the weight's dtype, that fit ``weight`` in the Frobenius norm.
 
-    ``weight``: float32 or float64, as ``over_modes`` takes it; what it is padded with is fitted as zeros. Graphs
+    ``weight``: float32 or float64, as ``over_modes`` takes it; what it is padded with is fitted as zeros. Two cores,
+    and those that a core without modes only weights or joins, get the singular value decomposition of a matrix. Graphs
     without cycles and hyperedges are truncated from the leaves to the root and refined by two-site updates. The others
     grow from rank one (a random start, ``seed``) through the powers of two, each bond to its own rank. At every step
     the smaller fit is padded, improved by alternating least squares, and kept if it is still the best once it is
