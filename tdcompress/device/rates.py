@@ -35,14 +35,21 @@ _CONVOLVE: dict[int, tuple[Callable[..., Tensor], torch.memory_format]] = {
 }
 
 
-@cache
 def device_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> Rates:
     """Rates of ``device`` in ``dtype``: from ``tdcompress/rates.json`` in the cache folder, or measured (two seconds).
 
-    The cache folder is ``$XDG_CACHE_HOME``, else ``~/.cache``. Delete the file to measure anew.
+    Those of a CPU are apart for each number of threads. The cache folder is ``$XDG_CACHE_HOME``, else ``~/.cache``.
+    Delete the file to measure anew.
     """
+    return _kept(
+        f"{device_name(device)}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}", device, dtype
+    )
+
+
+@cache
+def _kept(key: str, device: torch.device, dtype: torch.dtype) -> Rates:
+    """What is kept under ``key``, or measured."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress" / "rates.json"
-    key = f"{device_name(device)}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}"
     known = _read(path).get(key)
     if isinstance(known, dict) and known.keys() == {field.name for field in fields(Rates)}:
         return Rates(**known)

@@ -50,17 +50,29 @@ def file(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     turns = iter(range(1, 9))
     monkeypatch.setattr(rates, "measured", lambda device, dtype: replace(Rates(), memory=float(next(turns))))
-    return tmp_path / "tdcompress" / "rates.json"
+    yield tmp_path / "tdcompress" / "rates.json"
+    rates._kept.cache_clear()
 
 
 def kept() -> float:
-    return rates.device_rates.__wrapped__(CPU, torch.float32).memory
+    rates._kept.cache_clear()  # as in another process
+    return rates.device_rates(CPU, torch.float32).memory
 
 
 def test_rates_are_measured_once(file):
     assert [kept(), kept()] == [1.0, 1.0]
     file.unlink()
     assert kept() == 2.0
+
+
+def test_each_number_of_threads_has_its_own(file, monkeypatch):
+    def by(threads: int) -> float:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        return rates.device_rates(CPU, torch.float32).memory
+
+    rates._kept.cache_clear()
+    assert [by(1), by(2), by(1), by(2)] == [1.0, 2.0, 1.0, 2.0]
+    assert len(json.loads(file.read_text())) == 2
 
 
 @pytest.mark.parametrize("change", ["a field less", "a field more", "no fields", "no json"])
