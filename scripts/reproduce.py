@@ -202,7 +202,8 @@ class Reproduction:
             for job in self.jobs.get(work.part.name, [])
         ]
         others = known[~known["part"].isin(self.jobs)]
-        return pandas.concat([others, pandas.DataFrame(mine, columns=columns)], ignore_index=True)
+        parts = pandas.concat([others, pandas.DataFrame(mine, columns=columns)])
+        return parts.sort_values("part", kind="stable", ignore_index=True)  # however they came, so that git shows news
 
     def _done(self) -> set[Path]:
         table = self.out / "summary.csv"
