@@ -7,6 +7,7 @@ tdc show method=ht arch=lenet5 rank=10x              # at a budget
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..compression.survey.report import report
 from ..device.machine import choose_device
@@ -18,9 +19,19 @@ from .shared.tables import print_report
 
 
 def run(words: Sequence[str]) -> None:
-    """Print the layers and the totals of every network that ``words`` ask for. Raises ``ConfigError`` at a bad one."""
+    """Print the layers and the totals of every network that ``words`` ask for; seeds make no other network.
+
+    Raises ``ConfigError`` at a bad one.
+    """
+    shown = []
     for one in asked(words, config):
-        chosen = one.get()
+        chosen = replace(one.get(), seed=0)
+        if chosen in shown:
+            continue
+        shown.append(chosen)
+        if one.sweep:
+            own = [word for word in one.words.split() if not word.startswith("seed=")]
+            print(f"{'' if len(shown) == 1 else chr(10)}{' '.join(own)}")
         model, _ = initial(chosen, choose_device(chosen.device))
         print_report(report(model), chosen.rank)
         if resolved(chosen).full_rank_epochs != 0:

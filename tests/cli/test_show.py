@@ -28,3 +28,11 @@ def test_show_prints_the_layers_and_writes_nothing(tdc, tmp_path):
 def test_the_default_network_is_shown_at_ten_times_smaller(tdc, method):
     code, out, err = tdc(f"show method={method} rank=10x")
     assert code == 0 and "rank=10x: reached" in out, err
+
+
+def test_networks_of_a_sweep_are_named_and_seeds_make_no_others(tdc):
+    code, out, err = tdc("show -m method=tt,cp seed=0,1,2 rank=4 dataset=mnist arch=lenet")
+    assert (code, err) == (0, "") and out.count("parameters, dense") == 2
+    heads = [line for line in out.splitlines() if line.startswith("method=")]
+    assert heads == ["method=tt rank=4 dataset=mnist arch=lenet", "method=cp rank=4 dataset=mnist arch=lenet"]
+    assert not any(line.startswith("method=") for line in tdc("show method=tt rank=4")[1].splitlines())
