@@ -47,6 +47,7 @@ from tdcompress.results.drawing.page.report import write_report
 from tdcompress.results.folders import delete
 from tdcompress.results.record import ENDED, Summary
 from tdcompress.results.tables import read_results, write_results
+from tdcompress.tensor.formats import BASELINE
 from tdcompress.train.launch.job import Job
 from tdcompress.train.launch.launchers import launch
 
@@ -90,7 +91,7 @@ class Reproduction:
     """The whole protocol in one folder."""
 
     def __init__(self, options: Options, protocol: Sequence[Part] = PROTOCOL) -> None:
-        self.options, self.out = options, Path(options.out)
+        self.options, self.out, self.protocol = options, Path(options.out), protocol
         parts = [part for part in protocol if not options.only or part.name in options.only]
         self.jobs = {part.name: self._jobs(part) for part in parts if not part.is_table}
         tables = {part.name: self.out / "bench" / f"{part.name}.csv" for part in parts if part.is_table}
@@ -172,11 +173,24 @@ class Reproduction:
         launch(jobs, jobs[0].config.launcher, lambda line: print(line, flush=True), ended)
 
     def _time(self, part: Part, table: Path) -> None:
+        runs = self._timed(part)
+        if missing := [run for run in runs if not run.is_dir()]:
+            print(f"{part.name}: {missing[0]} is not here, whose network is to be timed", flush=True)
+            return
+        words = [*part.words[1:], *(["run=" + ",".join(quoted(str(run)) for run in runs)] if runs else [])]
         with tempfile.TemporaryDirectory() as folder:
-            bench.run([*part.words[1:], f"results_dir={folder}"])
+            bench.run([*words, f"results_dir={folder}"])
             (made,) = Path(folder).glob("bench/*.csv")
+            rows = pandas.read_csv(made)
+            if runs:
+                rows["run"] = [Path(run).relative_to(self.out).as_posix() for run in rows["run"]]
             table.parent.mkdir(parents=True, exist_ok=True)
-            pandas.read_csv(made).to_csv(table, index=False)
+            rows.to_csv(table, index=False)
+
+    def _timed(self, part: Part) -> list[Path]:
+        """The runs whose networks a table is of."""
+        jobs = [job for one in self.protocol if one.name == part.runs for job in self._jobs(one)]
+        return [job.directory for job in jobs if job.config.seed == 0 and job.config.method.format != BASELINE]
 
     def _jobs(self, part: Part) -> list[Job]:
         some = self.options.jobs

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 _VGG = ("train", "experiment=cifar10_comparison", "arch.width=0.25", "epochs=30")
 _SCRATCH = ("train", "experiment=scratch", "arch.width=0.25", "epochs=30")
 _CHANNELS = "method=cp,tucker,tt,tr,ht"  # the formats that have this layout
-_STEP = ("bench", "step", "rank=10x", "batch_size=100", "repeats=7")
-_INFER = ("bench", "infer", "rank=10x", "repeats=21", "precision=fp32", "batch_size=1,64", _CHANNELS, "layout=channels")
+_STEP = ("bench", "step", "batch_size=100", "repeats=7")
+_INFER = ("bench", "infer", "repeats=21", "precision=fp32", "batch_size=1,64")
 _EXPORT = ("bench", "export", "threads=1", "repeats=21")
+_MADE = ("rank=10x", _CHANNELS, "layout=channels")  # networks that were not trained, at the ranks of one scale
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Part:
 
     ``minutes``: of one of its trainings on one core of a Xeon with AMX, dense epochs that several share left out; of a
     table on two cores. ``images``: the data set that it trains on. ``alone``: its trainings are timed, so there is one
-    at a time, with all the cores.
+    at a time, with all the cores. ``runs``: the part whose trained networks, of its first seed, a table is of.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Part:
     minutes: float
     images: str = "cifar10"
     alone: bool = False
+    runs: str | None = None
 
     @property
     def is_table(self) -> bool:
@@ -39,9 +41,9 @@ PROTOCOL = (
     Part("vgg16_scratch", "the same from scratch, in pairs of modes", _SCRATCH, 22),
     Part("vgg16_channels", "the same from scratch, by channels", (*_SCRATCH, _CHANNELS, "method.layout=channels"), 10),
     Part("vgg16_narrow", "a dense network as small", (*_VGG, "method=dense", "arch.width=0.079"), 6),
-    Part("step_bf16", "a training step of these", (*_STEP, _CHANNELS, "layout=channels", "width=0.25"), 4),
-    Part("infer", "a forward pass of these", (*_INFER, "width=0.25"), 2),
-    Part("export", "their files, and the time of a pass in onnxruntime", (*_EXPORT, "width=0.25"), 5),
+    Part("step_bf16", "a training step of the first", _STEP, 4, runs="vgg16"),
+    Part("infer", "a forward pass of the first", _INFER, 2, runs="vgg16"),
+    Part("export", "files of the first, and the time of a pass in onnxruntime", _EXPORT, 5, runs="vgg16"),
     Part("vgg16_5x", "a fifth", (*_VGG, "rank=5x"), 13),
     Part("vgg16_ranks", "a twentieth, and 0.135 of the MACs", (*_VGG, "rank=20x,macs:0.135", "seed=0"), 10),
     Part("lenet5", "LeNet-5 on shifted images", ("train", "experiment=lenet5_shifts"), 6, "mnist"),
@@ -84,9 +86,9 @@ PROTOCOL = (
         "cifar10",
         True,
     ),
-    Part("step_bf16_full", "a step of VGG-16 at full width", (*_STEP, _CHANNELS, "layout=channels"), 10),
-    Part("step_bf16_pairs", "the same from scratch", (*_STEP, "layout=paired"), 12),
-    Part("infer_full", "a forward pass of VGG-16 at full width", _INFER, 4),
+    Part("step_bf16_full", "a step of VGG-16 at full width", (*_STEP, *_MADE), 10),
+    Part("step_bf16_pairs", "the same from scratch", (*_STEP, "rank=10x", "layout=paired"), 12),
+    Part("infer_full", "a forward pass of VGG-16 at full width", (*_INFER, *_MADE), 4),
     Part("export_lenet", "files of LeNet", (*_EXPORT, "arch=lenet", "dataset=mnist", "rank=10.5x"), 3),
     Part("loop", "an epoch beside an ordinary loop", ("bench", "loop", "dataset=mnist"), 8),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..tensor.rank import parse
 from ..train.watch import bar
 from . import training
 from .machine import columns, methods, start
-from .options import Options
+from .options import NetworkOptions
 from .table import write
 
 _COLUMNS = (
@@ -32,12 +32,9 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class ExportOptions(Options):
+class ExportOptions(NetworkOptions):
     """``format``: of the files, but for dense weights; ``batch_size``: images of the passes that are timed."""
 
-    arch: str = "vgg16"
-    width: float = 1.0
-    dataset: str = "cifar10"
     rank: tuple[str, ...] = ("10x",)
     layout: tuple[str, ...] = choice(("channels", "paired"), LAYOUTS)
     batch_size: tuple[int, ...] = BATCHES
@@ -54,6 +51,14 @@ class File:
     network: Network
 
 
+class Twin:
+    """The dense network, and the file of it."""
+
+    def __init__(self, network: training.Network, format: str, device: torch.device) -> None:
+        model = network.build(device).eval()
+        self.macs, self.file = count(model, network.image)["macs"], written(model, network.image, format)
+
+
 def run(words: Sequence[str]) -> None:
     """Write and time every method, rank and layout asked for; a row for each batch size."""
     options = read(words, ExportOptions)
@@ -61,19 +66,20 @@ def run(words: Sequence[str]) -> None:
     WRITERS[options.format].refuse_missing()
     options, device = start(options)
     settings = (options.arch, options.width, options.dataset, max(options.batch_size), options.precision)
-    dense = training.Network(*settings, BASELINE, 1, "model")
-    networks = [
-        training.Network(*settings, method, rank, "model", layout=layout)
+    plain = training.Network(*settings, BASELINE, 1, "model")
+    made = [
+        replace(plain, method=method, rank=rank, layout=layout)
         for method in chosen
         for layout in _layouts(method, options)
         for rank in ranks
     ]
-    model = dense.build(device).eval()
-    counted, file = count(model, dense.image), written(model, dense.image, options.format)
+    networks = [plain.of_run(run) for run in options.run] or made
+    twins: dict[training.Network, Twin] = {}
     rows: list[dict[str, Any]] = []
     for network in bar(networks, "export", 0, len(networks)):
-        for row in measure(network, file, options, device):
-            rows.append({**row, "dense_macs": counted["macs"], **columns(options, device)})
+        key = replace(network.dense, layout=None)
+        twins[key] = twins.get(key) or Twin(key, options.format, device)
+        rows += [{**row, **columns(options, device)} for row in measure(network, twins[key], options, device)]
         path = write(rows, options.results_dir, "export")
     show(rows, _COLUMNS, "a file with cores; smaller: dense bytes / its own; speedup: dense / ours, in pairs")
     print(path)
@@ -92,7 +98,7 @@ def written(model: nn.Module, image: Image, format: str) -> File:
 
 
 def measure(
-    network: training.Network, dense: File, options: ExportOptions, device: torch.device
+    network: training.Network, dense: Twin, options: ExportOptions, device: torch.device
 ) -> list[dict[str, Any]]:
     """One network at every batch size: bytes, milliseconds, and how many times faster than the ``dense`` file."""
     model = network.build(device).eval()
@@ -102,7 +108,7 @@ def measure(
     rows = []
     for batch in options.batch_size:
         images = torch.randn(batch, *network.image)
-        baseline = partial(infer, dense.network, images)
+        baseline = partial(infer, dense.file.network, images)
         # One by one: called more often than its rivals, the baseline's weights would stay in the cache.
         ours, others = (
             compare(baseline, {weights: partial(infer, file.network, images)}, options.repeats)[weights]
@@ -115,12 +121,14 @@ def measure(
                 "method": network.method,
                 "rank": network.rank,
                 "layout": network.layout,
+                "run": network.run,
                 "format": options.format,
                 "parameters": count(model, network.image)["parameters"],
                 "macs": count(plains["cores"], network.image)["macs"],
+                "dense_macs": dense.macs,
                 "bytes": cores.bytes,
-                "dense_bytes": dense.bytes,
-                "smaller": dense.bytes / cores.bytes,
+                "dense_bytes": dense.file.bytes,
+                "smaller": dense.file.bytes / cores.bytes,
                 "folded_bytes": folded.bytes,
                 "batch_size": batch,
                 "ms": ours.rival_ms,

@@ -14,11 +14,12 @@ from ..config.words import choice, read
 from ..device.clock import compare, finished
 from ..device.precision import compute_dtype
 from ..results.terminal import show
+from ..tensor.formats import BASELINE
 from ..tensor.layout import LAYOUTS
 from ..tensor.rank import parse
 from ..train.watch import bar
 from .machine import columns, methods, rates, start
-from .options import Options
+from .options import NetworkOptions
 from .table import write
 from .training import Network
 
@@ -29,15 +30,11 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class InferOptions(Options):
+class InferOptions(NetworkOptions):
     """``batch_size``: images at once, several; each network is planned, and folded, for the one that is timed.
     ``plan``: of folding.
     """
 
-    arch: str = "vgg16"
-    width: float = 1.0
-    dataset: str = "cifar10"
-    rank: tuple[str, ...] = ("reference",)
     batch_size: tuple[int, ...] = (1, 128)
     plan: str = "model"
     layout: str | None = choice(None, LAYOUTS)
@@ -59,15 +56,12 @@ def run(words: Sequence[str]) -> None:
     options = read(words, InferOptions)
     chosen, ranks = methods(options), [parse(rank).plain for rank in options.rank]
     options, device = start(options)
-    networks = [
-        Network(
-            *(options.arch, options.width, options.dataset, batch, options.precision, method, rank, "model"),
-            layout=options.layout,
-        )
-        for batch in options.batch_size
-        for method in chosen
-        for rank in ranks
-    ]
+    networks = []
+    for batch in options.batch_size:
+        settings = (options.arch, options.width, options.dataset, batch, options.precision)
+        plain = Network(*settings, BASELINE, 1, "model", layout=options.layout)
+        made = [replace(plain, method=method, rank=rank) for method in chosen for rank in ranks]
+        networks += [plain.of_run(run) for run in options.run] or made
     rows: list[dict[str, Any]] = []
     for network in bar(networks, "infer", 0, len(networks)):
         rows.append({**measure(network, options, device), **columns(options, device)})
@@ -79,7 +73,7 @@ def run(words: Sequence[str]) -> None:
 def measure(network: Network, options: InferOptions, device: torch.device) -> dict[str, Any]:
     """One network at one batch size: parameters, milliseconds, and how many times faster than dense."""
     dtype = compute_dtype(network.precision)  # of the weights too: nothing is cast on the way
-    dense = replace(network, method="dense").build(device).to(dtype)
+    dense = network.dense.build(device).to(dtype)
     model, images = network.build(device).to(dtype), network.images(device).to(dtype)
     along = rates(device, network.precision)
     folded = fold(model, network.image, plan=options.plan, batch_size=network.batch_size, rates=along)
@@ -93,6 +87,7 @@ def measure(network: Network, options: InferOptions, device: torch.device) -> di
         "arch": network.arch,
         "method": network.method,
         "rank": network.rank,
+        "run": network.run,
         "parameters": parameters["factorised"],
         "dense_parameters": parameters["dense"],
         "batch_size": network.batch_size,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..config.schema import DEVICES, PRECISIONS
 from ..config.words import choice
+from ..tensor.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,25 @@ class Options:
     precision: str = choice("auto", PRECISIONS)
     device: str = choice("auto", DEVICES)
     results_dir: str = "results"
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """``run``: directories of runs, whose networks are timed as training left them; what else describes a network is
+    theirs then.
+    """
+
+    arch: str = "vgg16"
+    width: float = 1.0
+    dataset: str = "cifar10"
+    rank: tuple[str, ...] = ("reference",)
+    run: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` where a network is described beside runs that have their own."""
+        for key in fields(self) if self.run else ():
+            if key.name in _DESCRIBE and getattr(self, key.name) != key.default:
+                raise ConfigError(f"{key.name}= is not for run=, whose networks have their own: leave one of them out")
+
+
+_DESCRIBE = ("arch", "width", "dataset", "method", "rank", "layout", "parameters")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +12,13 @@ from ..config.words import choice, read
 from ..device.clock import compare, finished
 from ..results.terminal import show
 from ..tensor.errors import ConfigError
-from ..tensor.formats import find_format
+from ..tensor.formats import BASELINE, find_format
 from ..tensor.layout import LAYOUTS
-from ..tensor.rank import Budget, Rank, parse
+from ..tensor.rank import Budget, parse
 from ..train.watch import bar
 from .machine import columns, methods, start
 from .memory import step_memory
-from .options import Options
+from .options import NetworkOptions
 from .table import write
 from .training import Network, TrainingStep
 
@@ -29,16 +29,12 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class StepOptions(Options):
+class StepOptions(NetworkOptions):
     """``parameters``: ``METHOD:RANK``, the network whose parameter count every method gets (instead of ``rank``).
 
     ``cuda_graphs`` and ``compile`` are of every network that is timed, dense too.
     """
 
-    arch: str = "vgg16"
-    width: float = 1.0
-    dataset: str = "cifar10"
-    rank: tuple[str, ...] = ("reference",)
     batch_size: int = 100
     parameters: str = ""
     plan: str = "model"
@@ -55,30 +51,40 @@ def run(words: Sequence[str]) -> None:
     options, device = start(options)
     dense = Network(
         *(options.arch, options.width, options.dataset, options.batch_size, options.precision),
-        *("dense", 1, options.plan),
+        *(BASELINE, 1, options.plan),
         layout=options.layout,
         cuda_graphs=options.cuda_graphs,
         compile=options.compile,
     )
-    bench = _Bench(dense, options, device)
-    cases = [(method, rank) for method in chosen for rank in bench.ranks]
+    count = len(options.run) or len(chosen) * (1 if options.parameters else len(options.rank))
     rows: list[dict[str, Any]] = []
-    for method, rank in bar(cases, "step", 0, len(cases)):
-        rows.append({**bench.measure(method, rank), **columns(options, device)})
+    for bench, network in bar(_cases(dense, chosen, options, device), "step", 0, count):
+        rows.append({**bench.measure(network), **columns(options, device)})
         path = write(rows, options.results_dir, "step")
-    title = (
-        f"{options.arch}, step of a batch of {options.batch_size}; speedup: dense / ours, other ratios: ours / theirs"
-    )
+    arch = ", ".join(sorted({row["arch"] for row in rows}))
+    title = f"{arch}, step of a batch of {options.batch_size}; speedup: dense / ours, other ratios: ours / theirs"
     show(rows, [column for column in _COLUMNS if any(column in row for row in rows)], title)
     print(path)
+
+
+def _cases(
+    dense: Network, chosen: Sequence[str], options: StepOptions, device: torch.device
+) -> Iterator[tuple[_Bench, Network]]:
+    """Every network that is asked for, and what it is compared with."""
+    for run in options.run:
+        network = dense.of_run(run)
+        yield _Bench(network.dense, options, device), network
+    if not options.run:
+        bench = _Bench(dense, options, device)
+        yield from ((bench, replace(dense, method=method, rank=rank)) for method in chosen for rank in bench.ranks)
 
 
 class _Bench:
     """The dense step, the step of ``parameters=METHOD:RANK`` if asked for, and how others compare with them."""
 
     def __init__(self, dense: Network, options: StepOptions, device: torch.device) -> None:
-        self.network, self.options, self.device = dense, options, device
-        self.ranks: Sequence[Rank] = [parse(rank) for rank in options.rank]
+        self.options, self.device = options, device
+        self.ranks: Sequence[int | str] = [parse(rank).plain for rank in options.rank]
         self.base: TrainingStep | None = None
         if options.parameters:
             method, colon, rank = options.parameters.partition(":")
@@ -86,12 +92,12 @@ class _Bench:
                 raise ConfigError(f"parameters={options.parameters} is not METHOD:RANK, for example tucker:reference")
             find_format(method)
             self.base = TrainingStep(replace(dense, method=method, rank=parse(rank).plain), device)
-            self.ranks = [Budget("params", self.base.parameters)]
+            self.ranks = [Budget("params", self.base.parameters).plain]
         self.dense = TrainingStep(dense, device)
         self.dense_memory = step_memory(self.dense)
 
-    def measure(self, method: str, rank: Rank) -> dict[str, Any]:
-        network = replace(self.network, method=method, rank=rank.plain, checkpoint=self.options.checkpoint)
+    def measure(self, network: Network) -> dict[str, Any]:
+        network = replace(network, checkpoint=self.options.checkpoint)
         ours = TrainingStep(network, self.device)
         rivals = {"dense": self.dense}
         if ours.has_hand_chain():
@@ -103,13 +109,14 @@ class _Bench:
         hand, base = times.get("hand"), times.get("base")
         memory = step_memory(ours)
         row = {
-            "arch": self.options.arch,
-            "batch_size": self.options.batch_size,
-            "layout": self.options.layout,
-            "cuda_graphs": self.options.cuda_graphs,
-            "compile": self.options.compile,
-            "method": method,
-            "rank": rank.plain,
+            "arch": network.arch,
+            "batch_size": network.batch_size,
+            "layout": network.layout,
+            "cuda_graphs": network.cuda_graphs,
+            "compile": network.compile,
+            "method": network.method,
+            "rank": network.rank,
+            "run": network.run,
             "parameters": ours.parameters,
             "dense_parameters": self.dense.parameters,
             "macs": ours.macs,

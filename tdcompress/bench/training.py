@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,19 +15,25 @@ from torch import Tensor, nn
 from ..compression.survey.counts import count
 from ..compression.survey.plans import plans, tunable, tune, use_plans
 from ..compression.swap import compress
-from ..config.schema import ArchConfig, DatasetConfig
+from ..config.schema import ArchConfig, DatasetConfig, TrainConfig
 from ..data.sources import shape
 from ..device.graphs import passes
 from ..device.precision import autocast
 from ..models.build import build
+from ..results.identity import typed
 from ..tensor.errors import ConfigError
+from ..tensor.formats import BASELINE
+from ..train import checkpoint, network
 from .machine import rates
 from .rivals.hand import hand_network
 
 
 @dataclass(frozen=True)
 class Network:
-    """What is timed, as plain values from which another process builds the same."""
+    """What is timed, as plain values from which another process builds the same.
+
+    ``run``: the directory of the run whose network it is, as training left it; see ``of_run``.
+    """
 
     arch: str
     width: float
@@ -39,18 +48,43 @@ class Network:
     layout: str | None = None
     cuda_graphs: bool = True
     compile: bool = False
+    run: str | None = None
+
+    def of_run(self, run: str) -> Network:
+        """The network that the run in a directory has trained, with all settings of this one's that it has not itself.
+
+        Raises ``RunError`` where there is none.
+        """
+        config, _ = _kept(run)
+        arch, dataset, method = config.arch, config.dataset.name, config.method
+        its = {"method": method.format, "rank": config.rank.plain, "layout": method.layout}
+        return replace(self, run=run, arch=arch.name, width=arch.width, dataset=dataset, **its)
+
+    @property
+    def dense(self) -> Network:
+        """The network that this one is compressed from."""
+        return replace(self, method=BASELINE, rank=1, checkpoint=False)
+
+    @property
+    def sizes(self) -> network.Sizes:
+        """Channels and size of the images, and how many classes they have."""
+        return shape(DatasetConfig(name=self.dataset) if self.run is None else _kept(self.run)[0].dataset)
 
     @property
     def image(self) -> tuple[int, int, int]:
         """The shape of an image."""
-        channels, size, _ = shape(DatasetConfig(name=self.dataset))
+        channels, size, _ = self.sizes
         return channels, size, size
 
     def build(self, device: torch.device) -> nn.Module:
-        """The network, channels last."""
-        channels, size, classes = shape(DatasetConfig(name=self.dataset))
+        """The network, channels last. Raises ``RunError`` for a run whose checkpoint does not fit it."""
+        model = self._made(device) if self.run is None else self._trained(self.run, device)
+        return model.to(device).to(memory_format=torch.channels_last)
+
+    def _made(self, device: torch.device) -> nn.Module:
+        channels, size, classes = self.sizes
         model = build(ArchConfig(name=self.arch, width=self.width), channels, classes, size).to(device)
-        compress(
+        return compress(
             model,
             self.method,
             self.rank,
@@ -62,7 +96,14 @@ class Network:
             layout=self.layout,
             init="orthogonal",  # no time depends on the values of the cores, and these are made at once
         )
-        return model.to(memory_format=torch.channels_last)
+
+    def _trained(self, run: str, device: torch.device) -> nn.Module:
+        config, state = _kept(run)
+        if self.method == BASELINE:
+            return network.dense(config)[0]
+        method = replace(config.method, plan=self.plan, checkpoint=self.checkpoint)
+        config = replace(config, method=method, batch_size=self.batch_size, precision=self.precision)
+        return network.restored(config, device, Path(run), state)[0]
 
     def images(self, device: torch.device) -> Tensor:
         """A random batch, channels last."""
@@ -80,8 +121,7 @@ class TrainingStep:
     def __init__(self, network: Network, device: torch.device, paths: dict[str, Any] | None = None) -> None:
         self.network, self.device = network, device
         model, self.images = network.build(device), network.images(device)
-        classes = shape(DatasetConfig(name=network.dataset))[-1]
-        self.labels = torch.randint(classes, (network.batch_size,), device=device)
+        self.labels = torch.randint(network.sizes[-1], (network.batch_size,), device=device)
         if paths is not None:
             use_plans(model, paths)
         elif not network.by_hand and tunable(model):
@@ -107,3 +147,10 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+
+
+@cache
+def _kept(run: str) -> tuple[TrainConfig, Mapping[str, Any]]:
+    """A run's configuration, and the state of its network."""
+    state = checkpoint.of_run(Path(run), lambda line: None)
+    return typed(state["config"]), state

@@ -5,7 +5,7 @@ tdc bench layers rank=8,half repeats=5           # at two ranks, fewer rounds
 tdc bench step parameters=tucker:reference       # every format at Tucker's size
 tdc bench step arch=lenet dataset=mnist          # another network
 tdc bench infer method=tt rank=10x               # as trained and folded
-tdc bench infer batch_size=1 threads=1           # one image, one thread
+tdc bench infer run=RUN                          # a network that was trained, at the ranks it ended with
 tdc bench export method=tt width=0.25            # a network of a quarter's width
 tdc bench export layout=channels batch_size=1    # one layout, one image
 tdc bench fit weight=64x64x3x3 method=cp,tr      # one weight in two formats

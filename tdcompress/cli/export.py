@@ -78,12 +78,8 @@ def load(directory: Path) -> Trained:
 
     Raises ``RunError`` where there is no run, no checkpoint, or one that its own configuration does not fit.
     """
-    if not directory.is_dir():
-        raise RunError(f"there is no run in {directory}; tdc runs lists those there are")
-    state = checkpoint.load(directory, print)
-    if state is None:
-        raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
-    state, config = checkpoint.chosen(state, print), typed(state["config"])
+    state = checkpoint.of_run(directory, print)
+    config = typed(state["config"])
     with torch.random.fork_rng([]):
         model, image = restored(replace(config, precision="fp32"), _CPU, directory, state)
     with fitting(directory):

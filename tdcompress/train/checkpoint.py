@@ -74,6 +74,19 @@ def chosen(state: dict[str, Any], log: Callable[[str], Any] | None = None) -> di
     return state | best
 
 
+def of_run(directory: Path, log: Callable[[str], Any]) -> dict[str, Any]:
+    """The state of a run with the weights to use, see ``chosen``.
+
+    Raises ``RunError`` where there is no run, or no checkpoint.
+    """
+    if not directory.is_dir():
+        raise RunError(f"there is no run in {directory}; tdc runs lists those there are")
+    state = load(directory, log)
+    if state is None:
+        raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
+    return chosen(state, log)
+
+
 def forget_previous(directory: Path) -> None:
     """A finished run needs no second checkpoint."""
     (directory / PREVIOUS).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ TOY = (
     Part("digits", "two formats", ("train", "-m", "dataset=digits", *TINY, "method=dense,tt"), 0.1, "digits"),
     Part("again", "one of them", ("train", "-m", "dataset=digits", *TINY, "method=dense,cp"), 0.1, "digits"),
     Part("infer", "times", ("bench", "infer", *NETWORK, "rank=4", "batch_size=1", "repeats=1"), 0.1),
+    Part("step", "times of the first", ("bench", "step", "batch_size=2", "repeats=1"), 0.1, runs="digits"),
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -81,7 +83,7 @@ def test_a_part_of_the_protocol_is_a_command(part):
 
 
 @pytest.mark.usefixtures("heard")
-def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(reproduction, tmp_path, monkeypatch):
+def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(reproduction, tmp_path, monkeypatch, capsys):
     published: list[int] = []
     whole = Reproduction.publish
 
@@ -92,7 +94,7 @@ def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(repro
             os.kill(os.getpid(), signal.SIGINT)
 
     first = reproduction()
-    assert [work.left for work in first.works] == [2, 2, 1]
+    assert [work.left for work in first.works] == [2, 2, 1, 1]
     monkeypatch.setattr(Reproduction, "publish", publish)
     first.forget_stale()
     with pytest.raises(KeyboardInterrupt):
@@ -101,11 +103,14 @@ def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(repro
     monkeypatch.setattr(Reproduction, "publish", whole)
 
     second = reproduction()
-    assert [work.left for work in second.works] == [1, 1, 1]
+    assert [work.left for work in second.works] == [1, 1, 1, 1]
     second.make()
     runs = pandas.read_csv(tmp_path / "summary.csv")
     assert sorted(runs.method) == ["cp", "dense", "tt"]
     assert len(pandas.read_csv(tmp_path / "bench" / "infer.csv")) == 1
+    (timed,) = pandas.read_csv(tmp_path / "bench" / "step.csv").itertuples()
+    (run,) = runs[runs.method == "tt"].itertuples()
+    assert (timed.run, timed.parameters) == (run.directory, run.parameters)
     assert len(pandas.read_csv(tmp_path / "parts.csv")) == 4
     assert reproduction().told().endswith("0 left, 0.0 hours")
 
@@ -114,6 +119,14 @@ def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(repro
             if file.is_file():
                 file.unlink()
     assert sum(work.left for work in reproduction().works) == 0
+
+    Path(tmp_path, "bench", "step.csv").unlink()
+    for directory in tmp_path.glob("runs/*/*/tt*/*"):
+        shutil.rmtree(directory)
+    capsys.readouterr()
+    reproduction().make()
+    assert "is not here, whose network is to be timed" in capsys.readouterr().out
+    assert sum(work.left for work in reproduction().works) == 1
 
 
 def test_runs_of_another_version_are_named_and_made_again(reproduction, tmp_path, capsys):

@@ -1,0 +1,63 @@
+"""Benchmarks of networks that runs have trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training import config_in, run_of
+
+from tdcompress.bench.training import Network
+from tdcompress.config.schema import MethodConfig
+from tdcompress.tensor.rank import parse
+from tdcompress.train.run import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that began at full rank and was cut, and what its summary says: ranks that no budget would give at once."""
+    config = config_in(
+        tmp_path_factory.mktemp("run"), method=MethodConfig("tucker"), rank=parse("5x"), epochs=4, full_rank_epochs=1
+    )
+    whole = run_of(config)
+    return whole.directory, train(config, whole, print)
+
+
+@pytest.mark.parametrize("words", ["infer batch_size=1,2", "step batch_size=2", "export batch_size=2 format=torch"])
+def test_what_is_timed_is_the_network_that_was_trained(bench, run, words, monkeypatch):
+    monkeypatch.setattr("tdcompress.bench.step.step_memory", lambda step: 1.0)
+    directory, summary = run
+    code, _, err, rows = bench(f"{words} repeats=1 precision=fp32 run={directory}")
+    assert (code, err) == (0, "")
+    for row in rows[words.split()[0]]:
+        assert (row["run"], row["arch"], row["method"], row["rank"]) == (str(directory), "lenet", "tucker", "5x")
+        assert int(row["parameters"]) == summary.parameters
+        assert float(row["speedup"]) > 0 and float(row["dense_ms"]) > 0
+        if "dense_parameters" in row:
+            assert int(row["dense_parameters"]) == summary.dense_parameters
+
+
+def test_cores_have_the_trained_ranks(run):
+    directory, summary = run
+    network = Network("vgg16", 1.0, "cifar10", 2, "fp32", "dense", 1, "model").of_run(str(directory))
+    state = torch.load(directory / "checkpoint.pt", weights_only=True)["model"]
+    built = network.build(torch.device("cpu"))
+    assert {name: core.shape for name, core in built.state_dict().items()} == {n: t.shape for n, t in state.items()}
+    assert network.image == (1, 16, 16) and network.sizes[-1] == 10
+    dense = network.dense.build(torch.device("cpu"))
+    assert sum(p.numel() for p in dense.parameters()) == summary.dense_parameters
+
+
+@pytest.mark.parametrize("word", ["arch=lenet", "width=0.5", "dataset=mnist", "method=tt", "rank=4", "layout=channels"])
+def test_a_network_is_not_described_beside_a_run(bench, tmp_path, word):
+    for verb in ("infer", "step", "export"):
+        code, _, err, rows = bench(f"{verb} run={tmp_path} {word}")
+        assert code == 2 and err.count("\n") == 1 and f"{word.split('=')[0]}= is not for run=" in err and not rows
+
+
+def test_a_run_that_is_not_there_gets_one_line(bench, tmp_path):
+    code, _, err, rows = bench(f"infer run={tmp_path / 'none'}")
+    assert code == 2 and err.count("\n") == 1 and "there is no run in" in err and not rows
+    code, _, err, rows = bench(f"step run={tmp_path}")
+    assert code == 2 and err.count("\n") == 1 and "has no checkpoint" in err and not rows
