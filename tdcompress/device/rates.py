@@ -63,11 +63,15 @@ def _kept(key: str, device: torch.device, dtype: torch.dtype) -> Rates:
 
 
 def measured(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Time a copy, a tiny call, and a call of each kind with its backward pass, each of a size that shows its rate."""
+    """Time a copy, a tiny call, and a call of each kind with its backward pass, each of a size that shows its rate.
+
+    The random numbers of the caller stay what they were.
+    """
     # Short for a CPU, which then seldom turns to other work meanwhile, far longer than launching it takes for a GPU.
     batch, length, pieces = (4 * torch.get_num_threads(), 2**22, 16) if device.type == "cpu" else (2048, 2**28, 1)
     options: dict[str, Any] = {"device": device, "dtype": dtype}
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+    forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with forked, torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
         few = torch.randn(1, 8, 4, 4, **options, requires_grad=True)
         tiny = torch.randn(8, 8, 1, 1, **options, requires_grad=True)
         call = _fastest(lambda: F.conv2d(few, tiny).sum().backward(), device) / 3  # forward, and backward twice

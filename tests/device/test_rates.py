@@ -40,7 +40,9 @@ def test_every_kind_of_call_is_timed(monkeypatch, mode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_rates_of_this_machine(dtype: torch.dtype, monkeypatch):
     monkeypatch.setattr(rates, "_LONG", 0.0)
+    state = torch.get_rng_state()
     found = asdict(rates.measured(CPU, dtype))
+    assert torch.equal(torch.get_rng_state(), state)
     assert all(0 < value < float("inf") for value in found.values())
 
 

@@ -34,12 +34,12 @@ POLISH, FINE = 3e8, 3e-5
 """Multiply-adds, and the part of the squared error that a sweep must gain, of the sweeps that the best of all fits gets
 on top: rings come to their minimum slowly."""
 
-FREE = 30
+FREE = (2, 4, 8, 16)
 """Sweeps without a penalty at the very end, which give back what it took of the norm of W: little of the error, but a
 network that is not trained on sees less of every layer."""
 
 GROWN = 1.5
-"""How many times as much components may cancel after those sweeps; they are not taken where it is more."""
+"""How many times as much components may cancel after those sweeps; of them as many are taken as leave it at that."""
 
 GROWTH = 0.25
 """The part of ``WORK`` that is spent at each rank on the way: what is found there is only a start."""
@@ -172,11 +172,13 @@ def _grown(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]
     if best[0] > EXACT and cancellation(graph, best[1]) > CANCELLING:
         smaller = fit(graph, bounded(graph, weight.double(), best[1], (1 + SLACK / 2) * best[0]))
         best = smaller if smaller[0] <= (1 + SLACK) * best[0] else best  # it was rounded
-    if best[0] > EXACT:
-        free = fit(graph, alternate(graph, weight, best[1], FREE, GROWTH * WORK, FINE, 0.0, _least(graph)))
-        before = cancellation(graph, best[1])
-        if free[0] < best[0] and cancellation(graph, free[1]) <= max(CANCELLING, GROWN * before):
-            best = free
+    allowed = max(CANCELLING, GROWN * cancellation(graph, best[1]))
+    for count in FREE if best[0] > EXACT else ():
+        limit, least = GROWTH * WORK * count / sum(FREE), _least(graph) if count == FREE[0] else 0
+        free = fit(graph, alternate(graph, weight, best[1], count, limit, FINE, 0.0, least))
+        if free[0] >= best[0] or cancellation(graph, free[1]) > allowed:
+            break
+        best = free
     return best[1]
 
 
