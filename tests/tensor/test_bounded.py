@@ -9,7 +9,9 @@ import torch
 from cases import Case, einsum_dense
 from torch import Tensor
 
+from tdcompress.bench.fit import Fit
 from tdcompress.compression.tensorly.fitting import algorithm
+from tdcompress.tensor.fitting import decompose as fitting
 from tdcompress.tensor.fitting.bounded import CANCELLING, bounded, cancellation
 from tdcompress.tensor.fitting.decompose import decompose, own, relative_error
 from tdcompress.tensor.formats import FORMATS
@@ -98,3 +100,16 @@ def test_a_fit_of_what_falls_off_and_nearly_cancels(format: str):
     assert float((dense * weight).sum() / dense.square().sum()) == pytest.approx(
         1, abs=1e-6
     )  # nothing is missing of it
+
+
+@pytest.mark.parametrize(("format", "shape", "rank"), [("tr", (16, 16, 3, 3), "4"), ("cp", (32, 16, 3, 3), "16")])
+def test_as_many_sweeps_are_free_of_the_penalty_as_the_bound_allows(monkeypatch, format, shape, rank):
+    fit, found = Fit(shape, format, rank), {}
+    graph, weight = fit.graph, fit.weight()
+    for free in ((), (30,), fitting.FREE):
+        monkeypatch.setattr(fitting, "FREE", free)
+        cores = [core.double() for core in decompose(graph, weight)]
+        found[free] = relative_error(graph, cores, weight), cancellation(graph, cores)
+    penalised, all_at_once, some = found.values()
+    assert all_at_once == penalised  # they would cancel too much
+    assert some[0] < 0.999 * penalised[0] and penalised[1] < some[1] < 1.001 * fitting.GROWN * penalised[1]

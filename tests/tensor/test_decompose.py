@@ -19,7 +19,6 @@ from tdcompress.config.schema import MethodConfig
 from tdcompress.tensor.caps import capped, caps
 from tdcompress.tensor.fitting import decompose as fitting
 from tdcompress.tensor.fitting.als import Alternation, alternate, balanced
-from tdcompress.tensor.fitting.bounded import cancellation
 from tdcompress.tensor.fitting.decompose import decompose, relative_error
 from tdcompress.tensor.fitting.truncation import leading
 from tdcompress.tensor.formats import FORMATS
@@ -161,18 +160,6 @@ def test_never_worse_than_tensorly(format: str, rank: int, shape: tuple[int, ...
     assert found <= 1.01 * tensorly_error(format, graph, weight)
     theirs = decompose(graph, weight, algorithm=algorithm(FORMATS[format]))
     assert found <= 1.01 * error(graph, theirs, weight)
-
-
-@pytest.mark.parametrize(("format", "shape", "rank"), [("tr", (16, 16, 3, 3), 4), ("cp", (32, 16, 3, 3), 16)])
-def test_as_many_sweeps_are_free_of_the_penalty_as_the_bound_allows(monkeypatch, format, shape, rank):
-    graph, weight, found = default(format, shape, rank), falling(shape, 0.7).float(), {}
-    for free in ((), (30,), fitting.FREE):
-        monkeypatch.setattr(fitting, "FREE", free)
-        cores = [core.double() for core in decompose(graph, weight)]
-        found[free] = relative_error(graph, cores, weight), cancellation(graph, cores)
-    penalised, all_at_once, some = found.values()
-    assert all_at_once == penalised  # they would cancel too much
-    assert some[0] < 0.999 * penalised[0] and penalised[1] < some[1] < 1.001 * fitting.GROWN * penalised[1]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.format == "ht"], ids=str)
