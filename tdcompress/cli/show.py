@@ -30,8 +30,9 @@ def run(words: Sequence[str]) -> None:
             continue
         shown.append(chosen)
         if one.sweep:
-            own = [word for word in one.words.split() if not word.startswith("seed=")]
-            print(f"{'' if len(shown) == 1 else chr(10)}{' '.join(own)}")
+            if len(shown) > 1:
+                print()
+            print(" ".join(word for word in one.words.split() if not word.startswith("seed=")))
         model, _ = initial(chosen, choose_device(chosen.device))
         print_report(report(model), chosen.rank)
         if resolved(chosen).full_rank_epochs != 0:
