@@ -77,13 +77,15 @@ def chosen(state: dict[str, Any], log: Callable[[str], Any] | None = None) -> di
 def of_run(directory: Path, log: Callable[[str], Any]) -> dict[str, Any]:
     """The state of a run with the weights to use, see ``chosen``.
 
-    Raises ``RunError`` where there is no run, or no checkpoint.
+    Raises ``RunError`` where there is no run, no checkpoint, or one whose network has no cores yet.
     """
     if not directory.is_dir():
         raise RunError(f"there is no run in {directory}; tdc runs lists those there are")
     state = load(directory, log)
     if state is None:
         raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
+    if state["phase"] == "full rank":
+        raise RunError(f"{directory} is at full rank after epoch {state['epoch']}: only after its switch it has cores")
     return chosen(state, log)
 
 

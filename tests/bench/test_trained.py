@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training import config_in, run_of
+from training import config_in, run_of, stopped
 
 from tdcompress.bench.training import Network
+from tdcompress.cli.export import load
 from tdcompress.config.schema import MethodConfig
+from tdcompress.device.files import RunError
 from tdcompress.tensor.rank import parse
 from tdcompress.train.run import train
 
@@ -61,3 +63,14 @@ def test_a_run_that_is_not_there_gets_one_line(bench, tmp_path):
     assert code == 2 and err.count("\n") == 1 and "there is no run in" in err and not rows
     code, _, err, rows = bench(f"step run={tmp_path}")
     assert code == 2 and err.count("\n") == 1 and "has no checkpoint" in err and not rows
+
+
+def test_a_run_before_its_switch_has_no_cores_to_time_or_export(bench, tmp_path, monkeypatch):
+    config = config_in(tmp_path, rank="5x", epochs=3, full_rank_epochs=2)
+    stopped(config, monkeypatch, 6)
+    directory = run_of(config).directory
+    for verb in ("infer", "step", "export"):
+        code, _, err, rows = bench(f"{verb} run={directory}")
+        assert code == 2 and err.count("\n") == 1 and "is at full rank after epoch 1" in err and not rows
+    with pytest.raises(RunError, match="is at full rank after epoch 1"):
+        load(directory)
