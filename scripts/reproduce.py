@@ -196,8 +196,8 @@ class Reproduction:
         some = self.options.jobs
         together = ["launcher=local", f"launcher.jobs={some}"] if some > 1 and not part.alone else ["launcher=basic"]
         words = [*part.words[1:], *self._images(part.images), *together, f"results_dir={quoted(str(self.out))}"]
-        jobs = [one.get() for one in asked(words, job_of)]
-        return list({job.directory: job for job in jobs}.values())  # the dense one has no rank
+        jobs = {job.directory: job for job in (one.get() for one in asked(words, job_of))}  # the dense one has no rank
+        return sorted(jobs.values(), key=lambda job: job.config.seed)  # a whole table before a second seed
 
     def _images(self, name: str) -> list[str]:
         options = self.options

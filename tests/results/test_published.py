@@ -129,6 +129,17 @@ def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(repro
     assert sum(work.left for work in reproduction().works) == 1
 
 
+def test_a_table_is_whole_with_one_seed_before_any_format_has_two(reproduction):
+    sweep = replace(TOY[0], words=(*TOY[0].words, "seed=1,0"))
+    jobs = reproduction(sweep).works[0].jobs
+    assert [(job.config.seed, job.config.method.format) for job in jobs] == [
+        (0, "dense"),
+        (0, "tt"),
+        (1, "dense"),
+        (1, "tt"),
+    ]
+
+
 def test_runs_of_another_version_are_named_and_made_again(reproduction, tmp_path, capsys):
     first = reproduction(TOY[1])
     first.forget_stale()
