@@ -186,6 +186,7 @@ _VGG = (
     ("20x", "vgg16_ranks", "20x"),
     ("0.135 of the MACs", "vgg16_ranks", "macs:0.135"),
 )
+_CUT = (("10x by channels, cut while training, Muon", "scratch_adaptive", None),)
 _SMALL = (
     ("LeNet-5, 16.6x", "lenet5", "16.6x"),
     ("LeNet-5, 50x", "lenet5", "50x"),
@@ -203,6 +204,8 @@ TABLES: dict[str, Callable[[Published], str]] = {
     "answer": _answer,
     "vgg16": _accuracies(*_VGG),
     "vgg16_macs": _costs(*_VGG),
+    "scratch": _accuracies(*_CUT),
+    "scratch_macs": _costs(*_CUT),
     "mnist": _accuracies(*_SMALL),
     "other": _accuracies(*_OTHER),
     "reference": _accuracies(

@@ -12,6 +12,7 @@ from torch import Tensor
 from tdcompress.bench.fit import Fit
 from tdcompress.compression.tensorly.fitting import algorithm
 from tdcompress.tensor.fitting import decompose as fitting
+from tdcompress.tensor.fitting.als import work
 from tdcompress.tensor.fitting.bounded import CANCELLING, bounded, cancellation
 from tdcompress.tensor.fitting.decompose import decompose, own, relative_error
 from tdcompress.tensor.formats import FORMATS
@@ -63,6 +64,14 @@ def test_cancelling_components_are_brought_down_at_the_same_error(large: float):
     assert components(graph, cores) > large  # it does diverge
     assert components(graph, found) < 0.1 * components(graph, cores)
     assert float((einsum_dense(graph, found) - weight).norm() / weight.norm()) <= 1.001 * before * (1 + 1e-9)
+
+
+def test_cores_of_which_a_sweep_would_take_minutes_stay(monkeypatch):
+    graph, weight, cores = diverging(10.0)
+    monkeypatch.setattr("tdcompress.tensor.fitting.bounded.WORK", 10 * work(graph) / 2.4)  # two sweeps at any rate
+    assert components(graph, bounded(graph, weight, cores, float(weight.norm()))) < components(graph, cores)
+    monkeypatch.setattr("tdcompress.tensor.fitting.bounded.WORK", 10 * work(graph) / 2.6)
+    assert bounded(graph, weight, cores, float(weight.norm())) == cores
 
 
 @pytest.mark.parametrize("format", ["cp", "tr"])

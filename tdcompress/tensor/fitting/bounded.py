@@ -21,6 +21,12 @@ CANCELLING = 4.0
 SWEEPS, GAIN = 200, 1e-3
 """Most sweeps, and the part of the cores' squared norms that one must take away for another to follow."""
 
+EIGEN = 10
+"""About how many times what a sweep of least squares costs one costs that finds eigenvectors."""
+
+DEAREST = 2.5
+"""In ``WORK``, the price of a sweep up to which two are made at any rate: above it, minutes of one processor core."""
+
 
 def cancellation(graph: Graph, cores: Sequence[Tensor]) -> float:
     """The squared norms of the components of W, summed, over that of W; of the bond for which that is largest."""
@@ -35,12 +41,15 @@ def bounded(graph: Graph, weight: Tensor, cores: Sequence[Tensor], error: float)
     Error-preserving correction (Phan et al. 2020, *Stable low-rank tensor decomposition for compression of
     convolutional neural networks*, section 3), for the cores of any graph: one after the other becomes the smallest
     that keeps the error, X (G + l)^-1 with the largest l that does, and the scale is shared evenly between sweeps.
-    ``weight``: double precision, one dimension per mode.
+    ``weight``: double precision, one dimension per mode. Cores for which a sweep takes too long are given back as they
+    are.
     """
+    price = EIGEN * work(graph)
+    if price > DEAREST * WORK:
+        return list(cores)
     correction = _Correction(graph, weight, [core.double() for core in cores], error**2)
     before = sum(float(core.square().sum()) for core in balanced(graph, cores))
-    # Eigenvectors cost about ten times what a sweep of least squares does.
-    for _ in range(min(SWEEPS, max(2, int(WORK / (10 * work(graph)))))):
+    for _ in range(min(SWEEPS, max(2, int(WORK / price)))):
         correction.cores = balanced(graph, correction.cores)
         correction.solve_all()
         energy = sum(float(core.square().sum()) for core in correction.cores)
