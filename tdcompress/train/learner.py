@@ -198,11 +198,16 @@ class Learner:
         wanted = self.shrinkage.wanted(self.model, self.epoch)
         if wanted is None:
             return False
-        for core in self._shrunk(wanted, self.shrinkage):
+        cut = self._shrunk(wanted, self.shrinkage)
+        if not cut:
+            return False
+        for core in cut:
             state = self.optimizer.state[core]
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
                     state[key] = torch.zeros_like(core)
+                elif key == "step":  # by which means that begin at zero are corrected
+                    state[key] = 0 * value
         self._regroup()
         self._renew()
         return True

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pandas
 import pytest
 import torch
-from training import CLOCKS, LEFT, config_in, metrics, run_of, stop_at
+from training import CLOCKS, COSINE, LEFT, config_in, metrics, run_of, stop_at
 
+from tdcompress.config.schema import MethodConfig, OptimConfig
 from tdcompress.data.datasets import DeviceDataset
 from tdcompress.device.files import RunError
 from tdcompress.models import build as archs
@@ -99,6 +100,22 @@ def test_a_run_that_diverges_stops_and_says_so(tmp_path, rank):
     assert metrics(run_of(config)).epoch.tolist() == [1]
     assert train(config, run_of(config), lines.append) == summary
     assert lines[-1].endswith("not run again")
+
+
+def test_what_an_optimizer_knows_of_a_core_begins_anew_where_that_is_cut(tmp_path):
+    """Means that begin at zero are corrected by the steps since: 3 to 6 times too long were Adam's for 100 steps."""
+    optim = OptimConfig({"_target_": "torch.optim.AdamW"}, COSINE)
+    config = config_in(tmp_path, rank="adaptive:8x", full_rank_epochs=0, epochs=3, optim=optim, lr=1e-3)
+    train(config, run_of(config), print)  # cut after the first epoch of three, of four steps each
+    state = checkpoint.load(run_of(config).directory, print)
+    steps = {int(one["step"]) for one in state["optimizer"]["state"].values()}
+    assert steps == {8, 12}
+
+
+def test_a_dense_run_beside_those_that_are_cut_says_nothing_of_it(tmp_path):
+    config, lines = config_in(tmp_path, method=MethodConfig("dense"), rank="adaptive:8x", epochs=3), []
+    train(config, run_of(config), lines.append)
+    assert not any("cut" in line for line in lines)
 
 
 def test_a_busy_run_is_left_alone(tmp_path):
