@@ -27,7 +27,7 @@ from ..results.record import Epoch, best_epoch
 from .checkpoint import random_states, restore_random_states
 from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
-from .optim.build import build_scheduler, restore_optimizer
+from .optim.build import begin_anew, build_scheduler, restore_optimizer
 from .optim.groups import Groups, frobenius_penalty, multiples_in
 from .optim.sensitivity import sensitivities
 from .watch import bar
@@ -201,13 +201,7 @@ class Learner:
         cut = self._shrunk(wanted, self.shrinkage)
         if not cut:
             return False
-        for core in cut:
-            state = self.optimizer.state[core]
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor) and value.dim() > 0:  # momentum, of the size before
-                    state[key] = torch.zeros_like(core)
-                elif key == "step":  # by which means that begin at zero are corrected
-                    state[key] = 0 * value
+        begin_anew(self.optimizer, cut)
         self._regroup()
         self._renew()
         return True

@@ -65,6 +65,17 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
                 held[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
+def begin_anew(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Forget what ``optimizer`` has of parameters whose shapes have changed."""
+    for parameter in parameters:
+        state = optimizer.state[parameter]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.dim() > 0:
+                state[key] = torch.zeros_like(parameter)
+            elif key == "step":  # by which means that begin at zero are corrected
+                state[key] = 0 * value
+
+
 def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler | None:
     """The schedule, or None. The values "epochs", "steps" (of the whole run) and "lr" stand for these numbers."""
     if not config.optim.scheduler:
