@@ -50,7 +50,7 @@ class Request:
         method: MethodConfig,
         rank: RankLike,
         examples: Examples,
-        keep: Sequence[str] | None,
+        keep: str | Sequence[str] | None,
         batch_size: int | None,
         rates: Rates | None,
         cores: Mapping[str, Any] | None = None,
@@ -61,7 +61,8 @@ class Request:
             batch_size = _PLANNING_BATCH if examples.batch == 1 else 1
         if isinstance(asked, Budget) and asked.kind == "macs" and cores is None:
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        return Request(method, asked, examples, keep, batch_size, rates, cores)
+        patterns = [keep] if isinstance(keep, str) else keep
+        return Request(method, asked, examples, patterns, batch_size, rates, cores)
 
     def names(self, layer: str) -> bool:
         """Whether a layer may be swapped: where cores are given, only those that have some are."""

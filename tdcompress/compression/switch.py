@@ -73,7 +73,8 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
         group.update(new)
     for weight, found in heirs.items():
         state = optimizer.state.pop(weight, {})
-        if isinstance(state.get(_MOMENTUM), Tensor):  # fused, SGD wants one for every parameter or for none
+        # Fused, SGD wants one for every parameter or for none; others take a state for complete that holds anything.
+        if isinstance(state.get(_MOMENTUM), Tensor) and len(state) == 1:
             for parameter in found.values():
                 optimizer.state[parameter][_MOMENTUM] = torch.zeros_like(parameter)
 

@@ -235,10 +235,13 @@ class Factorised(nn.Module, ABC):
 
         return self.kept.get(cores, (batch, *rest, _computed(cores[0])), make)
 
-    def _stored(self) -> list[Tensor]:
+    def _stored(self) -> Sequence[Tensor]:
         """``tensors()`` without the cost of asking a module for each: layers of one image take microseconds."""
         stored = vars(self._modules["cores"])["_parameters"]
-        return [stored[core.name] for core in self.graph.cores]
+        try:
+            return [stored[core.name] for core in self.graph.cores]
+        except KeyError:  # pruned, or computed from other parameters
+            return self.tensors()
 
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""

@@ -7,24 +7,27 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 T = TypeVar("T")
+Marks = list[tuple[int, int, int]]  # of each tensor its id, address and version; at last the steps of all optimizers
 Pass = Callable[..., Tensor]  # of a layer: its input, and its ``bias`` by name, to its output
 _MOST = 8  # results that are kept; those of the longest ago go first
+_steps = (0, 0, 0)
 
 
 class Kept:
     """Results that follow from some tensors, made once and kept for as long as these stay what they are.
 
-    A tensor that is another one, lies elsewhere or was changed in place is noticed, but not every change in place: a
-    fused optimizer and what is written through ``.data`` leave a tensor's version as it was. Whoever may have made such
-    a change calls ``forget``.
+    A tensor that is another one, lies elsewhere or was changed in place is noticed, and so are a step of any of torch's
+    optimizers (a fused one leaves a tensor's version as it was), and that someone has written to a result. What is
+    written through ``.data`` is not: whoever may have done so calls ``forget``.
     """
 
     def __init__(self) -> None:
-        self._found: dict[Hashable, Any] = {}
+        self._found: dict[Hashable, tuple[Any, int]] = {}  # and the version of those that are tensors
         self._tensors: list[Tensor] = []  # held, so that no other tensor comes by the id of one of them
-        self._marks: list[tuple[int, int, int]] = []
+        self._marks: Marks = []
         self._pass: tuple[torch.Size, Pass] | None = None
 
     def forget(self) -> None:
@@ -37,11 +40,12 @@ class Kept:
         if marks != self._marks:
             self._found, self._tensors, self._marks, self._pass = {}, list(tensors), marks, None
         found = self._found
-        if key not in found:
+        if key not in found or _version(found[key][0]) != found[key][1]:
             if len(found) == _MOST:
                 del found[next(iter(found))]
-            found[key] = make()
-        result: T = found[key]
+            made = make()
+            found[key] = made, _version(made)
+        result: T = found[key][0]
         return result
 
     def keep_pass(self, shape: torch.Size, found: Pass) -> None:
@@ -62,14 +66,29 @@ class Kept:
         return Kept, ()
 
 
-def _marks(tensors: Iterable[Tensor]) -> list[tuple[int, int, int]]:
+def _marks(tensors: Iterable[Tensor]) -> Marks:
     try:
-        return [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+        marks = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
     except RuntimeError:  # made in inference mode, where no version is counted
-        return [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        marks = [(id(t), t.data_ptr(), _version(t)) for t in tensors]
+    marks.append(_steps)
+    return marks
+
+
+def _version(value: Any) -> int:
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+
+
+def _count(*_: Any) -> None:
+    global _steps
+    _steps = (0, 0, _steps[2] + 1)
+
+
+register_optimizer_step_post_hook(_count)
 
 
 def infers(x: Tensor) -> bool:
-    """Whether an input of a layer comes to be inferred from, by plain calls: no gradients, compiler or transform."""
+    """Whether an input of a layer comes to be inferred from, by plain calls: no gradients, tracer or transform."""
     plain = type(x) is Tensor and torch._C._functorch.peek_interpreter_stack() is None
+    plain = plain and torch._C._get_tracing_state() is None
     return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()

@@ -210,7 +210,8 @@ class Learner:
         """The cores that changed as ranks were cut; the first process decides and tells the others."""
         if self.world.first:
             felt = sensitivities(self.model, self.optimizer)
-            changed = shrink(self.model, parameters, shrinkage.fixed, shrinkage.multiple, felt)
+            last = parameters == shrinkage.target
+            changed = shrink(self.model, parameters, shrinkage.fixed, shrinkage.multiple, felt, last)
         if self.world.size == 1:
             return changed
         layers = factorised(self.model)

@@ -98,3 +98,17 @@ def test_the_rule_chooses_other_epochs_for_other_data():
             ranks.measure(model)
         chosen.append(len(ranks.sums) - 1)
     assert 3 < min(chosen) < max(chosen) < 199 and max(chosen) > min(chosen) + 3
+
+
+def test_an_optimizer_with_more_than_a_momentum_begins_anew():
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)), torch.randn(4, 64)
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, momentum=0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(inputs).square().sum().backward()
+        optimizer.step()
+        if not hasattr(model[0], "cores"):
+            tdcompress.switch(model, optimizer, "tt", 4, (64,), keep="2")
+            before = [core.detach().clone() for core in model[0].tensors()]
+    assert all((core != old).any() for core, old in zip(model[0].tensors(), before, strict=True))

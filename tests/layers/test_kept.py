@@ -110,6 +110,23 @@ def trained_in_evaluation_mode(layer: Factorised) -> None:
     optimizer.step()
 
 
+def trained_after_another_input(layer: Factorised) -> None:
+    """The same, inferring once more between the gradients and the step."""
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+    with torch.enable_grad():
+        layer(example(PAIRED)).square().sum().backward()
+    layer(example(PAIRED))
+    optimizer.step()
+
+
+def written_to_what_is_kept(layer: Factorised) -> None:
+    layer.weight.clamp_(-1e-3, 1e-3)
+
+
+def pruned(layer: Factorised) -> None:
+    nn.utils.prune.l1_unstructured(layer.cores, layer.graph.cores[0].name, 0.5)
+
+
 def resized(layer: Factorised) -> None:
     graph = layer.graph.with_ranks(dict.fromkeys(layer.graph.bonds, 2))
     layer.resize(graph, [torch.randn(graph.shape(core), dtype=torch.float64) for core in graph.cores])
@@ -128,8 +145,8 @@ def written_bias(layer: Factorised) -> None:
 
 
 CHANGES = [
-    *(loaded, in_place, by_data, trained, trained_in_evaluation_mode, resized, moved),
-    *(another_bias, written_bias),
+    *(loaded, in_place, by_data, trained, trained_in_evaluation_mode, trained_after_another_input, resized, moved),
+    *(another_bias, written_bias, written_to_what_is_kept, pruned),
 ]
 
 
@@ -180,6 +197,23 @@ def test_under_autocast_and_back():
         assert torch.equal(layer(x), exact)
     assert low.dtype == torch.bfloat16
     assert (low.float() - exact).norm() < 3 * 2**-8 * exact.norm()
+
+
+def test_weights_of_a_convolution_in_groups_are_nobody_elses_to_change():
+    torch.manual_seed(0)
+    model = tdcompress.compress(nn.Sequential(nn.Conv2d(16, 64, 3, groups=2)), "tt", 4, (16, 8, 8), keep=[]).eval()
+    images = torch.randn(1, 16, 8, 8)
+    with torch.no_grad():
+        before = model(images)
+        model[0].weight.zero_()
+        assert model(images).equal(before)
+
+
+def test_a_network_that_infers_is_traced():
+    model = tdcompress.compress(nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 10)), "tt", 8, (64,)).eval()
+    inputs = torch.randn(4, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.trace(model, inputs)(inputs), model(inputs))
 
 
 def test_a_network_that_is_compiled_or_exported_keeps_nothing():

@@ -37,8 +37,11 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
     Its metadata say how each layer is held: format, graph with its ranks, plan, and which layers share their cores; and
     the plain ``config`` that it was trained with, if there is one. A tensor that has several names stands there once.
 
-    Raises ``ConfigError`` for a model without cores, ``RunError`` where the file cannot be written.
+    Raises ``ConfigError`` for a model without cores or another ending of ``path``, ``RunError`` where nothing can be
+    written.
     """
+    if Path(path).suffix != ".safetensors":
+        raise ConfigError(f"{path} must end in .safetensors, by which load knows what it is")
     whole = file_of(model, config)
     write_whole(Path(path), lambda file: file.write(whole))
 

@@ -62,6 +62,7 @@ def shrink(
     fixed: Sequence[str] = (),
     multiple: int = 1,
     sensitivity: Mapping[str, float] | None = None,
+    last: bool = False,
 ) -> list[nn.Parameter]:
     """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
 
@@ -72,6 +73,7 @@ def shrink(
     Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
     met otherwise, up to that much above ``parameters``. Ranks become multiples of their grain (see
     ``tensor.caps.grain``), but for what is given back at last where they leave the total too far from its target.
+    ``last``: no cut follows, so where one component is more than what is left over, others make room for it.
     """
     worth = _worth(sensitivity or {})
     layers = [
@@ -100,10 +102,36 @@ def shrink(
         _, k, ranks, cost = max(steps, key=lambda step: step[0])
         layers[k].ranks = ranks
         excess += cost
+    if last and not near:
+        _trade(layers, excess, TOLERANCE * parameters)
     cuts = [(layer.module, cut) for layer in layers if (cut := layer.cut()) is not None]
     for module, (graph, cores) in cuts:  # once none of them can fail any more
         module.resize(graph, cores)
     return [core for module, _ in cuts for core in module.cores.values()]
+
+
+def _trade(layers: Sequence[_Layer], excess: float, tolerance: float) -> None:
+    """Give a component back that is more than the total is too small by, for others that are cut, if that meets it."""
+    dearer = [
+        (worth, k, ranks, cost)
+        for k, layer in enumerate(layers)
+        for alone in (True, False)
+        for worth, ranks, cost in layer.raises(math.inf, alone)
+    ]
+    for _, k, ranks, cost in sorted(dearer, key=lambda step: -step[0]):
+        before = [layer.ranks for layer in layers]
+        layers[k].ranks, over = ranks, excess + cost
+        while over > tolerance:
+            others = [(step, j) for j, layer in enumerate(layers) if j != k for step in layer.cuts()]
+            fitting = [(step, j) for step, j in others if step[2] <= over + tolerance]
+            if not fitting:
+                break
+            (_, fewer, saved), j = min(fitting, key=lambda found: found[0][0])
+            layers[j].ranks, over = fewer, over - saved
+        if abs(over) <= tolerance:
+            return
+        for layer, ranks in zip(layers, before, strict=True):
+            layer.ranks = ranks
 
 
 def _worth(sensitivity: Mapping[str, float]) -> dict[str, float]:
@@ -132,26 +160,32 @@ class _Layer:
             }
 
     def cheapest(self) -> tuple[float, dict[str, int], int] | None:
-        """The cut that loses least for what it saves: that ratio, the ranks after it, the parameters saved."""
+        """The cut that loses least for what it saves."""
+        return min(self.cuts(), default=None, key=lambda step: step[0])
+
+    def cuts(self) -> Iterator[tuple[float, dict[str, int], int]]:
+        """A cut of each bond: what it loses for what it saves, the ranks after it, the parameters saved."""
         here = self.module.graph.with_ranks(self.ranks).parameters
-        steps = []
         for bond, rank in self.ranks.items():
             if rank > 1:
                 lower = rank - 1 - (rank - 1) % grain(rank - 1, self.multiple)
                 graph = capped(self.module.graph, {**self.ranks, bond: lower})
                 saved = here - graph.parameters
-                steps.append((sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved))
-        return min(steps, default=None, key=lambda step: step[0])
+                yield sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved
 
-    def raises(self, room: float) -> Iterator[tuple[float, dict[str, int], int]]:
-        """The same for each bond that can have components back within ``room`` parameters."""
+    def raises(self, room: float, alone: bool = True) -> Iterator[tuple[float, dict[str, int], int]]:
+        """The same for each bond that can have components back within ``room`` parameters.
+
+        ``alone``: no other bond of the same rank with it, though no larger rank than its own may be of use then.
+        """
         here = self.module.graph.with_ranks(self.ranks).parameters
         for bond, rank in self.ranks.items():
             step = grain(rank, self.multiple)
             higher = min(rank + step - rank % step, len(self.energies[bond]))
-            ranks = {**self.ranks, bond: higher}
+            ranks = {b: higher if b == bond or (n == rank and not alone) else n for b, n in self.ranks.items()}
             cost = self.module.graph.with_ranks(ranks).parameters - here
-            if rank < higher and cost <= room and capped(self.module.graph, ranks).ranks == ranks:
+            held = all(n <= len(self.energies[b]) for b, n in ranks.items())
+            if rank < higher and held and cost <= room and capped(self.module.graph, ranks).ranks == ranks:
                 yield sum(self.energies[bond][rank:higher]) / cost, ranks, cost
 
     def cut(self) -> tuple[Graph, list[Tensor]] | None:

@@ -124,4 +124,6 @@ def test_what_does_not_fit(tmp_path: Path):
     with pytest.raises(RunError, match=r"is of format 9, written by tdcompress 7\.0"):
         tdcompress.load(path, built(1))
     with pytest.raises(RunError, match="model"):
-        tdcompress.save(model, path / "below a file")
+        tdcompress.save(model, path / "below a file.safetensors")
+    with pytest.raises(ConfigError, match=r"model.pt must end in .safetensors"):
+        tdcompress.save(model, tmp_path / "model.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -139,6 +140,19 @@ def test_a_network_is_cut_to_the_size_asked_for(name: str):
         if wanted is not None:
             assert wanted - dearest < before <= 1.021 * wanted
     assert target - dearest < parameters(model) <= 1.021 * target
+
+
+@pytest.mark.parametrize("name", ["tt", "tucker", "ht", "cp"])
+def test_the_last_cut_meets_a_budget_that_no_single_component_does(name: str):
+    torch.manual_seed(0)
+    model = archs.build(ArchConfig("lenet"), 1, 10, 28)
+    compress(model, name, "adaptive:10x", (1, 28, 28), layout="channels", init="variance")
+    coarse, target = copy.deepcopy(model), 119_988  # of fc1 a component is 9,344
+    shrink(coarse, target)
+    assert parameters(coarse) < 0.98 * target
+    shrink(model, target, last=True)
+    assert parameters(model) == pytest.approx(target, rel=0.02)
+    assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
 def test_the_layer_whose_weight_needs_less_is_cut():
