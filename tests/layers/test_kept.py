@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import CASES, IMAGE, IN, Case, assert_close, einsum_dense
+from cases import CASES, FACTORISED, IMAGE, IN, Case, assert_close, einsum_dense
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -174,6 +174,21 @@ def test_other_cores_for_one_call():
         assert_close(found, wanted(layer, twin, x))
     assert_close(both[0], before)
     assert_close(both[1], found)
+
+
+@pytest.mark.parametrize("method", FACTORISED)
+def test_an_ensemble_of_cores_is_mapped_over(method: str):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 32, 3), nn.Conv2d(32, 32, 3))
+    tdcompress.compress(model, method, 4, (8, 8, 8), keep=[])
+    images = torch.randn(2, 8, 8, 8)
+    stacked = {name: torch.stack([value, 1.1 * value]) for name, value in model.named_parameters()}
+    both = torch.func.vmap(lambda values: torch.func.functional_call(model, values, (images,)))(stacked)
+    torch.testing.assert_close(both[0], model(images), rtol=1e-4, atol=1e-4)
+    torch.nn.utils.vector_to_parameters(
+        1.1 * torch.nn.utils.parameters_to_vector(model.parameters()), model.parameters()
+    )
+    torch.testing.assert_close(both[1], model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_copies_keep_nothing_of_one_another():

@@ -116,8 +116,8 @@ class Kernel(Weight):
 
 
 def fastest(kernel: Tensor) -> Tensor:
-    """The same, copied where it does not lie so already, channels last, or plainly contiguous in float64."""
-    if kernel.dtype == torch.float64:
+    """The same, copied where it does not lie so already, channels last; plainly contiguous in float64, or in vmap."""
+    if kernel.dtype == torch.float64 or torch._C._functorch.is_batchedtensor(kernel):
         return kernel.contiguous()
     return kernel.contiguous(memory_format=torch.channels_last if kernel.dim() == 4 else torch.channels_last_3d)
 
