@@ -71,8 +71,9 @@ class Report:
             f"{counts['compression_ratio']:.2f}x smaller"
         )
         macs, dense = counts["macs"], counts["dense_macs"]
-        times = f"{dense / macs:.2f}x fewer" if macs <= dense else f"{macs / dense:.2f}x more" if dense else ""
-        fewer = f": {times}" if macs and times else ""
+        fewer = ""
+        if macs and dense:
+            fewer = f": {dense / macs:.2f}x fewer" if macs <= dense else f": {macs / dense:.2f}x more"
         yield f"{macs:,} MACs, dense {dense:,}{fewer}; for {self.shown}"
         for layout in dict.fromkeys(layer["layout"] for layer in layers if layer["layout"].endswith(")")):
             names = [layer["name"] for layer in layers if layer["layout"] == layout]

@@ -181,3 +181,10 @@ def test_the_printed_table(capsys: pytest.CaptureFixture[str]):
         assert word in printed
     # conv1 20*25 + 20, conv2 4*(20 + 25 + 50) + 50, fc1 4*(1250 + 320) + 320, fc2 320*10 + 10
     assert f"{520 + 430 + 6_600 + 3_210:,} parameters" in printed
+
+
+def test_a_network_that_takes_more_is_not_said_to_take_fewer():
+    model = compress(nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 10)), "tt", 4, (40,), layout="matrix")
+    counts = {**count(model, (40,)), "dense_macs": 2000}
+    assert "500 MACs, dense 2,000: 4.00x fewer" in str(Report({**counts, "macs": 500}))
+    assert "5,000 MACs, dense 2,000: 2.50x more" in str(Report({**counts, "macs": 5000}))
