@@ -65,13 +65,15 @@ def decompose(weight: Tensor, format: str = DEFAULT, rank: RankLike = 8, **setti
     >>> found.error < 1e-3 and torch.allclose(found.to_dense(), weight, atol=1e-3)
     True
 
-    Raises ``ConfigError`` for a weight of another shape, and as ``compress`` does.
+    Raises ``ConfigError`` for a weight that is no tensor or of another shape, and as ``compress`` does.
     """
     return decomposition(weight, format, rank, {"init": "fit", **settings})
 
 
 def decomposition(weight: Tensor, format: str, rank: RankLike, settings: Mapping[str, Any]) -> Decomposition:
     """A dense weight as the cores that ``compress`` gives a layer of it, ``settings`` being its keywords."""
+    if not isinstance(weight, Tensor):
+        raise ConfigError(f"a weight is a tensor, got a {type(weight).__name__}: torch.as_tensor makes one of an array")
     axes = weight.dim() - 2
     if axes and axes not in TORCH:
         raise ConfigError(f"a weight is (out, in) or (out, in, [[kd,] kh,] kw), got {tuple(weight.shape)}")

@@ -83,6 +83,11 @@ def test_what_is_no_weight(weight: torch.Tensor):
         tdcompress.decompose(weight)
 
 
+def test_an_array_is_to_be_made_a_tensor_first():
+    with pytest.raises(ConfigError, match=r"got a ndarray: torch\.as_tensor makes one"):
+        tdcompress.decompose(torch.zeros(4, 4).numpy())
+
+
 def test_the_dense_format_is_no_decomposition():
     assert isinstance(tdcompress.linear("dense", 4, 4), nn.Linear)
     with pytest.raises(ConfigError, match="leaves a weight as it is"):
