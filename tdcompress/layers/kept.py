@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 T = TypeVar("T")
-Marks = list[tuple[int, int, int]]  # of each tensor its id, address and version; at last the steps of all optimizers
+Marks = list[tuple[int, int, int]]  # of each tensor its id, address and version
 Pass = Callable[..., Tensor]  # of a layer: its input, and its ``bias`` by name, to its output
 _MOST = 8  # results that are kept; those of the longest ago go first
-_steps = (0, 0, 0)
+_steps = 0  # of all optimizers
 
 
 class Kept:
@@ -28,6 +28,7 @@ class Kept:
         self._found: dict[Hashable, tuple[Any, int]] = {}  # and the version of those that are tensors
         self._tensors: list[Tensor] = []  # held, so that no other tensor comes by the id of one of them
         self._marks: Marks = []
+        self._steps = _steps
         self._pass: tuple[torch.Size, Pass] | None = None
 
     def forget(self) -> None:
@@ -37,8 +38,9 @@ class Kept:
     def get(self, tensors: Sequence[Tensor], key: Hashable, make: Callable[[], T]) -> T:
         """What ``make()`` gives, which may depend on ``tensors`` and ``key`` only."""
         marks = _marks(tensors)
-        if marks != self._marks:
+        if marks != self._marks or self._steps != _steps:
             self._found, self._tensors, self._marks, self._pass = {}, list(tensors), marks, None
+            self._steps = _steps
         found = self._found
         if key not in found or _version(found[key][0]) != found[key][1]:
             if len(found) == _MOST:
@@ -54,7 +56,7 @@ class Kept:
 
     def known_pass(self, x: Tensor, tensors: Iterable[Tensor]) -> Pass | None:
         """What was kept last, if it is for inputs like ``x`` and ``tensors`` as they are."""
-        if not infers(x) or self._pass is None or torch._C._is_any_autocast_enabled():
+        if not infers(x) or self._pass is None or self._steps != _steps or torch._C._is_any_autocast_enabled():
             return None
         shape, found = self._pass
         return found if x.shape == shape and _marks(tensors) == self._marks else None
@@ -68,11 +70,9 @@ class Kept:
 
 def _marks(tensors: Iterable[Tensor]) -> Marks:
     try:
-        marks = [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
+        return [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
     except RuntimeError:  # made in inference mode, where no version is counted
-        marks = [(id(t), t.data_ptr(), _version(t)) for t in tensors]
-    marks.append(_steps)
-    return marks
+        return [(id(t), t.data_ptr(), _version(t)) for t in tensors]
 
 
 def _version(value: Any) -> int:
@@ -81,7 +81,7 @@ def _version(value: Any) -> int:
 
 def _count(*_: Any) -> None:
     global _steps
-    _steps = (0, 0, _steps[2] + 1)
+    _steps += 1
 
 
 register_optimizer_step_post_hook(_count)
