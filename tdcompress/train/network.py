@@ -83,11 +83,11 @@ def cutting(config: TrainConfig) -> Rank:
     rank, start = config.rank, resolved(config).full_rank_epochs
     dense = latest_epoch(config.epochs) if start == AUTO else start
     gradual = config.cut == "gradual" and config.method.decay != "scaled" and config.epochs - dense > 1
-    smaller = isinstance(rank, Budget) and (rank.kind == "params" or (rank.kind == "ratio" and rank.value > 1))
-    if isinstance(rank, Budget) and smaller and start != 0 and gradual:
-        return replace(rank, adaptive=True)
     assert isinstance(rank, Rank)
-    return rank
+    if not isinstance(rank, Budget) or start == 0 or not gradual:
+        return rank
+    smaller = rank.kind == "params" or (rank.kind == "ratio" and rank.value > 1)
+    return replace(rank, adaptive=True) if smaller else rank
 
 
 def sketched(

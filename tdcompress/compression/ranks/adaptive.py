@@ -176,7 +176,7 @@ class _Layer:
     def raises(self, room: float, alone: bool = True) -> Iterator[tuple[float, dict[str, int], int]]:
         """The same for each bond that can have components back within ``room`` parameters.
 
-        ``alone``: no other bond of the same rank with it, though no larger rank than its own may be of use then.
+        ``alone``: without the layer's other bonds of the same rank, which may have to grow with it for it to be of use.
         """
         here = self.module.graph.with_ranks(self.ranks).parameters
         for bond, rank in self.ranks.items():
