@@ -31,7 +31,8 @@ class Published:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.runs = read_results(folder)[0] if (folder / "summary.csv").is_file() else pandas.DataFrame()
+        known = (folder / "summary.csv").is_file()
+        self.runs, self.epochs = read_results(folder) if known else (pandas.DataFrame(), pandas.DataFrame())
         self.parts = self._table("parts.csv", ("part", "directory"))
 
     def of(self, part: str, method: str, rank: str | None = None) -> pandas.DataFrame:
@@ -44,6 +45,11 @@ class Published:
         if rank is not None and method != BASELINE:
             known &= self.runs["rank"] == rank
         return self.runs[known]
+
+    def seconds(self, part: str, method: str) -> float:
+        """How long all epochs of a part by a method took, those that are shared with others too."""
+        mine = self.epochs["directory"].isin(self.of(part, method)["directory"])
+        return float(self.epochs.loc[mine, "train_seconds"].sum())
 
     def times(self, table: str, method: str | None, **where: object) -> pandas.DataFrame:
         """The rows of a table of times by a method, or by all."""
@@ -145,6 +151,19 @@ def _speeds(*columns: tuple[str, str, dict[str, int], str]) -> Callable[[Publish
     return table
 
 
+def _training(found: Published) -> str:
+    """Of full width: MACs, and how many times faster than dense a step and a whole training are."""
+    rows = []
+    for method in _METHODS[1:]:
+        runs = found.of("vgg16_full_time", method)
+        if len(runs):
+            steps = [found.times(f"step_{precision}_cut", method) for precision in ("bf16", "fp32")]
+            whole = found.seconds("vgg16_full_time", BASELINE) / found.seconds("vgg16_full_time", method)
+            macs = _first(runs.assign(share=runs["macs"] / runs["dense_macs"]), "share", "{:.2f}")
+            rows.append([method, macs, *(_first(step, "speedup", "{:.2f}") for step in steps), f"{whole:.2f}"])
+    return markdown(("method", "MACs / dense", "a step, bfloat16", "a step, float32", "a training, bfloat16"), rows)
+
+
 def _literature(found: Published) -> str:
     """Published figures, each beside ours of the nearest part."""
     rows = []
@@ -216,6 +235,7 @@ TABLES: dict[str, Callable[[Published], str]] = {
         ("full width", "step_bf16_full", {}, "speedup"),
         ("full width, in pairs", "step_bf16_pairs", {}, "speedup"),
     ),
+    "training": _training,
     "infer": _speeds(
         *((f"a quarter as wide, {one['batch_size']} at once", "infer", dict(one), "speedup") for one in _BATCHES),
         *((f"full width, {one['batch_size']} at once", "infer_full", dict(one), "speedup") for one in _BATCHES),
