@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 _VGG = ("train", "experiment=cifar10_comparison", "arch.width=0.25", "epochs=30")
 _SCRATCH = ("train", "experiment=scratch", "arch.width=0.25", "epochs=30")
-_CHANNELS = "method=cp,tucker,tt,tr,ht"  # the formats that have this layout
+_CHANNELS = "method=cp,tucker,tt,tr,ht"  # the formats that have this layout, and pairs
 _CUT = (
     *("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "method=dense,cp,tucker,tt,tr,ht"),
     *("method.layout=channels", "rank=adaptive:10x", "optim=muon"),
@@ -100,10 +100,11 @@ PROTOCOL = (
         True,
     ),
     Part("step_bf16_cut", "a step of the last, at the ranks it ended with", _STEP, 4, runs="vgg16_full_time"),
-    Part("step_fp32_cut", "the same", (*_STEP, "precision=fp32"), 8, runs="vgg16_full_time"),
+    Part("step_fp32_cut", "the same in float32", (*_STEP, "precision=fp32"), 8, runs="vgg16_full_time"),
     Part("step_bf16_full", "a step of VGG-16 at full width", (*_STEP, *_MADE), 10),
-    Part("step_bf16_pairs", "the same from scratch", (*_STEP, "rank=10x", "layout=paired"), 12),
+    Part("step_bf16_pairs", "the same from scratch", (*_STEP, "rank=10x", _CHANNELS, "layout=paired"), 12),
     Part("infer_full", "a forward pass of VGG-16 at full width", (*_INFER, *_MADE), 4),
     Part("export_lenet", "files of LeNet", (*_EXPORT, "arch=lenet", "dataset=mnist", "rank=10.5x"), 3),
+    Part("fit", "fits of single weights beside tensorly's", ("bench", "fit"), 3),
     Part("loop", "an epoch beside an ordinary loop", ("bench", "loop", "dataset=mnist"), 8),
 )

@@ -36,8 +36,8 @@ def switch(
     the group of the optimizer that its dense weight was in, so they have the same learning rate and decay, and
     schedulers go on; what the optimizer has gathered of a dense weight is forgotten. Returns what ``compress`` returns.
 
-    Raises ``ConfigError`` as ``compress`` does, and for an optimizer that cannot be told. Model and optimizer are then
-    what they were.
+    Raises ``ConfigError`` as ``compress`` does, for an optimizer that cannot be told, and for one that has not all the
+    weights that are trained and swapped. Model and optimizer are then what they were.
     """
     refuse(optimizer)
     weights = dense_weights(model)
@@ -63,6 +63,10 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
         found = _heirs(cut_into(model, name), model, held)
         if found:
             heirs.setdefault(weight, found)  # that several layers have may have several names
+    known = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    lost = [name for name, weight in weights.items() if weight in heirs.keys() - known and weight.requires_grad]
+    if lost:
+        raise ConfigError(f"the optimizer has not the weight of {', '.join(lost)}, whose cores nothing would train")
     groups: list[dict[str, list[Any]]] = []
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))

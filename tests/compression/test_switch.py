@@ -62,6 +62,19 @@ def test_an_optimizer_that_keeps_one_vector_is_refused():
     assert isinstance(model[0], nn.Linear)
 
 
+def test_an_optimizer_without_a_weight_that_is_trained_is_refused():
+    model = network()
+    weight = model[2].weight
+    others = [parameter for parameter in model.parameters() if parameter is not weight]
+    optimizer = torch.optim.SGD(others, lr=0.01)
+    with pytest.raises(ConfigError, match="the optimizer has not the weight of 2, whose cores nothing would train"):
+        tdcompress.switch(model, optimizer, "tt", "1.6x", (48,), keep=["4"])
+    assert model[2].weight is weight and all(p is q for p, q in zip(optimizer.param_groups[0]["params"], others))
+    weight.requires_grad_(False)
+    tdcompress.switch(model, optimizer, "tt", "1.6x", (48,), keep=["4"])
+    assert isinstance(model[2], Factorised) and not any(core.requires_grad for core in model[2].tensors())
+
+
 def test_the_rule_goes_by_what_the_weights_do():
     """Stable ranks counted by hand: of diag(2, 1, 1, 1) it is 7 / 4, scaled by 4 / 4 at the start."""
     model = nn.Sequential(nn.Linear(4, 4, bias=False))
