@@ -166,6 +166,18 @@ def _training(found: Published) -> str:
     return markdown(("method", "MACs / dense", "a step, bfloat16", "a step, float32", "a training, bfloat16"), rows)
 
 
+def _fits(found: Published) -> str:
+    """Of each weight and rank the error, and the times faster, both against tensorly's."""
+    rows = found.times("fit", None)
+    methods = sorted(set(rows["method"]))
+    cells = {
+        (row.weight, row.rank, row.method): f"{row.error_ratio:.2f}, {row.speedup:.2g}" for row in rows.itertuples()
+    }
+    kinds = dict.fromkeys((weight, rank) for weight, rank, _ in cells)
+    body = [[weight, str(rank), *(cells[weight, rank, method] for method in methods)] for weight, rank in kinds]
+    return markdown(("weight", "rank", *methods), body)
+
+
 def _literature(found: Published) -> str:
     """Published figures, each beside ours of the nearest part."""
     rows = []
@@ -248,6 +260,7 @@ TABLES: dict[str, Callable[[Published], str]] = {
         ("LeNet, smaller", "export_lenet", {"batch_size": 1}, "smaller"),
         *((f"LeNet, {one['batch_size']} at once", "export_lenet", dict(one), "speedup") for one in _BATCHES),
     ),
+    "fits": _fits,
     "literature": _literature,
     "commands": _commands,
 }
