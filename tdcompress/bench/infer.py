@@ -54,7 +54,7 @@ class Inference:
 def run(words: Sequence[str]) -> None:
     """Time every method, rank and batch size asked for; a row each."""
     options = read(words, InferOptions)
-    chosen, ranks = methods(options), [parse(rank).plain for rank in options.rank]
+    chosen, ranks = methods(options, options.layout), [parse(rank).plain for rank in options.rank]
     options, device = start(options)
     networks = []
     for batch in options.batch_size:

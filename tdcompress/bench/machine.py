@@ -47,8 +47,12 @@ def columns(options: Options, device: torch.device) -> dict[str, object]:
     }
 
 
-def methods(options: Options) -> tuple[str, ...]:
-    """The formats asked for, or every one that factorises. Raises ``ConfigError`` for unknown names."""
+def methods(options: Options, layout: str | None = None) -> tuple[str, ...]:
+    """The formats asked for, or every one that factorises and has the ``layout``.
+
+    Raises ``ConfigError`` for unknown names.
+    """
     for name in options.method:
         find_format(name)
-    return options.method or tuple(sorted(name for name, format in FORMATS.items() if format.factorised))
+    able = (name for name, one in FORMATS.items() if one.factorised and layout in (None, *one.layouts))
+    return options.method or tuple(sorted(able))

@@ -13,8 +13,8 @@ from ..tensor.errors import ConfigError
 class Options:
     """The ``key=value`` words of every benchmark.
 
-    ``method``: the formats, all of them unless said; ``repeats``: rounds, of which medians are told; ``threads``: of
-    torch on a CPU, as many as it chooses unless said; ``results_dir``: the folder above bench/.
+    ``method``: the formats, unless said all that have the layout; ``repeats``: rounds, of which medians are told;
+    ``threads``: of torch on a CPU, as many as it chooses unless said; ``results_dir``: the folder above bench/.
     """
 
     method: tuple[str, ...] = ()

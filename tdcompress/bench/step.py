@@ -47,7 +47,7 @@ class StepOptions(NetworkOptions):
 def run(words: Sequence[str]) -> None:
     """Time the step of every method asked for; a row each."""
     options = read(words, StepOptions)
-    chosen = methods(options)
+    chosen = methods(options, options.layout)
     options, device = start(options)
     dense = Network(
         *(options.arch, options.width, options.dataset, options.batch_size, options.precision),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from cases import FACTORISED, WAYS
 
 from tdcompress.bench.layers import LayerOptions
+from tdcompress.bench.machine import methods
+from tdcompress.bench.step import StepOptions
 from tdcompress.config.words import read
+from tdcompress.tensor.layout import LAYOUTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,3 +63,10 @@ def test_options_take_their_types():
     options = read(["method=cp,tt", "rank=8,full", "threads=2", "layers=lenet.*"], LayerOptions)
     assert (options.method, options.rank, options.threads) == (("cp", "tt"), ("8", "full"), 2)
     assert options.layers == ("lenet.*",) and options.precision == "auto"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_methods_are_those_that_have_the_layout(layout):
+    assert list(methods(StepOptions(), layout)) == [name for name in FACTORISED if (name, layout) in WAYS]
+    assert methods(StepOptions(method=("tt",)), layout) == ("tt",)
+    assert list(methods(StepOptions())) == FACTORISED
