@@ -219,7 +219,10 @@ _VGG = (
     ("20x", "vgg16_ranks", "20x"),
     ("0.135 of the MACs", "vgg16_ranks", "macs:0.135"),
 )
-_CUT = (("10x by channels, cut while training, Muon", "scratch_adaptive", None),)
+_CUT = (
+    ("10x by channels, cut while training, Muon", "scratch_adaptive", None),
+    ("0.4 of the MACs, ranks that stay, Muon", "scratch_macs", "macs:0.4"),
+)
 _SMALL = (
     ("LeNet-5, 16.6x", "lenet5", "16.6x"),
     ("LeNet-5, 50x", "lenet5", "50x"),

@@ -11,6 +11,7 @@ _CUT = (
     *("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "method=dense,cp,tucker,tt,tr,ht"),
     *("method.layout=channels", "rank=adaptive:10x", "optim=muon"),
 )
+_EQUAL = ("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "rank=macs:0.4", "optim=muon", "seed=0")
 _STEP = ("bench", "step", "batch_size=100", "repeats=7")
 _INFER = ("bench", "infer", "repeats=21", "precision=fp32", "batch_size=1,64")
 _EXPORT = ("bench", "export", "threads=1", "repeats=21")
@@ -45,6 +46,7 @@ PROTOCOL = (
     Part("vgg16_scratch", "the same from scratch, in pairs of modes", _SCRATCH, 22),
     Part("vgg16_channels", "the same from scratch, by channels", (*_SCRATCH, _CHANNELS, "method.layout=channels"), 10),
     Part("scratch_adaptive", "by channels, ranks cut while training, Muon", _CUT, 6),
+    Part("scratch_macs", "at equal MACs, Muon", _EQUAL, 6),
     Part("vgg16_narrow", "a dense network as small", (*_VGG, "method=dense", "arch.width=0.079"), 6),
     Part("step_bf16", "a training step of the first", _STEP, 4, runs="vgg16"),
     Part("infer", "a forward pass of the first", _INFER, 2, runs="vgg16"),
