@@ -81,9 +81,39 @@ def cuts(graph: Graph, bond: str) -> Iterator[tuple[frozenset[int], int]]:
     for count in range(len(others)):
         for chosen in itertools.combinations(others, count):
             inside = frozenset({first, *chosen})
-            crossing = [b for b in graph.bonds if 0 < len(inside & set(graph.carriers[b])) < len(graph.carriers[b])]
+            crossing = _crossing(graph, inside)
             if bond in crossing:
                 yield inside, len(crossing)
+
+
+def _crossing(graph: Graph, inside: frozenset[int]) -> tuple[str, ...]:
+    """The bonds of cores of these positions with others."""
+    return tuple(
+        bond for bond in graph.bonds if 0 < len(inside & set(graph.carriers[bond])) < len(graph.carriers[bond])
+    )
+
+
+def bottleneck(graph: Graph) -> int | None:
+    """How many numbers pass from the inputs to the outputs: the smallest product of ranks that parts them.
+
+    None where a core has inputs and outputs: then no ranks part them.
+    """
+    partings = _partings(graph.with_ranks(dict.fromkeys(graph.bonds, 1)))
+    return min((math.prod(graph.sizes[bond] for bond in cut) for cut in partings), default=None)
+
+
+@lru_cache(maxsize=4096)
+def _partings(graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """The bonds that are cut in every way to have all inputs on one side and all outputs on the other."""
+    first, last = (
+        frozenset(position for mode in modes for position in graph.carriers[mode])
+        for modes in (graph.inputs, graph.outputs)
+    )
+    if first & last or not first or not last:
+        return ()
+    free = sorted(set(range(len(graph.cores))) - first - last)
+    chosen = (some for count in range(len(free) + 1) for some in itertools.combinations(free, count))
+    return tuple(_crossing(graph, first.union(some)) for some in chosen)
 
 
 def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:

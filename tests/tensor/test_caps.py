@@ -7,10 +7,14 @@ import math
 
 import numpy
 import pytest
+from cases import WAYS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdcompress.tensor.caps import capped, caps
+from tdcompress.compression.spec import build_graph
+from tdcompress.config.schema import MethodConfig
+from tdcompress.tensor.caps import bottleneck, capped, caps
+from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.graph import Core, Graph
 
 
@@ -70,3 +74,32 @@ def test_the_cap_of_a_ring_is_the_largest_rank_of_its_cuts(sizes: list[int]):
                 unfolding = weight.transpose(*rows, *(k for k in range(count) if not inside[k]))
                 ranks.append(numpy.linalg.matrix_rank(unfolding.reshape(math.prod(sizes[k] for k in rows), -1)))
         assert found["abcde"[bond]] == max(ranks)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 16, 3, 3)], ids=str)
+@pytest.mark.parametrize(("format", "layout"), WAYS)
+def test_what_passes_a_weight_is_the_rank_of_its_matrix(format: str, layout: str, shape: tuple[int, ...]):
+    """Of random cores, and of the two matrices that the kernel may lie on either side of."""
+    graph = build_graph(shape, FORMATS[format], MethodConfig(format=format, layout=layout))
+    random = numpy.random.default_rng(0)
+    for ranks in itertools.product((1, 2, 3), repeat=min(3, len(graph.bonds))):
+        graph = capped(graph, dict(zip(graph.bonds, itertools.cycle(ranks))))
+        found = bottleneck(graph)
+        both = [
+            core for core in graph.cores if {*core.indices} & {*graph.inputs} and {*core.indices} & {*graph.outputs}
+        ]
+        assert (found is None) == bool(both)
+        if found is None:
+            return
+        names = {index: k for k, index in enumerate(graph.sizes)}
+        cores = [item for core in graph.cores for item in _written(core, graph, names, random)]
+        kernel = [mode for mode in graph.modes if mode not in (*graph.inputs, *graph.outputs)]
+        weight = numpy.einsum(*cores, [names[mode] for mode in (*graph.inputs, *kernel, *graph.outputs)])
+        inputs = math.prod(graph.sizes[mode] for mode in graph.inputs)
+        outputs = math.prod(graph.sizes[mode] for mode in graph.outputs)
+        matrices = (weight.reshape(inputs, -1), weight.reshape(-1, outputs))
+        assert found == min(numpy.linalg.matrix_rank(matrix) for matrix in matrices)
+
+
+def _written(core: Core, graph: Graph, names: dict[str, int], random: numpy.random.Generator) -> tuple:
+    return random.normal(size=graph.shape(core)), [names[index] for index in core.indices]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...layers.base import Factorised
 from ...layers.kinds import weights_once
-from ...tensor.caps import capped, grain
+from ...tensor.caps import bottleneck, capped, grain
 from ...tensor.graph import Graph
 from ...tensor.rounding import energies, truncated
 from ..survey.counts import distinct
@@ -22,6 +22,10 @@ DAMPING = 1 / 3
 """The power of a layer's sensitivity that counts: all of it is what a cut costs at once, none of it as if layers were
 alike. Training makes up for much of what a cut costs, and components of early layers, where the loss feels most, take
 the most multiply-adds (measured: docs/ranks_and_budgets.md)."""
+
+LEAST = 1 / 6
+"""What part of the numbers that would pass a layer, were all layers cut alike, a cut must let pass. What its components
+hold says what each is worth beside the others; of a layer that loses nearly all at once it says nothing."""
 
 
 def start(target: float, dense: int) -> float:
@@ -67,8 +71,8 @@ def shrink(
     """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
 
     The components are cut that have the least share of their weight's squared norm for each parameter that goes with
-    them, of all layers and bonds together. ``sensitivity``: by the names of layers how much such a share of each is
-    worth, in any unit; those without are taken for the geometric mean.
+    them, of all layers and bonds together, but for the last ones of a layer, see ``LEAST``. ``sensitivity``: by the
+    names of layers how much such a share of each is worth, in any unit; those without are taken for the geometric mean.
 
     Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
     met otherwise, up to that much above ``parameters``. Ranks become multiples of their grain (see
@@ -81,8 +85,11 @@ def shrink(
         for name, module in weights_once(model).items()
         if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
-    best = [layer.cheapest() for layer in layers]
     excess = _parameters(model) - parameters
+    held = sum(layer.module.graph.parameters for layer in layers)
+    for layer in layers:
+        layer.least *= LEAST * max(0.0, 1 - excess / held)
+    best = [layer.cheapest() for layer in layers]
     while excess > 0 and any(step is not None for step in best):
         k, (_, ranks, saved) = min(((k, step) for k, step in enumerate(best) if step), key=lambda found: found[1][0])
         layers[k].ranks = ranks
@@ -150,10 +157,11 @@ class _Layer:
     worth: float
     ranks: dict[str, int] = field(init=False)
     energies: dict[str, list[float]] = field(init=False)
+    least: float = field(init=False)
 
     def __post_init__(self) -> None:
         graph = self.module.graph
-        self.ranks = dict(graph.ranks)
+        self.ranks, self.least = dict(graph.ranks), bottleneck(graph) or 0.0
         with torch.no_grad():
             self.energies = {
                 bond: (self.worth * energies(graph, self.module.tensors(), bond)).tolist() for bond in graph.bonds
@@ -171,7 +179,8 @@ class _Layer:
                 lower = rank - 1 - (rank - 1) % grain(rank - 1, self.multiple)
                 graph = capped(self.module.graph, {**self.ranks, bond: lower})
                 saved = here - graph.parameters
-                yield sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved
+                if (bottleneck(graph) or 0.0) >= self.least:
+                    yield sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved
 
     def raises(self, room: float, alone: bool = True) -> Iterator[tuple[float, dict[str, int], int]]:
         """The same for each bond that can have components back within ``room`` parameters.

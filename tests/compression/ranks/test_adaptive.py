@@ -166,6 +166,16 @@ def test_the_layer_whose_weight_needs_less_is_cut():
     assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 2}, {"r1": 10}]
 
 
+def test_no_layer_loses_nearly_all_at_once():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(40, 1) @ torch.randn(1, 40))  # of rank one
+    compress(model, "tt", 18, (40,), layout="matrix", init="spectral")
+    shrink(model, parameters(model) - 18 * 80)  # a half of the two
+    assert [layer.graph.ranks for layer in (model[0], model[1])] == [{"r1": 2}, {"r1": 16}]  # 2 >= 18 / 2 / 6
+
+
 def test_of_two_layers_alike_that_is_cut_which_the_loss_feels_less():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(40, 40), torch.nn.Linear(40, 40), torch.nn.Linear(40, 10))
