@@ -129,6 +129,8 @@ def test_a_ladder_climbs_to_the_dense_weight_in_small_steps():
     # Of rank one 2 by 2 blocks pass 4 channels, 16 by 8 all that there are
     assert passes(next(graph for graph in graphs if graph.sizes["i1"] == graph.sizes["o1"] == 2)) == (4, 1)
     assert max(passes(graph)[0] for graph in found) == 128
+    small = rungs(family((24, 1, 3, 3), FORMATS["btt"]))
+    assert [graph.parameters >= graph.dense_parameters for graph in small] == [True]  # the smallest, of no use
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class StateDict:
     def load_into(self, model: nn.Module) -> None:
         """Give ``model`` these values, all or none.
 
-        Raises ``ConfigError`` naming the first that is missing or does not fit.
+        Raises ``ConfigError`` naming the first that is missing, does not fit, or is a parameter that is not finite.
         """
         own = model.state_dict()
         tensors = dict(self.tensors)
@@ -84,10 +84,13 @@ class StateDict:
                     f"{self.source} does not fit: {key} {there} in it and {at} in the network; "
                     "choose the arch and dataset that it was trained with"
                 )
+        weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         for key, value in own.items():
             if value.is_floating_point() and not tensors[key].is_floating_point():
                 kind = str(tensors[key].dtype).removeprefix("torch.")
                 raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
+            if key in weights and not tensors[key].isfinite().all():  # buffers may well be: masks and bounds
+                raise ConfigError(f"{self.source}: {key} holds numbers that are not finite")
         before = [(value, value.clone()) for value in own.values()]
         own.update(tensors)  # which says what version of its class each module is of, as some ask
         try:
@@ -201,6 +204,4 @@ def _unusable(value: Any) -> str | None:
         return f"is of {kind}: weights here are real numbers"
     if value.is_floating_point() and value.element_size() < 2:
         return f"is of {kind}: save it times its scale as bfloat16"
-    if value.is_floating_point() and not value.isfinite().all():
-        return "holds numbers that are not finite"
     return None

@@ -130,10 +130,13 @@ def roomy(family: Sequence[Graph], parameters: float) -> Graph:
 
 
 def _ranked(graph: Graph) -> Iterator[Graph]:
-    """A graph at all ranks, the same of all bonds, until it has as many parameters as the dense weight."""
+    """A graph at rank one and at all higher ones, the same of all bonds, until it has as many parameters as the dense
+    weight."""
     limits = caps(graph)
     rank, largest = 1, max(limits.values())
-    while rank <= largest and graph.parameters < graph.dense_parameters:
+    while rank <= largest:
         graph = graph.with_ranks({bond: min(rank, limit) for bond, limit in limits.items()})
         yield graph
+        if graph.parameters >= graph.dense_parameters:
+            return
         rank += 1 + int(STEP * rank)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tdcompress.compression.files.state_dicts import read_state_dict
+from tdcompress.compression.files.state_dicts import StateDict, read_state_dict
 from tdcompress.device.files import RunError
 from tdcompress.tensor.errors import ConfigError
 
@@ -132,7 +132,6 @@ UNUSABLE = {
     "float8": (torch.eye(4).to(torch.float8_e4m3fn), "is of float8_e4m3fn: save it times its scale as bfloat16"),
     "complex": (torch.eye(4, dtype=torch.complex64), "is of complex64: weights here are real numbers"),
     "meta": (NO_VALUES, "is on the meta device, without values"),
-    "infinite": (torch.full((2,), torch.inf), "holds numbers that are not finite"),
     "no tensor": (3, "is of int, no tensor"),
 }
 
@@ -144,6 +143,17 @@ def test_values_that_are_no_weights(name: str, tmp_path: Path):
     with pytest.raises(ConfigError, match=rf"weights\.pt: head\.odd {said}") as error:
         read_state_dict(tmp_path / "weights.pt")
     assert "\n" not in str(error.value)
+
+
+def test_parameters_are_finite_and_buffers_need_not_be():
+    model = nn.Linear(2, 3)
+    model.register_buffer("mask", torch.zeros(2))
+    held = model.state_dict() | {"mask": torch.tensor([0.0, -torch.inf])}
+    StateDict("file", held).load_into(model)
+    assert model.mask[1] == -torch.inf
+    with pytest.raises(ConfigError, match=r"^file: bias holds numbers that are not finite$"):
+        StateDict("file", held | {"bias": torch.tensor([0.0, torch.nan, 0.0])}).load_into(model)
+    assert model.bias.isfinite().all()
 
 
 @pytest.mark.parametrize("held", [{"lr": 3}, [1, 2], {}, {"model": {}}])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from cases import FACTORISED
 from torch import nn
 
-from tdcompress import compress
+from tdcompress import compress, count
 from tdcompress.layers.kinds import factorised
 from tdcompress.tensor.errors import ConfigError
 
@@ -34,3 +35,15 @@ def test_a_first_or_last_layer_stays_dense_where_it_takes_under_a_tenth_of_the_b
         assert set(factorised(compress(net(), "tt", rank, (3, 16, 16)))) == held, rank
     assert set(factorised(compress(net(), "tt", "25x", (3, 16, 16), keep=["4"]))) == {"0", "3"}
     assert set(factorised(compress(net(), "tt", 2, (3, 16, 16)))) == {"3"}  # no budget that it could take much of
+
+
+@pytest.mark.parametrize("method", FACTORISED)
+def test_layers_too_small_for_any_cores_stay_dense(method: str):
+    depthwise = nn.Conv2d(64, 64, 3, padding=1, groups=64)  # 64x1x3x3
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), depthwise, nn.Conv2d(64, 256, 1), nn.Conv2d(256, 64, 1), nn.Conv2d(64, 8, 1)
+    )
+    compress(model, method, "4x", (3, 8, 8))
+    assert model[1] is depthwise
+    counts = count(model, (3, 8, 8))
+    assert abs(4 * counts["parameters"] / counts["dense_parameters"] - 1) <= 0.02
