@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
+import resource
 import signal
 import tempfile
 import time
@@ -208,6 +210,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/everywhere.csv"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_DATA, (free, resource.RLIM_INFINITY))  # a row that needs more fails, not all
     patterns = options.only.split(",")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = pandas.read_csv(options.out).to_dict("records") if options.out.exists() else []
