@@ -62,6 +62,8 @@ class Request:
         if isinstance(asked, Budget) and asked.kind == "macs" and cores is None:
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         patterns = [keep] if isinstance(keep, str) else keep
+        if odd := [pattern for pattern in patterns or () if not isinstance(pattern, str)]:
+            raise ConfigError(f"keep: names of layers, or patterns of them, are strings, not {odd[0]!r}")
         return Request(method, asked, examples, patterns, batch_size, rates, cores)
 
     def names(self, layer: str) -> bool:

@@ -48,7 +48,9 @@ def switch(
 
 
 def refuse(optimizer: Optimizer) -> None:
-    """Raise ``ConfigError`` for an optimizer whose parameters cannot be replaced."""
+    """Raise ``ConfigError`` for what is no optimizer, and for one whose parameters cannot be replaced."""
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(f"a {type(optimizer).__name__} is no torch.optim.Optimizer")
     if hasattr(optimizer, "_params"):  # LBFGS
         raise ConfigError(
             f"{type(optimizer).__name__} keeps its parameters in one vector, of which none can be replaced"
@@ -60,8 +62,9 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
     held = factorised(model)
     heirs: dict[nn.Parameter, dict[str, nn.Parameter]] = {}
     for name, weight in weights.items():
-        found = _heirs(cut_into(model, name), model, held)
-        if found:
+        names = cut_into(model, name)
+        found = _heirs(names, model, held)
+        if found and (names != [name] or name in held):
             heirs.setdefault(weight, found)  # that several layers have may have several names
     known = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     lost = [name for name, weight in weights.items() if weight in heirs.keys() - known and weight.requires_grad]
@@ -84,9 +87,9 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
 
 
 def _heirs(names: Sequence[str], model: nn.Module, held: Mapping[str, Factorised]) -> dict[str, nn.Parameter]:
-    """The parameters, by name, of the layers of these ``names``: none where all of them are dense still."""
+    """The parameters, by name, of the layers of these ``names``, be they held as cores or dense."""
     found: dict[str, nn.Parameter] = {}
-    for name in names if any(name in held for name in names) else ():
+    for name in names:
         if name in held:
             found |= {f"{name}.cores.{core}": value for core, value in held[name].cores.items()}
         else:

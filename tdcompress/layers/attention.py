@@ -86,12 +86,13 @@ class PartedAttention(Parted, nn.MultiheadAttention):
             q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         if self.bias_k is not None and self.bias_v is not None:
             k, v = (
-                torch.cat((x, b.expand(len(x), 1, -1).to(x.dtype)), 1) for x, b in ((k, self.bias_k), (v, self.bias_v))
+                torch.cat((x, b.expand(x.shape[0], 1, -1).to(x.dtype)), 1)
+                for x, b in ((k, self.bias_k), (v, self.bias_v))
             )
         if self.add_zero_attn:
             k, v = (F.pad(x, (0, 0, 0, 1)) for x in (k, v))
         q, k, v = (x.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2) for x in (q, k, v))
-        mask = self._mask(*masks, len(q), k.shape[2])
+        mask = self._mask(*masks, q.shape[0], k.shape[2])
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:

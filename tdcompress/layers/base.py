@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -211,10 +212,10 @@ class Factorised(nn.Module, ABC):
     def merged(self, plan: Plan | Lookup) -> list[Tensor]:
         """What the calls of a plan multiply with, in the type that autocast computes in, kept."""
         cores = self._stored()
-        dtype = _computed(cores[0])
+        dtype = computed(cores[0])
 
         def make() -> list[Tensor]:
-            with torch.autocast(cores[0].device.type, enabled=False):  # once is cheap enough to be exact
+            with _uncast(cores[0]):  # once is cheap enough to be exact
                 return [weight.detach().to(dtype) for weight in plan.weights(cores)]
 
         return self.kept.get(cores, (plan.path, dtype), make)
@@ -233,7 +234,7 @@ class Factorised(nn.Module, ABC):
             plan = self.compiled(planner(self)[0])
             return plan, self.merged(plan)
 
-        return self.kept.get(cores, (batch, *rest, _computed(cores[0])), make)
+        return self.kept.get(cores, (batch, *rest, computed(cores[0])), make)
 
     def _stored(self) -> Sequence[Tensor]:
         """``tensors()`` without the cost of asking a module for each: layers of one image take microseconds."""
@@ -255,7 +256,7 @@ class Factorised(nn.Module, ABC):
         In the type that it is stored in: torch's functions take it as they take parameters.
         """
         cores = self.tensors()
-        with torch.autocast(cores[0].device.type, enabled=False):
+        with _uncast(cores[0]):
             return self.kept.get(cores, "whole", self.to_dense) if self.infers(cores[0].detach()) else self.to_dense()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -270,10 +271,16 @@ class Factorised(nn.Module, ABC):
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
 
 
-def _computed(core: Tensor) -> torch.dtype:
+def computed(core: Tensor) -> torch.dtype:
     """The type that products with this core are computed in here."""
     device = core.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else core.dtype
+    cast = not core.is_meta and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if cast else core.dtype
+
+
+def _uncast(core: Tensor) -> AbstractContextManager[Any]:
+    """Products with this core in its own type."""
+    return nullcontext() if core.is_meta else torch.autocast(core.device.type, enabled=False)
 
 
 def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Lookup:

@@ -118,7 +118,7 @@ class FactorisedConv(Factorised):
 
     def forward(self, input: Tensor) -> Tensor:
         known = self.known_pass(input)
-        return self._convolved(input) if known is None else known(input, bias=self._parameters["bias"])
+        return self._convolved(input) if known is None else known(input, bias=self.bias)
 
     def _convolved(self, x: Tensor, moves: Convolution | None = None) -> Tensor:
         """``forward``, with ``moves`` in place of the layer's own."""
@@ -131,7 +131,7 @@ class FactorisedConv(Factorised):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, around, mode=mode)
         if self.reconstructs:
-            weight = self.kept.get(self.tensors(), "whole", self.to_dense) if self.infers(x) else self.to_dense()
+            weight = self.kept.get(self.tensors(), "kernel", self.to_dense) if self.infers(x) else self.to_dense()
             return (moves or self.moves)(x, weight, self.bias, self.groups)
         other = None if moves is None else _images(moves)
         if axes > 1:

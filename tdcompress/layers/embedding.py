@@ -53,7 +53,7 @@ class FactorisedEmbedding(Factorised):
 
     def geometry(self, batch: int, input_shape: Sequence[int]) -> Geometry:
         """The planner's view of ``batch`` inputs of this shape, an index each of their entries."""
-        return Geometry(batch * math.prod(input_shape))
+        return Geometry(max(1, batch * math.prod(input_shape)))
 
     def paths(self, geometry: Geometry, rates: Rates, plan: str) -> list[Path]:
         """The best path, see ``lookup_paths``."""
@@ -76,12 +76,11 @@ class FactorisedEmbedding(Factorised):
         rows, dim = self.weight_shape
         return holding(nn.Embedding(rows, dim, self.padding_idx, device="meta"), self.to_dense(), None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        indices = x.flatten()
-        rows = self.contract(indices, shape=x.shape or (1,)).to(
-            self._stored()[0].dtype
-        )  # autocast leaves torch's alone, too
-        return self._padded(indices, rows).reshape(*x.shape, self.weight_shape[1])
+    def forward(self, input: Tensor) -> Tensor:
+        indices = input.flatten()
+        rows = self.contract(indices, shape=input.shape or (1,))
+        rows = rows.to(self._stored()[0].dtype)  # autocast leaves torch's alone, too
+        return self._padded(indices, rows).reshape(*input.shape, self.weight_shape[1])
 
     def _padded(self, indices: Tensor, rows: Tensor) -> Tensor:
         """``rows``, those of ``padding_idx`` as the one that it has, or without a gradient."""

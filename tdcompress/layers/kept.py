@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 T = TypeVar("T")
@@ -89,6 +90,6 @@ register_optimizer_step_post_hook(_count)
 
 def infers(x: Tensor) -> bool:
     """Whether an input of a layer comes to be inferred from, by plain calls: no gradients, tracer or transform."""
-    plain = type(x) is Tensor and torch._C._functorch.peek_interpreter_stack() is None
-    plain = plain and torch._C._get_tracing_state() is None
+    plain = type(x) is Tensor and not x.is_meta and torch._C._functorch.peek_interpreter_stack() is None
+    plain = plain and torch._C._get_tracing_state() is None and forward_ad._current_level < 0
     return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()

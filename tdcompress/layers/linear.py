@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ..tensor.contraction.path import Geometry
 from ..tensor.contraction.plan import Plan
-from .base import Factorised, holding
+from .base import Factorised, computed, holding
 from .own_class import OwnClass
 
 
@@ -56,13 +55,9 @@ class FactorisedLinear(Factorised):
 
     def weights(self) -> list[Tensor]:
         """What the plan multiplies with, in the type that autocast computes in: see ``prepared``."""
-        if not self.training and not torch.is_grad_enabled():
+        if self.infers(self.tensors()[0].detach()):
             return self.merged(self.plan)
-        weights = self.plan.weights(self.tensors())
-        device = weights[0].device.type
-        if torch.is_autocast_enabled(device):
-            weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
-        return weights
+        return [weight.to(computed(weight)) for weight in self.plan.weights(self.tensors())]
 
     def before_product(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows ``(b, in)`` contracted with all but the last core of the plan, and the matrix ``(out, r)`` left of it.
@@ -79,7 +74,7 @@ class FactorisedLinear(Factorised):
     def forward(self, input: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         known = self.known_pass(input) if weights is None else None
         if known is not None:
-            return known(input, bias=self._parameters["bias"])
+            return known(input, bias=self.bias)
         if input.dim() == 2:
             return self.contract(input, weights)
         rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])

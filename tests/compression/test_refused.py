@@ -39,6 +39,7 @@ REFUSED = [
     ("tt", 0, {}, "rank.*0"),
     ("tt", -3, {}, "rank.*-3"),
     ("tt", True, {}, "rank.*True"),
+    ("tt", 4, {"keep": [0]}, "keep: names of layers, or patterns of them, are strings, not 0"),
 ]
 
 

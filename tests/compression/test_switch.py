@@ -69,6 +69,8 @@ def test_an_optimizer_without_a_weight_that_is_trained_is_refused():
     optimizer = torch.optim.SGD(others, lr=0.01)
     with pytest.raises(ConfigError, match="the optimizer has not the weight of 2, whose cores nothing would train"):
         tdcompress.switch(model, optimizer, "tt", "1.6x", (48,), keep=["4"])
+    with pytest.raises(ConfigError, match=r"a NoneType is no torch\.optim\.Optimizer"):
+        tdcompress.switch(model, None, "tt", "1.6x", (48,))
     assert model[2].weight is weight and [*map(id, optimizer.param_groups[0]["params"])] == [*map(id, others)]
     weight.requires_grad_(False)
     tdcompress.switch(model, optimizer, "tt", "1.6x", (48,), keep=["4"])

@@ -233,13 +233,15 @@ def test_a_whole_transformer():
     assert_close(model.eval()(x), trained)
 
 
+@pytest.mark.parametrize("cores", ["some", "none"])
 @pytest.mark.parametrize("to", [0, 1])
-def test_a_switch_in_training_hands_every_parameter_over(to: int):
+def test_a_switch_in_training_hands_every_parameter_over(to: int, cores: str):
     model = Attends(to)
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.1}], momentum=0.9)
     model(torch.randn(STEPS, BATCH, WIDTH))[0].sum().backward()
     optimizer.step()
-    keep = ["attention.k_proj"] if to else []  # a third of a weight that was one stays dense
+    kept = {"some": "k", "none": "?"}[cores]  # of a weight that was one a third stays dense, or all of it
+    keep = [f"attention.{kept}_proj"] if to else []
     tdcompress.switch(model, optimizer, "tt", 2, (STEPS, WIDTH), keep=keep, layout="matrix")
     assert set(optimizer.param_groups[0]["params"]) == set(model.parameters())
     model(torch.randn(STEPS, BATCH, WIDTH))[0].sum().backward()
@@ -279,6 +281,14 @@ def test_cores_that_were_planned_for_one_input_take_two():
 def test_it_exports():
     ours, x = compressed(Attends(0)).eval(), torch.randn(STEPS, BATCH, WIDTH)
     torch.testing.assert_close(torch.export.export(ours, (x,)).module()(x)[0], ours(x)[0])
+
+
+def test_it_exports_for_any_batch():
+    settings = {"batch_first": True, "add_bias_kv": True}
+    ours = compressed(Attends(1, **settings)).eval()
+    program = torch.export.export(ours, (torch.randn(4, STEPS, WIDTH),), dynamic_shapes=({0: torch.export.Dim("b")},))
+    x = torch.randn(BATCH, STEPS, WIDTH)
+    torch.testing.assert_close(program.module()(x)[0], ours(x)[0])
 
 
 def test_nested_tensors_are_refused():

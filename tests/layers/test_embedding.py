@@ -150,7 +150,8 @@ def test_shapes_and_types_of_indices():
         layer.train(grad)
         with torch.set_grad_enabled(grad):
             assert layer(x[0]).shape == (DIM,)
-            assert layer(x[:0]).shape == (0, DIM)
+            assert layer(x[:0]).shape == (0, DIM) and layer(x[:0, None]).shape == (0, 1, DIM)
+            assert torch.equal(layer(input=x), layer(x))
             torch.testing.assert_close(layer(x.int()), layer(x))
             with pytest.raises(RuntimeError):
                 layer(x.float())
@@ -158,6 +159,12 @@ def test_shapes_and_types_of_indices():
     assert low(x).dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == nn.Embedding(ROWS, DIM)(x).dtype == torch.float32
+
+
+def test_it_exports_for_any_number_of_indices():
+    layer = held(nn.Embedding(ROWS, DIM), "tt", "paired").eval()
+    program = torch.export.export(layer, (tokens(3),), dynamic_shapes=({0: torch.export.Dim("b")},))
+    torch.testing.assert_close(program.module()(tokens(5)), layer(tokens(5)))
 
 
 @pytest.mark.parametrize("setting", [{"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}])

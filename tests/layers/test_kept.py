@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from cases import CASES, FACTORISED, IMAGE, IN, Case, assert_close, einsum_dense
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -222,6 +223,38 @@ def test_weights_of_a_convolution_in_groups_are_nobody_elses_to_change():
         before = model(images)
         model[0].weight.zero_()
         assert model(images).equal(before)
+        model[0].weight.data.zero_()
+        assert model(images).equal(before)
+
+
+@pytest.mark.parametrize("method", FACTORISED)
+def test_forward_derivatives_by_the_cores_without_gradients(method: str):
+    layer = tdcompress.compress(nn.Linear(64, 64), method, 2, (64,), keep=[]).double().eval()
+    values = {name: parameter.detach() for name, parameter in layer.named_parameters()}
+    tangents = {name: torch.randn_like(value) for name, value in values.items()}
+    x, step = torch.randn(2, 64, dtype=torch.float64), 1e-6
+    near = [{name: value + sign * step * tangents[name] for name, value in values.items()} for sign in (1, -1)]
+    more, less = (torch.func.functional_call(layer, one, (x,)) for one in near)
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = {name: forward_ad.make_dual(value, tangents[name]) for name, value in values.items()}
+        found = forward_ad.unpack_dual(torch.func.functional_call(layer, dual, (x,))).tangent
+    torch.testing.assert_close(found, (more - less) / (2 * step), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", [PAIRED, Case("tt", "matrix", "merged", "linear")], ids=str)
+def test_a_bias_that_is_computed(case: Case):
+    layer, x = case.layer().eval(), example(case)
+    nn.utils.prune.l1_unstructured(layer, "bias", 0.5)
+    with torch.no_grad():
+        first = layer(x)
+        assert torch.equal(layer(x), first)
+
+
+def test_without_values_there_are_shapes():
+    model = tdcompress.compress(nn.Sequential(nn.Linear(64, 32), nn.LSTM(32, 8)), "tt", 2, (5, 64), keep=[]).eval()
+    model.to("meta")
+    with torch.no_grad():
+        assert model(torch.randn(5, 64, device="meta"))[0].shape == (5, 8) and model[0].weight.shape == (32, 64)
 
 
 def test_a_network_that_infers_is_traced():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,8 +12,10 @@ from typing import Any, TypeVar, cast
 
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ... import __version__
+from ...device.archive import Damaged
 from ...device.files import RunError, write_whole
 from ...device.rates import device_rates
 from ...layers.attention import call_layers, separate_as
@@ -29,6 +32,7 @@ from .state_dicts import StateDict, read_state_dict
 M = TypeVar("M", bound=nn.Module)
 FORMAT = 1  # of what the metadata say
 _KEY = "tdcompress"
+_log = logging.getLogger("tdcompress")
 
 
 def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = None) -> None:
@@ -36,6 +40,8 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 
     Its metadata say how each layer is held: format, graph with its ranks, plan, and which layers share their cores; and
     the plain ``config`` that it was trained with, if there is one. A tensor that has several names stands there once.
+    Of a model that ``torch.compile`` or ``DataParallel`` has wrapped it is the model inside; of modules that add more
+    than tensors to their state (``get_extra_state``) it holds the tensors, and a line is logged.
 
     Raises ``ConfigError`` for a model without cores or another ending of ``path``, ``RunError`` where nothing can be
     written.
@@ -48,6 +54,7 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 
 def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
     """What ``save`` writes."""
+    model = inside(model)
     layers = factorised(model)
     if not layers:
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
@@ -63,7 +70,12 @@ def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
     }
     tensors: dict[str, Tensor] = {}
     there: set[tuple[Any, ...]] = set()
-    for name, value in model.state_dict().items():
+    state = model.state_dict()
+    if more := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        _log.warning("saved without %s, which are no tensors", ", ".join(more))
+    for name, value in state.items():
+        if name in more:
+            continue
         place = (value.untyped_storage()._cdata, value.storage_offset(), value.shape, value.stride())
         if place not in there:
             there.add(place)
@@ -74,21 +86,38 @@ def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
 def load(path: str | Path, model: M) -> M:
     """Give ``model`` the weights in a file, and where these are cores, layers that hold them.
 
-    ``model``: as its class builds it, dense. The file: one of ``save``, whose network it then is to the bit, or any
-    that ``read_state_dict`` reads. Nothing in it is run, and no input is needed. Returns the model, or what takes its
-    place if it is itself a layer.
+    ``model``: as its class builds it, dense, or wrapped as ``save`` takes it. The file: one of ``save``, whose network
+    it then is to the bit, or any that ``read_state_dict`` reads. Nothing in it is run, and no input is needed. Returns
+    the model, or what takes its place if it is itself a layer.
 
     Raises ``RunError`` for a file that is missing or damaged, ``ConfigError`` for one of another model, naming what is
     different. The model is then what it was.
     """
     found = read_state_dict(path)
     said = described(found)
-    with all_or_nothing(model):
-        new = model if said is None else _with_layers(model, said, found)
+    own = inside(model)
+    with all_or_nothing(own):
+        try:
+            new = own if said is None else _with_layers(own, said, found)
+        except (KeyError, TypeError) as error:
+            raise Damaged(f"{found.source} is damaged: its metadata are not what save writes ({error})") from error
+        if new is not own is not model:
+            raise ConfigError(f"{type(own).__name__} is itself a layer that is replaced: load before it is wrapped")
         found = found.named_as(new)
         found.load_into(new)
     found.log()
-    return new
+    return model if new is own else cast(M, new)
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The model that ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` has wrapped, or itself."""
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # of torch.compile's class, whose import takes a second
+            model = cast(nn.Module, model._modules["_orig_mod"])
+        else:
+            return model
 
 
 def described(found: StateDict) -> dict[str, Any] | None:
@@ -98,10 +127,14 @@ def described(found: StateDict) -> dict[str, Any] | None:
     """
     if _KEY not in found.metadata:
         return None
-    said: dict[str, Any] = json.loads(found.metadata[_KEY])
-    if said["format"] != FORMAT:
+    try:
+        said: dict[str, Any] = json.loads(found.metadata[_KEY])
+        of_ours = said["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(f"{found.source} is damaged: its metadata are not what save writes") from None
+    if not of_ours:
         raise RunError(
-            f"{found.source} is of format {said['format']}, written by tdcompress {said['version']}; this is "
+            f"{found.source} is of format {said['format']}, written by tdcompress {said.get('version')}; this is "
             f"{__version__}, which reads format {FORMAT}: use that version"
         )
     return said
@@ -126,7 +159,7 @@ def _described(name: str, layer: Factorised, first: dict[int, str]) -> dict[str,
     }
 
 
-def _with_layers(model: M, said: Mapping[str, Any], found: StateDict) -> M:
+def _with_layers(model: nn.Module, said: Mapping[str, Any], found: StateDict) -> nn.Module:
     """``model`` with the layers that the metadata of a file describe, holding the file's cores."""
     if factorised(model):
         raise ConfigError("the model holds cores already: load takes one as its class builds it, dense")
@@ -150,7 +183,7 @@ def _with_layers(model: M, said: Mapping[str, Any], found: StateDict) -> M:
     if said["trace"] is not None:
         keep_trace(whole, _trace_of(said["trace"]))
     call_layers(whole)
-    return cast(M, whole)
+    return whole
 
 
 def _layer(

@@ -28,6 +28,8 @@ _KEYS = (
 )
 """Under which training scripts keep a state_dict, averages of the weights last."""
 _PREFIXES = ("module.", "model.", "net.", "network.")
+EXTRA = "_extra_state"
+"""How the names end of what modules add to their state, of any type."""
 _COMPILED = "_orig_mod."  # of torch.compile, in front of any module
 _log = logging.getLogger("tdcompress")
 
@@ -55,7 +57,7 @@ class StateDict:
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
             left.append(prefix)
         said = [f"names without {' and '.join(left)}"] if left else []
-        types = {value.dtype for value in model.state_dict().values() if value.is_floating_point()}
+        types = {value.dtype for value in _tensors(model).values() if value.is_floating_point()}
         others = {value.dtype for value in tensors.values() if value.is_floating_point()} - types
         if types and others:
             told = [" and ".join(sorted(str(t).removeprefix("torch.") for t in kinds)) for kinds in (others, types)]
@@ -67,7 +69,7 @@ class StateDict:
 
         Raises ``ConfigError`` naming the first that is missing, does not fit, or is a parameter that is not finite.
         """
-        own = model.state_dict()
+        own = _tensors(model)
         tensors = dict(self.tensors)
         places: dict[tuple[Any, ...], list[str]] = {}
         for key, value in own.items():
@@ -89,12 +91,15 @@ class StateDict:
             if value.is_floating_point() and not tensors[key].is_floating_point():
                 kind = str(tensors[key].dtype).removeprefix("torch.")
                 raise ConfigError(f"{self.source}: {key} is of {kind}, not of floating-point numbers")
-            if key in weights and not tensors[key].isfinite().all():  # buffers may well be: masks and bounds
+            if value.is_meta:
+                raise ConfigError(f"{key} of the model is on the meta device: model.to_empty(device='cpu') before it")
+            if key in weights and not tensors[key].isfinite().all():  # buffers may be other: masks and bounds
                 raise ConfigError(f"{self.source}: {key} holds numbers that are not finite")
         before = [(value, value.clone()) for value in own.values()]
-        own.update(tensors)  # which says what version of its class each module is of, as some ask
+        state = model.state_dict()
+        state.update(tensors)  # which says what version of its class each module is of, as some ask
         try:
-            model.load_state_dict(own)
+            model.load_state_dict(state)
         except BaseException:  # anyone's code: a module may load its values as it likes
             for value, held in before:
                 if not torch.equal(value, held):
@@ -129,6 +134,10 @@ def read_state_dict(source: str | Path) -> StateDict:
 def state_dict_in(held: Any, source: str, metadata: Mapping[str, str] | None = None) -> StateDict:
     """The weights in what was read from ``source``. Raises ``ConfigError`` as ``read_state_dict`` does."""
     tensors, said = _inner(held)
+    more = [key for key in tensors if key.endswith(EXTRA) and not isinstance(tensors[key], Tensor)]
+    if more:
+        said = (*said, f"without {', '.join(more)}")
+        tensors = {key: value for key, value in tensors.items() if key not in more}
     if not tensors:
         raise ConfigError(f"{source} holds no state_dict: save model.state_dict() with torch.save")
     for key, value in tensors.items():
@@ -170,6 +179,11 @@ def _sharded(index: Path) -> dict[str, Any]:
     return held
 
 
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model without what its modules add of other types."""
+    return {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
 def _inner(held: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The state_dict in what a file holds, and in words where it was."""
     said: list[str] = []
@@ -200,8 +214,6 @@ def _unusable(value: Any) -> str | None:
     if value.is_meta:
         return "is on the meta device, without values: save the model once its weights are loaded"
     kind = str(value.dtype).removeprefix("torch.")
-    if value.is_complex():
-        return f"is of {kind}: weights here are real numbers"
     if value.is_floating_point() and value.element_size() < 2:
         return f"is of {kind}: save it times its scale as bfloat16"
     return None

@@ -90,7 +90,7 @@ class Lookup:
         for step, weight in zip(self.steps, weights, strict=True):
             found = step(indices, found, weight)
         assert found is not None
-        return found.reshape(len(indices), math.prod(found.shape[1:]))[:, : self.inputs].contiguous()
+        return found.reshape(indices.shape[0], math.prod(found.shape[1:]))[:, : self.inputs].contiguous()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,11 @@ def test_what_does_not_fit(tmp_path: Path):
         tdcompress.load(path, nn.Linear(3, 3))
     with safe_open(path, framework="pt") as file:
         said = json.loads(file.metadata()["tdcompress"])
+    layers = {name: {k: v for k, v in one.items() if k != "path"} for name, one in said["layers"].items()}
+    for damaged in ("{", "[]", json.dumps(said | {"layers": layers})):
+        save_file(load_file(path), path, metadata={"tdcompress": damaged})
+        with pytest.raises(RunError, match="is damaged: its metadata are not what save writes"):
+            tdcompress.load(path, built(1))
     save_file(load_file(path), path, metadata={"tdcompress": json.dumps(said | {"format": 9, "version": "7.0"})})
     with pytest.raises(RunError, match=r"is of format 9, written by tdcompress 7\.0"):
         tdcompress.load(path, built(1))
@@ -127,3 +133,43 @@ def test_what_does_not_fit(tmp_path: Path):
         tdcompress.save(model, path / "below a file.safetensors")
     with pytest.raises(ConfigError, match=r"model.pt must end in .safetensors"):
         tdcompress.save(model, tmp_path / "model.pt")
+
+
+def test_buffers_of_any_values_and_states_of_any_type(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    class Own(nn.Sequential):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"seen": 3}
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            pass
+
+    def own() -> nn.Module:
+        model = Own(nn.Linear(64, 64), nn.Linear(64, 64))
+        model.register_buffer("mask", torch.zeros(2, 2))
+        model.register_buffer("turns", torch.zeros(2, dtype=torch.complex64))
+        return model
+
+    model = tdcompress.compress(own(), "tt", 4, (64,), keep=[])
+    model.mask.fill_(-torch.inf)
+    model.turns.fill_(1j)
+    tdcompress.save(model, tmp_path / "model.safetensors")
+    assert "saved without _extra_state, which are no tensors" in caplog.text
+    again = tdcompress.load(tmp_path / "model.safetensors", own())
+    assert torch.equal(again.mask, model.mask) and torch.equal(again.turns, model.turns)
+    torch.save(own().state_dict() | {"mask": model.mask}, tmp_path / "dense.pt")
+    assert torch.equal(tdcompress.load(tmp_path / "dense.pt", own()).mask, model.mask)
+    assert "dense.pt: without _extra_state" in caplog.text
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path):
+    model = tdcompress.compress(built(0), "tt", 3, example_inputs=X)
+    for one, other in ((wrap(model), built(1)), (model, wrap(built(1)))):
+        tdcompress.save(one, tmp_path / "model.safetensors")
+        again = tdcompress.load(tmp_path / "model.safetensors", other)
+        assert again is other
+        assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
+    layer = tdcompress.compress(nn.Linear(64, 64), "tucker", 4, (64,), keep=[])
+    tdcompress.save(layer, tmp_path / "layer.safetensors")
+    with pytest.raises(ConfigError, match="Linear is itself a layer that is replaced: load before it is wrapped"):
+        tdcompress.load(tmp_path / "layer.safetensors", wrap(nn.Linear(64, 64)))

@@ -130,7 +130,6 @@ UNUSABLE = {
         r"is quantised: save value\.dequantize\(\)",
     ),
     "float8": (torch.eye(4).to(torch.float8_e4m3fn), "is of float8_e4m3fn: save it times its scale as bfloat16"),
-    "complex": (torch.eye(4, dtype=torch.complex64), "is of complex64: weights here are real numbers"),
     "meta": (NO_VALUES, "is on the meta device, without values"),
     "no tensor": (3, "is of int, no tensor"),
 }
@@ -154,6 +153,13 @@ def test_parameters_are_finite_and_buffers_need_not_be():
     with pytest.raises(ConfigError, match=r"^file: bias holds numbers that are not finite$"):
         StateDict("file", held | {"bias": torch.tensor([0.0, torch.nan, 0.0])}).load_into(model)
     assert model.bias.isfinite().all()
+    with pytest.raises(ConfigError, match=r"^file: bias is of complex64, not of floating-point numbers$"):
+        StateDict("file", held | {"bias": torch.zeros(3, dtype=torch.complex64)}).load_into(model)
+    model.mask = torch.zeros(2, dtype=torch.complex64)
+    StateDict("file", held | {"mask": torch.tensor([1j, 2j])}).load_into(model)
+    assert model.mask[1] == 2j
+    with pytest.raises(ConfigError, match=r"^weight of the model is on the meta device: model\.to_empty"):
+        StateDict("file", held).load_into(model.to("meta"))
 
 
 @pytest.mark.parametrize("held", [{"lr": 3}, [1, 2], {}, {"model": {}}])
