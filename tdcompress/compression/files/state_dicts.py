@@ -153,7 +153,9 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
         return read(path), {}
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            # Copied: products of tensors at addresses of any number, as they lie in a file, are rounded otherwise.
+            held = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            return held, dict(file.metadata() or {})
     except SafetensorError as error:
         raise Damaged(f"{path}: damaged ({error})") from None
     except OSError as error:
