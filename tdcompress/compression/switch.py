@@ -67,7 +67,8 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
         if found and (names != [name] or name in held):
             heirs.setdefault(weight, found)  # that several layers have may have several names
     known = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    lost = [name for name, weight in weights.items() if weight in heirs.keys() - known and weight.requires_grad]
+    unknown = heirs.keys() - known
+    lost = [name for name, weight in weights.items() if weight in unknown and weight.requires_grad]
     if lost:
         raise ConfigError(f"the optimizer has not the weight of {', '.join(lost)}, whose cores nothing would train")
     groups: list[dict[str, list[Any]]] = []

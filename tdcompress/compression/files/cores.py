@@ -54,7 +54,7 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 
 def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
     """What ``save`` writes."""
-    model = inside(model)
+    model = _inside(model)
     layers = factorised(model)
     if not layers:
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
@@ -95,7 +95,7 @@ def load(path: str | Path, model: M) -> M:
     """
     found = read_state_dict(path)
     said = described(found)
-    own = inside(model)
+    own = _inside(model)
     with all_or_nothing(own):
         try:
             new = own if said is None else _with_layers(own, said, found)
@@ -109,7 +109,7 @@ def load(path: str | Path, model: M) -> M:
     return model if new is own else cast(M, new)
 
 
-def inside(model: nn.Module) -> nn.Module:
+def _inside(model: nn.Module) -> nn.Module:
     """The model that ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` has wrapped, or itself."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):

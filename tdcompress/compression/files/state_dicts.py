@@ -28,7 +28,7 @@ _KEYS = (
 )
 """Under which training scripts keep a state_dict, averages of the weights last."""
 _PREFIXES = ("module.", "model.", "net.", "network.")
-EXTRA = "_extra_state"
+_EXTRA = "_extra_state"
 """How the names end of what modules add to their state, of any type."""
 _COMPILED = "_orig_mod."  # of torch.compile, in front of any module
 _log = logging.getLogger("tdcompress")
@@ -134,7 +134,7 @@ def read_state_dict(source: str | Path) -> StateDict:
 def state_dict_in(held: Any, source: str, metadata: Mapping[str, str] | None = None) -> StateDict:
     """The weights in what was read from ``source``. Raises ``ConfigError`` as ``read_state_dict`` does."""
     tensors, said = _inner(held)
-    more = [key for key in tensors if key.endswith(EXTRA) and not isinstance(tensors[key], Tensor)]
+    more = [key for key in tensors if key.endswith(_EXTRA) and not isinstance(tensors[key], Tensor)]
     if more:
         said = (*said, f"without {', '.join(more)}")
         tensors = {key: value for key, value in tensors.items() if key not in more}
