@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compression.files.cores import described, save
+from ..compression.files.cores import save
+from ..compression.files.metadata import described
 from ..compression.files.state_dicts import PARTS, StateDict, read_state_dict, state_dict_in
 from ..config.schema import TrainConfig
 from ..device.archive import read
@@ -85,7 +86,7 @@ def read_weights(source: str, model: nn.Module | None = None) -> Weights:
         if not path.is_file() or path.name.endswith((".safetensors", ".index.json")):
             found = read_state_dict(path)
             said = described(found)
-            return replace(_of(found, model), config=said["config"] if said is not None else None)
+            return replace(_of(found, model), config=said.config if said is not None else None)
         held = read(path)
         if isinstance(held, dict) and isinstance(held.get("config"), dict) and isinstance(held.get("model"), dict):
             config, held = held["config"], checkpoint.chosen(checkpoint.upgraded(held, path))["model"]

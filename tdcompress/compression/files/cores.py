@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,24 +11,22 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ... import __version__
-from ...device.archive import Damaged
-from ...device.files import RunError, write_whole
+from ...device.files import write_whole
 from ...device.rates import device_rates
 from ...layers.attention import call_layers, separate_as
 from ...layers.base import Factorised, Planner
 from ...layers.kinds import factorised, kind_of, put_back, take_apart
-from ...tensor.contraction.path import Path as Contraction
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ..survey.attributes import all_or_nothing
-from ..survey.trace import Trace, keep_trace, kept_trace
+from ..survey.trace import keep_trace
 from ..swap import put_cores
+from .metadata import KEY, Held, Metadata, described
 from .state_dicts import StateDict, read_state_dict
 
 M = TypeVar("M", bound=nn.Module)
-FORMAT = 1  # of what the metadata say
-_KEY = "tdcompress"
+
+
 _log = logging.getLogger("tdcompress")
 
 
@@ -55,19 +50,8 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
     """What ``save`` writes."""
     model = _inside(model)
-    layers = factorised(model)
-    if not layers:
+    if not factorised(model):
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
-    first: dict[int, str] = {}
-    seen = kept_trace(model)
-    said = {
-        "format": FORMAT,
-        "version": __version__,
-        "layers": {name: _described(name, layer, first) for name, layer in layers.items()},
-        "left": {name: vars(m)["left_dense"] for name, m in model.named_modules() if "left_dense" in vars(m)},
-        "trace": None if seen is None else _plain_trace(seen),
-        "config": config,
-    }
     tensors: dict[str, Tensor] = {}
     there: set[tuple[Any, ...]] = set()
     state = model.state_dict()
@@ -80,7 +64,7 @@ def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
         if place not in there:
             there.add(place)
             tensors[name] = value.contiguous()
-    return serialised(tensors, metadata={_KEY: json.dumps(said)})
+    return serialised(tensors, metadata={KEY: Metadata.of(model, config).text()})
 
 
 def load(path: str | Path, model: M) -> M:
@@ -97,10 +81,7 @@ def load(path: str | Path, model: M) -> M:
     said = described(found)
     own = _inside(model)
     with all_or_nothing(own):
-        try:
-            new = own if said is None else _with_layers(own, said, found)
-        except (KeyError, TypeError) as error:
-            raise Damaged(f"{found.source} is damaged: its metadata are not what save writes ({error})") from error
+        new = own if said is None else _with_layers(own, said, found)
         if new is not own is not model:
             raise ConfigError(f"{type(own).__name__} is itself a layer that is replaced: load before it is wrapped")
         found = found.named_as(new)
@@ -120,55 +101,16 @@ def _inside(model: nn.Module) -> nn.Module:
             return model
 
 
-def described(found: StateDict) -> dict[str, Any] | None:
-    """What ``save`` wrote beside the tensors of this file, None for a file of anything else.
-
-    Raises ``RunError`` for a file of a later version.
-    """
-    if _KEY not in found.metadata:
-        return None
-    try:
-        said: dict[str, Any] = json.loads(found.metadata[_KEY])
-        of_ours = said["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
-        raise Damaged(f"{found.source} is damaged: its metadata are not what save writes") from None
-    if not of_ours:
-        raise RunError(
-            f"{found.source} is of format {said['format']}, written by tdcompress {said.get('version')}; this is "
-            f"{__version__}, which reads format {FORMAT}: use that version"
-        )
-    return said
-
-
-def _described(name: str, layer: Factorised, first: dict[int, str]) -> dict[str, Any]:
-    graph, planner = layer.graph, layer.planner
-    return {
-        "format": layer.format,
-        "layout": layer.layout,
-        "weight_shape": list(layer.weight_shape),
-        "graph": {**asdict(graph), "sizes": dict(graph.sizes)},
-        "cores_of": first.setdefault(id(layer.tensors()[0]), name),
-        "path": layer.plan.path.plain(),
-        "planner": {
-            "input_shape": list(planner.input_shape),
-            "batch_size": planner.batch_size,
-            "plan": planner.plan,
-            "uses": planner.uses,
-        },
-        "checkpoint": layer.checkpoint,
-    }
-
-
-def _with_layers(model: nn.Module, said: Mapping[str, Any], found: StateDict) -> nn.Module:
+def _with_layers(model: nn.Module, said: Metadata, found: StateDict) -> nn.Module:
     """``model`` with the layers that the metadata of a file describe, holding the file's cores."""
     if factorised(model):
         raise ConfigError("the model holds cores already: load takes one as its class builds it, dense")
     whole: nn.Module
     whole, wholes = take_apart(model)
-    separate_as(whole, said["layers"].keys())
+    separate_as(whole, said.layers.keys())
     new: dict[str, Factorised] = {}
-    for name, values in said["layers"].items():
-        new[name] = _layer(whole, name, values, found, new)
+    for name, held in said.layers.items():
+        new[name] = _layer(whole, name, held, found, new)
     for layer in new.values():
         others = [other for other in new.values() if other is not layer and _same_cores(other, layer)]
         if others:
@@ -176,39 +118,35 @@ def _with_layers(model: nn.Module, said: Mapping[str, Any], found: StateDict) ->
     whole = put_cores(whole, {whole.get_submodule(name): layer for name, layer in new.items()})
     whole = put_back(whole, wholes)
     there = {name for name, _ in whole.named_modules(remove_duplicate=False)}
-    for name, reason in said["left"].items():
+    for name, reason in said.left.items():
         if name not in there:
             raise ConfigError(f"{found.source} does not fit: the model has no layer {name}")
         vars(whole.get_submodule(name))["left_dense"] = reason
-    if said["trace"] is not None:
-        keep_trace(whole, _trace_of(said["trace"]))
+    if said.trace is not None:
+        keep_trace(whole, said.trace)
     call_layers(whole)
     return whole
 
 
-def _layer(
-    model: nn.Module, name: str, said: Mapping[str, Any], found: StateDict, others: Mapping[str, Factorised]
-) -> Factorised:
+def _layer(model: nn.Module, name: str, held: Held, found: StateDict, others: Mapping[str, Factorised]) -> Factorised:
     twin = dict(model.named_modules()).get(name)
     kind = kind_of(twin) if twin is not None else None
     if twin is None or kind is None:
         raise ConfigError(f"{found.source} does not fit: the model has no layer {name} that can be held as cores")
-    weight = kind.weight(twin)
-    if list(weight.shape) != said["weight_shape"]:
+    weight, graph = kind.weight(twin), held.graph
+    if tuple(weight.shape) != held.weight_shape:
         raise ConfigError(
-            f"{found.source} does not fit: the weight of {name} is {tuple(said['weight_shape'])} in it and "
+            f"{found.source} does not fit: the weight of {name} is {held.weight_shape} in it and "
             f"{tuple(weight.shape)} in the model"
         )
-    graph = _graph(said["graph"])
-    if said["cores_of"] != name:
-        cores = list(others[said["cores_of"]].tensors())
+    if held.cores_of != name:
+        cores = list(others[held.cores_of].tensors())
     else:
         cores = [nn.Parameter(_core(found, name, core, graph).to(weight), weight.requires_grad) for core in graph.cores]
-    planned = said["planner"] | {"input_shape": tuple(said["planner"]["input_shape"])}
-    planner = Planner(rates=device_rates(weight.device, weight.dtype), **planned)
-    layer = kind.held(twin, said["format"], graph, cores, planner)
-    layer.use(Contraction.from_plain(said["path"]))
-    layer.layout, layer.checkpoint = said["layout"], said["checkpoint"]
+    planner = Planner(rates=device_rates(weight.device, weight.dtype), **held.planner)
+    layer = kind.held(twin, held.format, graph, cores, planner)
+    layer.use(held.path)
+    layer.layout, layer.checkpoint = held.layout, held.checkpoint
     return layer
 
 
@@ -220,23 +158,5 @@ def _core(found: StateDict, layer: str, core: Core, graph: Graph) -> Tensor:
     return found.tensors[key]
 
 
-def _graph(said: Mapping[str, Any]) -> Graph:
-    cores = tuple(Core(core["name"], tuple(core["indices"])) for core in said["cores"])
-    lists = {key: tuple(said[key]) for key in ("modes", "inputs", "outputs", "weight_shape")}
-    return Graph(cores=cores, sizes=dict(said["sizes"]), **lists)
-
-
 def _same_cores(one: Factorised, other: Factorised) -> bool:
     return one.tensors()[0] is other.tensors()[0]
-
-
-def _plain_trace(seen: Trace) -> dict[str, Any]:
-    inputs = {name: [[list(shape), calls] for shape, calls in shapes.items()] for name, shapes in seen.inputs.items()}
-    return {**asdict(seen), "inputs": inputs}
-
-
-def _trace_of(said: Mapping[str, Any]) -> Trace:
-    inputs = {
-        name: Counter({tuple(shape): calls for shape, calls in shapes}) for name, shapes in said["inputs"].items()
-    }
-    return Trace(**{**said, "inputs": inputs})

@@ -123,7 +123,8 @@ def test_what_does_not_fit(tmp_path: Path):
     with safe_open(path, framework="pt") as file:
         said = json.loads(file.metadata()["tdcompress"])
     layers = {name: {k: v for k, v in one.items() if k != "path"} for name, one in said["layers"].items()}
-    for damaged in ("{", "[]", json.dumps(said | {"layers": layers})):
+    planner = {name: one | {"planner": []} for name, one in said["layers"].items()}
+    for damaged in ("{", "[]", *(json.dumps(said | {"layers": one}) for one in (layers, planner, []))):
         save_file(load_file(path), path, metadata={"tdcompress": damaged})
         with pytest.raises(RunError, match="is damaged: its metadata are not what save writes"):
             tdcompress.load(path, built(1))
