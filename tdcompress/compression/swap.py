@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
@@ -25,7 +24,7 @@ from ..tensor.rank import RankLike
 from .choice import Choice, Request, choose, naming
 from .metric import batches, estimate_again, moments
 from .spec import FITS, Swap
-from .survey.attributes import all_or_nothing
+from .survey.attributes import all_or_nothing, copied
 from .survey.inputs import Examples, refuse
 from .survey.trace import Inputs, keep_trace
 
@@ -116,7 +115,7 @@ def sketch(
     refuse(model)
     method = replace(_chosen(method, settings), init="fit")
     with torch.random.fork_rng(devices=[]):
-        model = copy.deepcopy(model)
+        model = copied(model)
         examples = Examples.of(model, input_shape, example_inputs)
         return _compressed(model, Request.of(method, rank, examples, keep, batch_size, rates), values="variance")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from runs import BASE, make, write_run
 
-from tdcompress.cli.shared.tables import print_outcome
+from tdcompress.cli.shared.tables import print_outcome, print_runs
 from tdcompress.results.record import Summary
+from tdcompress.results.rows import read_runs
 
 
 def test_what_a_summary_does_not_know_is_a_dash(capsys: pytest.CaptureFixture[str]):
@@ -20,3 +23,16 @@ def test_what_a_summary_does_not_know_is_a_dash(capsys: pytest.CaptureFixture[st
     assert first.split() == ["tt", "8", "1,234", "2.50x", "5,678", "50.00%", "62.50%", "1.50", "finished"]
     assert second.split() == ["tt", *["-"] * 7, "interrupted"]
     assert directories == ["a/seed0", "b/seed1"]
+
+
+def test_runs_say_where_their_other_choices_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make(tmp_path), make(tmp_path, seed=1)
+    print_runs(read_runs(tmp_path))
+    assert "setting" not in capsys.readouterr().out
+    part = replace(BASE.dataset, limit=500)
+    make(tmp_path, dataset=part), make(tmp_path, dataset=part, arch=replace(BASE.arch, width=0.5))
+    write_run(tmp_path / "runs/digits/lenet/tt-8/seed0")  # whose own choices nobody there has otherwise
+    print_runs(read_runs(tmp_path))
+    rows = capsys.readouterr().out.splitlines()[1:]
+    ends = [" ".join(row.rsplit("seed", 1)[-1].split()) for row in rows]
+    assert sorted(ends) == ["0", "0", "0 arch.width=0.5 dataset.limit=500", "0 dataset.limit=500", "1"]

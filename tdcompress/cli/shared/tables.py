@@ -43,18 +43,27 @@ def print_outcome(summaries: Mapping[Path, Summary]) -> None:
 
 
 def print_runs(runs: pandas.DataFrame) -> None:
-    """The rows of ``runs.read_runs``; their directories say the data set, the network and the seed."""
+    """The rows of ``runs.read_runs``; their directories say the data set, the network and the seed.
+
+    Other choices stand at the end where not all runs of that data set and network have made them.
+    """
+    words = [set(setting.split(" ")) for setting in runs["setting"]]
+    networks = list(zip(runs["dataset"], runs["arch"], strict=True))
+    shared: dict[tuple[str, str], set[str]] = {}
+    for name, own in zip(networks, words, strict=True):
+        shared[name] = shared.get(name, own) & own
+    settings = [" ".join(sorted(own - shared[name])) for own, name in zip(words, networks, strict=True)]
     shown: dict[str, tuple[str, Callable[[Any], str]]] = {
         "method": ("method", str), "variant": ("variant", str), "rank": ("rank", str), "lr": ("lr", "{:g}".format),
         "status": ("status", str), "epochs_done": ("done", "{:.0f}".format), "epochs": ("epochs", "{:.0f}".format),
         "parameters": ("parameters", "{:,.0f}".format), "compression_ratio": ("smaller", "{:.1f}x".format),
         "test_accuracy": ("accuracy", "{:.2%}".format), "train_seconds_per_epoch": ("s/epoch", "{:.2f}".format),
-        "directory": ("directory", str),
+        "directory": ("directory", str), **({"setting": ("setting", str)} if any(settings) else {}),
     }  # fmt: skip
     out = Table(box=None, header_style="bold", pad_edge=False)
     for title, _ in shown.values():
         out.add_column(title, no_wrap=True, overflow="ignore")
-    for row in runs.to_dict("records"):
+    for row in runs.assign(setting=settings).to_dict("records"):
         out.add_row(*("-" if row[c] is None or row[c] != row[c] else show(row[c]) for c, (_, show) in shown.items()))
     console = Console(soft_wrap=True)
     console.width = 10_000  # a line a run, whatever the terminal: directories are there to be copied

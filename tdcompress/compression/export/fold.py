@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from ...tensor.contraction.path import Path
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
+from ..survey.attributes import copied
 from ..survey.inputs import Examples
 from ..survey.trace import keep_trace, trace
 from .merged import Merged, merging, weighing
@@ -73,7 +73,7 @@ def fold(
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
-    model = copy.deepcopy(model)
+    model = copied(model)
     keep_trace(model, None)
     seen = trace(model, Examples.of(model, input_shape, example_inputs))
     inputs = {name: shapes for name, shapes in seen.inputs.items() if name not in seen.reads}

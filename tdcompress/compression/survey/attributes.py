@@ -1,4 +1,4 @@
-"""What modules have, to be given back to them."""
+"""What modules have, to be given back to them or to a copy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import copy
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Attributes:
@@ -50,3 +53,22 @@ def all_or_nothing(model: nn.Module) -> Iterator[None]:
     except BaseException:
         before.restore()
         raise
+
+
+def copied(model: M) -> M:
+    """A deep copy, with what torch itself does not copy: tensors that a module keeps of a pass with gradients.
+
+    In the copy they have their values, but are no longer functions of the parameters.
+    """
+    with _WithoutHistory():
+        return copy.deepcopy(model)
+
+
+class _WithoutHistory(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = tensor.detach().clone()
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
