@@ -188,7 +188,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
             output, *after = _KERNELS[self.mode](x, given, *settings, False)
         else:
             output, *after = _KERNELS[self.mode](data, torch.tensor(sizes), given, *settings)
-        return output.reshape(len(data), output.shape[-1]), tuple(after)
+        return output.reshape(data.shape[0], output.shape[-1]), tuple(after)
 
     def _contracted(self, layer: int, data: Tensor, sizes: list[int], states: States) -> tuple[Tensor, States]:
         """One layer by the kernel, on inputs that are contracted with all but the last core of their weight.
@@ -228,13 +228,13 @@ class PartedRecurrent(Parted, nn.RNNBase):
         outputs = []
         steps = list(zip(given.split(sizes), sizes, strict=True))
         for now, count in reversed(steps) if reverse else steps:
-            there = tuple(state[:count] if count < len(state) else state for state in states)
+            there = tuple(state[:count] if count < state.shape[0] else state for state in states)
             new = step(now, plus(hidden(there[0]), bias), there)
             if project is not None:
                 new = (project(new[0]), *new[1:])
             outputs.append(new[0])
             states = tuple(
-                torch.cat((state, old[count:])) if count < len(old) else state
+                torch.cat((state, old[count:])) if count < old.shape[0] else state
                 for state, old in zip(new, states, strict=True)
             )
         return torch.cat(outputs[::-1] if reverse else outputs), states

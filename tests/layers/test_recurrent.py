@@ -55,6 +55,19 @@ def test_it_compiles_and_exports(kind):
     torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), model(images))
 
 
+@pytest.mark.parametrize("way", ["steps", "layers", "kernel"])
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}])
+@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN])
+def test_it_exports_for_any_batch(cls, settings, way, monkeypatch):
+    torch.manual_seed(0)
+    layer = cls(FEATURES, HIDDEN, batch_first=True, **settings)
+    ours = compress(layer, "tt", 3, (STEPS, FEATURES), keep=[], allow_larger=True).eval()
+    monkeypatch.setattr(type(ours), "way", lambda *_: way)
+    shown, other = torch.randn(4, STEPS, FEATURES), torch.randn(BATCH, STEPS, FEATURES)
+    program = torch.export.export(ours, (shown,), dynamic_shapes=({0: torch.export.Dim("b")},))
+    torch.testing.assert_close(program.module()(other)[0], fold(ours, (STEPS, FEATURES), plan="dense")(other)[0])
+
+
 def test_plans_by_measurement_with_both_weights_as_cores():
     torch.manual_seed(0)
     settings = {"keep": [], "allow_larger": True, "plan": "measure"}
