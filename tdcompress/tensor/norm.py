@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -15,7 +15,10 @@ from .contraction.plan import Contraction, compile_tree
 from .contraction.search import greedy_tree
 from .graph import Core, Graph
 
+Span = tuple[int, int]
+"""Some entries of a mode: the first, and how many."""
 RATES = Rates()
+_MOST = 1 << 28  # entries of a product on the way to W; where it has more W comes in parts
 
 
 def squared_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
@@ -33,9 +36,12 @@ def squared_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
 
 def _whole_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
     """||W||^2 of all that the modes hold."""
-    if _reconstructs(graph):
-        return _cheapest(graph)(cores).square().sum()
-    return _doubled(graph)([*cores, *cores])
+    if not _reconstructs(graph):
+        return _doubled(graph)([*cores, *cores])
+    if _cheapest(graph).largest > _MOST and any(graph.sizes[mode] > 1 for mode in graph.modes):
+        one, other = (_whole_norm(*_part(graph, cores, box)) for box in _halves(graph))
+        return one + other
+    return _cheapest(graph)(cores).square().sum()
 
 
 def _read(graph: Graph, cores: Sequence[Tensor]) -> Iterator[tuple[Graph, list[Tensor]]]:
@@ -48,17 +54,36 @@ def _read(graph: Graph, cores: Sequence[Tensor]) -> Iterator[tuple[Graph, list[T
         for modes, count in graph.channels
     ]
     for parts in itertools.product(*ranges):
-        box = {mode: span for part in parts for mode, span in part.items()}
-        values = list(cores)
-        for k, core in enumerate(graph.cores):
-            for axis, index in enumerate(core.indices):
-                if index in box:
-                    values[k] = values[k].narrow(axis, *box[index])
-        sizes = {**graph.sizes, **{mode: length for mode, (_, length) in box.items()}}
-        yield replace(graph.whole, sizes=sizes), values
+        yield _part(graph, cores, {mode: span for part in parts for mode, span in part.items()})
 
 
-def _below(count: int, sizes: Sequence[int]) -> Iterator[tuple[tuple[int, int], ...]]:
+def _part(graph: Graph, cores: Sequence[Tensor], box: Mapping[str, Span]) -> tuple[Graph, list[Tensor]]:
+    """The entries of some modes as a network of their own."""
+    values = list(cores)
+    for k, core in enumerate(graph.cores):
+        for axis, index in enumerate(core.indices):
+            if index in box:
+                values[k] = values[k].narrow(axis, *box[index])
+    return _resized(graph, {mode: length for mode, (_, length) in box.items()}), values
+
+
+def _resized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    return replace(graph.whole, sizes={**graph.sizes, **sizes})
+
+
+@lru_cache(maxsize=4096)
+def _halves(graph: Graph) -> list[dict[str, Span]]:
+    """One mode in halves: that for which the largest product of the first is smallest."""
+
+    def largest(mode: str) -> int:
+        return _cheapest(_resized(graph, {mode: -(-graph.sizes[mode] // 2)})).largest
+
+    mode = min((mode for mode in graph.modes if graph.sizes[mode] > 1), key=largest)
+    size, half = graph.sizes[mode], -(-graph.sizes[mode] // 2)
+    return [{mode: (0, half)}, {mode: (half, size - half)}]
+
+
+def _below(count: int, sizes: Sequence[int]) -> Iterator[tuple[Span, ...]]:
     """The numbers below ``count``, their digits of these ``sizes``: as products of a (start, length) for each digit."""
     if not sizes:
         yield ()

@@ -11,6 +11,7 @@ import torch
 from cases import ALL, CASES, SHAPES, Case, Largest, assert_close, einsum_dense, random_cores
 from exhaustive import Symmetric, cheapest
 
+from tdcompress.tensor import norm
 from tdcompress.tensor.caps import capped, caps
 from tdcompress.tensor.contraction.calls import Conv, Linear
 from tdcompress.tensor.contraction.cost import Rates
@@ -20,7 +21,6 @@ from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.fitting.initial import FITTED, INITS, OF_TRAINED, orthogonal, spectral
 from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.layout import arrange, balanced_factors
-from tdcompress.tensor.norm import squared_norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -219,13 +219,15 @@ def test_the_linear_chain_is_two_products():
     ]
 
 
+@pytest.mark.parametrize("most", [norm._MOST, 40])  # entries at once, by which W comes whole, and in many parts
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_the_norm_and_its_gradient_are_the_dense_ones(case: Case):
+def test_the_norm_and_its_gradient_are_the_dense_ones(case: Case, most: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(norm, "_MOST", most)
     graph = case.graph()
     cores, twins = random_cores(graph), random_cores(graph)
-    norm, dense = squared_norm(graph, cores), einsum_dense(graph, twins).square().sum()
-    assert_close(norm, dense)
-    for found, expected in zip(torch.autograd.grad(norm, cores), torch.autograd.grad(dense, twins), strict=True):
+    squared, dense = norm.squared_norm(graph, cores), einsum_dense(graph, twins).square().sum()
+    assert_close(squared, dense)
+    for found, expected in zip(torch.autograd.grad(squared, cores), torch.autograd.grad(dense, twins), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-8)
 
 
@@ -234,8 +236,16 @@ def test_the_norm_of_a_large_kernel_forms_no_dense_weight(case: Case):
     graph = case.graph("reference", (512, 512, 3, 3), factors=3)
     cores = [torch.empty(graph.shape(core), device="meta", requires_grad=True) for core in graph.cores]
     with Largest() as seen:
-        squared_norm(graph, cores).backward()
+        norm.squared_norm(graph, cores).backward()
     assert seen.entries < max(graph.dense_parameters, 2 * max(core.numel() for core in cores))
+
+
+def test_the_norm_of_a_wide_ring_forms_no_large_product():
+    graph = Case("tr", "paired", "merged", "linear").graph(104, (4096, 25088))
+    cores = [torch.empty(graph.shape(core), device="meta") for core in graph.cores]
+    with Largest() as seen:
+        norm.squared_norm(graph, cores)
+    assert graph.dense_parameters < seen.entries <= norm._MOST
 
 
 @pytest.mark.parametrize("init", sorted(set(INITS) - set(OF_TRAINED)))  # which loses what truncation takes

@@ -256,6 +256,11 @@ class Contraction:
             slots.append(merge(slots))
         return slots[-1].permute(self.order)
 
+    @property
+    def largest(self) -> int:
+        """Entries of the largest product."""
+        return max((math.prod(merge.shape) for merge in self.merges), default=0)
+
     def seconds(self, rates: Rates) -> float:
         """The cost model's estimate, forward and backward."""
         total = 0.0
