@@ -19,6 +19,8 @@ HELD = 3  # how far below its share a single bond is tried
 
 Count = Callable[[int, Graph], int]
 """What the weight at a position costs as a graph: parameters or MACs."""
+Planned = Callable[[Mapping[int, Graph]], Count]
+"""How to count, as things are planned for graphs of these ranks at some positions."""
 
 
 class Unreachable(ValueError):
@@ -37,7 +39,7 @@ def divided(room: float, dense: Sequence[float]) -> list[float]:
 
 def fit(
     families: Sequence[Sequence[Graph]],
-    planned: Callable[[Sequence[Graph]], Count],
+    planned: Planned,
     dense: Sequence[float],
     fixed: int,
     target: float,
@@ -52,9 +54,9 @@ def fit(
     grow ``scales`` says.
 
     ``multiple``: a power of two of which the ranks are multiples (see ``tensor.caps.grain``), or of a smaller one where
-    the target cannot be met so. ``planned``: how to count, as things are planned for graphs of these ranks; asked again
-    at the ranks found, until they are those that were planned for, because MACs depend on the plan and the plan on the
-    ranks. Raises ``Unreachable``.
+    the target cannot be met so. ``planned`` is asked again at the ranks found, until they are those that were planned
+    for, because MACs depend on the plan and the plan on the ranks. Where that goes round in a circle it is asked for
+    all ranks that are tried, which takes longer. Raises ``Unreachable``.
     """
     try:
         return _fit(families, planned, dense, fixed, target, multiple)
@@ -66,7 +68,7 @@ def fit(
 
 def _fit(
     families: Sequence[Sequence[Graph]],
-    planned: Callable[[Sequence[Graph]], Count],
+    planned: Planned,
     dense: Sequence[float],
     fixed: int,
     target: float,
@@ -74,22 +76,35 @@ def _fit(
 ) -> list[Graph]:
     search = _Search(families, [math.sqrt(cost) for cost in dense], multiple)
     room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
-    found = search.at([0.25] * len(families))
-    count = planned(found)
     nearest = math.inf
+
+    def reached(found: Sequence[Graph], count: Count) -> bool:
+        nonlocal nearest
+        total = fixed + sum(count(k, graph) for k, graph in enumerate(found))
+        nearest = min(nearest, total, key=lambda one: abs(one - target))
+        return abs(total - target) <= TOLERANCE * target
+
+    found = search.at([0.25] * len(families))
+    count = planned(dict(enumerate(found)))
     for _ in range(PLANNINGS):
         before, found = found, search.run(count, room, TOLERANCE * target)
         if found == before and nearest < math.inf:
             break
-        count = planned(found)
-        total = fixed + sum(count(k, graph) for k, graph in enumerate(found))
-        if abs(total - target) <= TOLERANCE * target:
+        count = planned(dict(enumerate(found)))
+        if reached(found, count):
             return found
-        nearest = min(nearest, total, key=lambda reached: abs(reached - target))
+    else:
+
+        def count(k: int, graph: Graph) -> int:
+            return planned({k: graph})(k, graph)
+
+        found = search.run(count, room, TOLERANCE * target)
+        if reached(found, count):
+            return found
     ends = []
     for powers in ([0.0] * len(families), search.tops):
         found = search.at(powers)
-        count = planned(found)
+        count = planned(dict(enumerate(found)))
         ends.append(fixed + sum(count(k, graph) for k, graph in enumerate(found)))
     smallest, largest = ends
     raise Unreachable(smallest, largest, int(nearest))

@@ -20,7 +20,7 @@ from ..survey.counts import distinct, why_dense
 from ..survey.plans import dense_macs, layer_macs, path_macs
 from ..survey.trace import Trace
 from . import adaptive
-from .budget import Count, Unreachable, divided, fit
+from .budget import Count, Planned, Unreachable, divided, fit
 from .scales import roomy
 
 _SHUNNED = 10
@@ -84,12 +84,12 @@ def meet(
     if budget.adaptive and target >= whole:
         raise ConfigError(f"rank={budget} leaves nothing to cut while training: the dense network has {whole:,}")
 
-    def planned(graphs: Sequence[Graph]) -> Count:
+    def planned(graphs: Mapping[int, Graph]) -> Count:
         if budget.kind != "macs":
             return lambda k, graph: free[k].parameters(graph if budget.adaptive else absorbed(graph))
-        return _MacsAlong(free, dense, [absorbed(graph) for graph in graphs], batch_size)
+        return _MacsAlong(free, dense, graphs, batch_size)
 
-    def started(graphs: Sequence[Graph]) -> Count:
+    def started(graphs: Mapping[int, Graph]) -> Count:
         # A layer that starts dense stays dense, so that none is let be before all others are.
         return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
 
@@ -99,7 +99,7 @@ def meet(
         ends = divided((target - fixed) / _COMPONENTS, costs)
         families = [[roomy(swap.family, end)] for swap, end in zip(free, ends, strict=True)]
 
-    def fitted(target: float, planned: Callable[[Sequence[Graph]], Count]) -> list[Graph]:
+    def fitted(target: float, planned: Planned) -> list[Graph]:
         return fit(families, planned, costs, fixed, target, multiple)
 
     try:
@@ -137,11 +137,11 @@ class _MacsAlong:
     """Counts MACs along the paths planned for ``graphs``; for other cores than theirs, along one planned for them."""
 
     def __init__(
-        self, swaps: Sequence[Swap], dense: Mapping[str, int], graphs: Sequence[Graph], batch_size: int
+        self, swaps: Sequence[Swap], dense: Mapping[str, int], graphs: Mapping[int, Graph], batch_size: int
     ) -> None:
         self.swaps, self.dense, self.batch_size = swaps, dense, batch_size
         self.counts: dict[tuple[int, tuple[Core, ...]], Callable[[Graph], int]] = {}
-        for k, graph in enumerate(graphs):
+        for k, graph in graphs.items():
             self(k, graph)
 
     def __call__(self, k: int, graph: Graph) -> int:

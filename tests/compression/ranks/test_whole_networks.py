@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from cases import FACTORISED
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tdcompress import compress, count
+from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.kinds import factorised
+from tdcompress.models.build import build
 from tdcompress.tensor.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,3 +51,21 @@ def test_layers_too_small_for_any_cores_stay_dense(method: str):
     assert model[1] is depthwise
     counts = count(model, (3, 8, 8))
     assert abs(4 * counts["parameters"] / counts["dense_parameters"] - 1) <= 0.02
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.4])
+@pytest.mark.parametrize("method", FACTORISED)
+def test_a_budget_of_macs_is_met_though_plans_change_with_the_ranks(method: str, share: float):
+    model = build(ArchConfig(name="vgg16", width=0.25), 3, 10, 32).eval()
+
+    def macs() -> int:
+        found = []
+        for images in torch.zeros(1, 3, 32, 32), torch.zeros(2, 3, 32, 32):
+            with FlopCounterMode(display=False) as counter:
+                model(images)
+            found.append(counter.get_total_flops() // 2)
+        return found[1] - found[0]  # of one image, without products of cores
+
+    dense = macs()
+    compress(model, method, f"macs:{share}", (3, 32, 32), init="variance")
+    assert abs(macs() / (share * dense) - 1) <= 0.02
