@@ -62,6 +62,8 @@ def run(words: Sequence[str]) -> None:
     writer.refuse_missing()
     trained = load(Path(options.run))
     path = Path(options.output or trained.directory / writer.name)
+    if path.suffix != (ending := Path(writer.name).suffix):
+        raise ConfigError(f"output={path} must end in {ending}, by which whoever reads it knows what it is")
     weights = options.weights or next(iter(writer.weights), None)
     network = trained.holding(weights, writer.of_plain)
     written = export(trained, writer, network, path, plain(trained.config))

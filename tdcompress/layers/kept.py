@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ Marks = list[tuple[int, int, int]]  # of each tensor its id, address and version
 Pass = Callable[..., Tensor]  # of a layer: its input, and its ``bias`` by name, to its output
 _MOST = 8  # results that are kept; those of the longest ago go first
 _steps = 0  # of all optimizers
+_never = itertools.count()
 
 
 class Kept:
@@ -46,7 +48,8 @@ class Kept:
         if key not in found or _version(found[key][0]) != found[key][1]:
             if len(found) == _MOST:
                 del found[next(iter(found))]
-            made = make()
+            with torch.inference_mode(False), torch.no_grad():  # what is made in that mode counts no versions
+                made = make()
             found[key] = made, _version(made)
         result: T = found[key][0]
         return result
@@ -72,8 +75,8 @@ class Kept:
 def _marks(tensors: Iterable[Tensor]) -> Marks:
     try:
         return [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
-    except RuntimeError:  # made in inference mode, where no version is counted
-        return [(id(t), t.data_ptr(), _version(t)) for t in tensors]
+    except RuntimeError:  # made in inference mode, where no version is counted: marks that are never these again
+        return [(next(_never), 0, 0)]
 
 
 def _version(value: Any) -> int:

@@ -176,12 +176,22 @@ class PartedRecurrent(Parted, nn.RNNBase):
         return data, tuple(torch.cat(states) for states in zip(*last, strict=True))
 
     def _kernel(
-        self, names: Sequence[str], data: Tensor, sizes: list[int], states: States, weights: dict[str, Tensor]
+        self,
+        names: Sequence[str],
+        data: Tensor,
+        sizes: list[int],
+        states: States,
+        weights: dict[str, Tensor],
+        both: bool | None = None,
     ) -> tuple[Tensor, States]:
-        """The layers whose parameters these are by one call; ``weights``: what it is given in place of some."""
+        """The layers whose parameters these are by one call; ``weights``: what it is given in place of some.
+
+        ``both``: in both directions, by default as the layer is.
+        """
         flat = [weights[name] if name in weights else getattr(self, name) for name in names]
-        layers = len(names) * self.num_layers // len(self._flat_weights_names)
-        settings = (flat, self.bias, layers, self.dropout, self.training, self.bidirectional)
+        both = self.bidirectional if both is None else both
+        layers = states[0].shape[0] // (2 if both else 1)
+        settings = (flat, self.bias, layers, self.dropout, self.training, both)
         given: Any = states if len(states) > 1 else states[0]
         if sizes[0] == sizes[-1]:
             x = data.reshape(len(sizes), sizes[0], data.shape[1])
@@ -193,19 +203,21 @@ class PartedRecurrent(Parted, nn.RNNBase):
     def _contracted(self, layer: int, data: Tensor, sizes: list[int], states: States) -> tuple[Tensor, States]:
         """One layer by the kernel, on inputs that are contracted with all but the last core of their weight.
 
-        Two directions have cores of their own: the kernel is given both contractions, and zeros for the other's.
+        Two directions have cores of their own, hence inputs of their own, and are computed one after the other.
         """
         count = len(self._flat_weights_names) // self.num_layers
         names = self._flat_weights_names[layer * count : (layer + 1) * count]
         products = {name: _before_product(self.part(name), data) for name in names if once(name)}
         if all(rows is data for rows, _ in products.values()):
             return self._kernel(names, data, sizes, states, {name: weight for name, (_, weight) in products.items()})
-        rows, weights, width, before = [], {}, sum(rows.shape[1] for rows, _ in products.values()), 0
-        for name, (row, weight) in products.items():
-            rows.append(row)
-            weights[name] = F.pad(weight, (before, width - before - row.shape[1]))
-            before += row.shape[1]
-        return self._kernel(names, rows[0] if len(rows) == 1 else torch.cat(rows, 1), sizes, states, weights)
+        outputs, last, own = [], [], count // len(products)
+        for place, (name, (rows, weight)) in enumerate(products.items()):
+            before = tuple(state[place : place + 1] for state in states)
+            rows = _from_end(rows, sizes) if place else rows
+            output, after = self._kernel(names[place * own :][:own], rows, sizes, before, {name: weight}, both=False)
+            outputs.append(_from_end(output, sizes) if place else output)
+            last.append(after)
+        return torch.cat(outputs, 1), tuple(torch.cat(states) for states in zip(*last, strict=True))
 
     def _stepped(self, layer: int, data: Tensor, sizes: list[int], states: States) -> tuple[Tensor, States]:
         """One layer step by step."""
@@ -267,3 +279,14 @@ def _inferring(part: Factorised) -> Path:
 def _before_product(part: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """See ``FactorisedLinear.before_product``; a dense weight is the matrix."""
     return part.before_product(x) if isinstance(part, FactorisedLinear) else (x, cast(nn.Linear, part).weight)
+
+
+def _from_end(data: Tensor, sizes: list[int]) -> Tensor:
+    """Packed sequences, each from its end to its start."""
+    if sizes[0] == sizes[-1]:
+        return data.view(len(sizes), sizes[0], data.shape[1]).flip(0).view(data.shape)
+    counts = torch.tensor(sizes)
+    starts, lengths = counts.cumsum(0) - counts, (counts[:, None] > torch.arange(sizes[0])).sum(0)
+    steps = torch.arange(len(sizes)).repeat_interleave(counts)
+    sequence = torch.arange(len(steps)) - starts[steps]
+    return data[(starts[lengths[sequence] - 1 - steps] + sequence).to(data.device)]

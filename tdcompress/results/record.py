@@ -69,7 +69,7 @@ def read_metrics_text(text: str) -> list[Epoch]:
     """The epochs in a metrics.csv of any version. Raises ``ValueError`` for a text that is damaged or no such table."""
     header, *lines = text.split("\n")
     names = header.split(",")
-    if "epoch" not in names or lines.pop() != "":
+    if "epoch" not in names or not lines or lines.pop() != "":
         raise ValueError("no table of epochs, or one that is cut off")
     places = [names.index(column) if column in names else len(names) for column in METRICS[1:]]
     first, epochs = names.index("epoch"), []

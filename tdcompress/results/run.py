@@ -12,7 +12,7 @@ from ..config.schema import TrainConfig
 from ..device.files import RunError, cannot, write_text
 from ..device.lock import is_owned, owned
 from .identity import differences, identity, plain
-from .record import Epoch, Summary, metrics_text, read_summary, summary_text
+from .record import Epoch, Summary, metrics_text, read_metrics_text, read_summary, summary_text
 
 LOCK = "lock"
 
@@ -45,7 +45,7 @@ class Run:
             raise self._busy()
 
     def ended(self, config: TrainConfig) -> Summary | None:
-        """The summary if there is nothing left to do for ``config``, else None.
+        """The summary if there is nothing left to do for ``config``, else None: metrics.csv may have to be made again.
 
         Raises RunError if the directory holds a run of another configuration.
         """
@@ -53,7 +53,15 @@ class Run:
         if summary is None:
             return None
         self.refuse_other(config, summary.config or None)
-        return summary if summary.ended else None
+        return summary if summary.ended and self._has_metrics(summary) else None
+
+    def _has_metrics(self, summary: Summary) -> bool:
+        try:
+            return len(read_metrics_text((self.directory / "metrics.csv").read_text())) >= (summary.epochs_done or 0)
+        except FileNotFoundError:
+            return not summary.epochs_done
+        except (OSError, ValueError):
+            return False
 
     def refuse_other(self, config: TrainConfig, found: Any) -> None:
         """Raise RunError unless ``found``, a configuration as saved here, is the same run as ``config``."""

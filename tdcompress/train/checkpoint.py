@@ -12,6 +12,7 @@ import torch
 from .. import __version__
 from ..device.archive import Damaged, read
 from ..device.files import RunError, sync_directory, write_whole
+from ..results.record import read_summary
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -83,10 +84,20 @@ def of_run(directory: Path, log: Callable[[str], Any]) -> dict[str, Any]:
         raise RunError(f"there is no run in {directory}; tdc runs lists those there are")
     state = load(directory, log)
     if state is None:
-        raise RunError(f"{directory} has no checkpoint: no epoch of it has ended")
+        raise RunError(why_none(directory))
     if state["phase"] == "full rank":
         raise RunError(f"{directory} is at full rank after epoch {state['epoch']}: only after its switch it has cores")
     return chosen(state, log)
+
+
+def why_none(directory: Path) -> str:
+    """Why a run's directory has no checkpoint that can be read, in a line."""
+    if (directory / NAME).exists():
+        return f"{directory / NAME} is damaged: delete it, and tdc train makes the run again"
+    summary = read_summary(directory)
+    diverged = summary is not None and summary.status == "diverged"
+    reason = "it diverged, and none is kept of that" if diverged else "no epoch of it has ended"
+    return f"{directory} has no checkpoint: {reason}"
 
 
 def forget_previous(directory: Path) -> None:

@@ -18,6 +18,7 @@ from ..device.files import RunError, write_whole
 from ..layers.base import Factorised
 from ..layers.kinds import weights_once
 from ..results.identity import differences, identity, plain
+from ..results.record import read_summary
 from ..tensor.errors import ConfigError
 from . import checkpoint
 
@@ -80,6 +81,8 @@ def read_weights(source: str, model: nn.Module | None = None) -> Weights:
     path = Path(source)
     if path.is_dir() and not any((path / name).exists() for name in PARTS):
         path = path / checkpoint.NAME
+    if not path.exists() and read_summary(path.parent) is not None:
+        raise RunError(f"init_from={source}: {checkpoint.why_none(path.parent)}")
     if not path.exists():
         raise RunError(f"init_from={source}: there is no {path}; name a run's directory or a file of weights")
     try:

@@ -250,6 +250,20 @@ def test_a_bias_that_is_computed(case: Case):
         assert torch.equal(layer(x), first)
 
 
+def test_inference_mode():
+    with torch.inference_mode():
+        cores = tdcompress.compress(nn.Sequential(nn.Linear(64, 64)), "tt", 3, (64,), keep=[]).eval()
+        before = cores(torch.ones(1, 64)) - cores[0].bias
+        cores[0].cores.core1.mul_(2)
+        torch.testing.assert_close(cores(torch.ones(1, 64)) - cores[0].bias, 2 * before)
+    cores = tdcompress.compress(nn.Sequential(nn.Linear(64, 64)), "tt", 3, (64,), keep=[]).eval()
+    with torch.inference_mode():
+        kept = cores[0].weight.clone()
+    with torch.no_grad():
+        assert not cores[0].weight.is_inference()
+        assert torch.equal(cores[0].weight, kept)
+
+
 def test_without_values_there_are_shapes():
     model = tdcompress.compress(nn.Sequential(nn.Linear(64, 32), nn.LSTM(32, 8)), "tt", 2, (5, 64), keep=[]).eval()
     model.to("meta")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import assert_close
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tdcompress.compression.export.fold import fold
 from tdcompress.compression.spec import build_graph
@@ -158,6 +159,19 @@ def test_macs_count_every_time_step(kind, gates):
     assert [layer["format"] for layer in report["layers"]] == ["tt", "tt", "dense"]
     assert [layer["macs"] for layer in report["layers"]] == [28 * 4 * (28 + rows), 28 * 4 * (16 + rows), 160]
     assert report["dense_macs"] == sum(dense)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_macs_are_those_of_the_products_with_inputs(both):
+    model = nn.Sequential(nn.GRU(256, 24, batch_first=True, bidirectional=both))
+    compress(model, "tt", 8, (20, 256))
+    assert model[0].way(training=True) == "layers"
+    done = []
+    for batch in (2, 5):
+        with FlopCounterMode(display=False) as counter:
+            model(torch.randn(batch, 20, 256))
+        done.append(counter.get_total_flops() // 2)
+    assert count(model, (20, 256))["macs"] == (done[1] - done[0]) / 3
 
 
 def test_a_budget_of_macs_counts_every_time_step():

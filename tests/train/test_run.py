@@ -64,6 +64,20 @@ def test_an_ended_run_is_not_repeated(tmp_path, monkeypatch):
         train(replace(config, lr=0.1), run_of(config), print)
 
 
+@pytest.mark.parametrize("left", [100, None])
+def test_a_damaged_table_of_epochs_is_made_again(tmp_path, left):
+    config = config_in(tmp_path, epochs=1)
+    summary = train(config, run_of(config), print)
+    table = run_of(config).directory / "metrics.csv"
+    whole = table.read_text()
+    if left is None:
+        table.unlink()
+    else:
+        table.write_text(whole[:left])
+    assert train(config, run_of(config), print).test_accuracy == summary.test_accuracy
+    assert table.read_text() == whole
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     tables = []
     for results, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -81,6 +81,13 @@ def load(path: str | Path, model: M) -> M:
     said = described(found)
     own = _inside(model)
     with all_or_nothing(own):
+        if said is None and (
+            cores := [key for key in found.tensors if ".cores." in key and key not in own.state_dict()]
+        ):
+            raise ConfigError(
+                f"{found.source} holds cores ({cores[0]}) and does not say how: load reads what tdcompress.save and "
+                "tdc compress out=NAME.safetensors write; init_from takes this one"
+            )
         new = own if said is None else _with_layers(own, said, found)
         if new is not own is not model:
             raise ConfigError(f"{type(own).__name__} is itself a layer that is replaced: load before it is wrapped")

@@ -20,7 +20,7 @@ from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, Op
 from tdcompress.device.files import RunError
 from tdcompress.models import build as archs
 from tdcompress.results.identity import run_directory
-from tdcompress.results.record import read_summary
+from tdcompress.results.record import Summary, read_summary
 from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run
 from tdcompress.tensor.formats import FORMATS
@@ -194,19 +194,24 @@ REFUSED = {
     "run={dense} format=safetensors test=false": "this Sequential holds no cores: compress it first",
     "run={run} colour=red": "unknown key 'colour', known: run, format, output, weights, test",
     "run={run}/nowhere format=torch": "there is no run in",
-    "run={empty} format=torch": "has no checkpoint",
+    "run={empty} format=torch": "has no checkpoint: no epoch of it has ended",
+    "run={diverged} format=torch": "has no checkpoint: it diverged, and none is kept of that",
+    "run={damaged} format=torch": "checkpoint.pt is damaged: delete it, and tdc train makes the run again",
+    "run={run} format=safetensors output=cores": "output=cores must end in .safetensors",
 }
 
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_is_refused_is_one_line(trained, tmp_path, capsys, line):
-    (tmp_path / "empty").mkdir()
-    code, out, err = tdc_export(
-        line.format(run=trained("tt"), dense=trained("dense"), empty=tmp_path / "empty"), capsys
-    )
+    places = {name: tmp_path / name for name in ("empty", "diverged", "damaged")}
+    for place in places.values():
+        place.mkdir()
+    Run(places["diverged"]).write_summary(Summary("diverged"))
+    (places["damaged"] / "checkpoint.pt").write_bytes(b"PK")
+    code, out, err = tdc_export(line.format(run=trained("tt"), dense=trained("dense"), **places), capsys)
     assert code == 2
     assert REFUSED[line] in err
-    assert err.count("\n") == 1 and not out
+    assert err.count("\n") == 1 and out.count("\n") == line.startswith("run={damaged}")  # which says what of it
 
 
 def test_an_extra_that_is_not_installed_is_named(trained, monkeypatch, capsys):

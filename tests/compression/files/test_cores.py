@@ -133,6 +133,9 @@ def test_what_does_not_fit(tmp_path: Path):
         tdcompress.load(path, built(1))
     with pytest.raises(RunError, match="model"):
         tdcompress.save(model, path / "below a file.safetensors")
+    torch.save(model.state_dict(), tmp_path / "cores.pt")
+    with pytest.raises(ConfigError, match=r"cores.pt holds cores \(\S+\) and does not say how: load reads what"):
+        tdcompress.load(tmp_path / "cores.pt", built(1))
     with pytest.raises(ConfigError, match=r"model.pt must end in .safetensors"):
         tdcompress.save(model, tmp_path / "model.pt")
 
