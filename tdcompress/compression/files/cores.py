@@ -25,8 +25,6 @@ from .metadata import KEY, Held, Metadata, described
 from .state_dicts import StateDict, read_state_dict
 
 M = TypeVar("M", bound=nn.Module)
-
-
 _log = logging.getLogger("tdcompress")
 
 

@@ -95,11 +95,11 @@ def _fit(
             return found
     else:
 
-        def count(k: int, graph: Graph) -> int:
+        def each_planned(k: int, graph: Graph) -> int:
             return planned({k: graph})(k, graph)
 
-        found = search.run(count, room, TOLERANCE * target)
-        if reached(found, count):
+        found = search.run(each_planned, room, TOLERANCE * target)
+        if reached(found, each_planned):
             return found
     ends = []
     for powers in ([0.0] * len(families), search.tops):
