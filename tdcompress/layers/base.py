@@ -156,8 +156,9 @@ class Factorised(nn.Module, ABC):
         self.use(self.candidates[0])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factorised:
-        # A memory format is meant for activations and dense kernels, and refused by tensors of five dimensions.
-        super()._apply(lambda tensor: fn(tensor.flatten()).view(tensor.shape), recurse)
+        # A memory format is meant for activations and dense kernels, and torch applies it to four or five dimensions.
+        # The first stays, because tensors that several processes share are sharded along it.
+        super()._apply(lambda t: fn(t.flatten(1)).view(t.shape) if t.dim() > 2 else fn(t), recurse)
         self.kept.forget()
         return self
 
