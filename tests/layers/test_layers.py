@@ -119,6 +119,15 @@ def test_kernel_sizes(case: Case, taps: tuple[int, int]):
     assert_same(case.layer(twin=twin), twin, example(case))
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch", [0, 2])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_inputs_of_another_width_are_refused(case: Case, batch: int, training: bool):
+    x = example(case, batch)
+    with pytest.raises(RuntimeError):
+        case.layer().train(training)(torch.cat([x, x], dim=1))
+
+
 @pytest.mark.parametrize("case", CONVS, ids=str)
 def test_memory_formats(case: Case):
     twin = case.twin(padding=1)

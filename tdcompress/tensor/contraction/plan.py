@@ -81,7 +81,7 @@ class Plan:
     def _before_last(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         if self.padding[1]:
             x = F.pad(x, (0, self.padding[1]))
-        x = x.reshape(*x.shape[:-1], *self.in_sizes)
+        x = x.unflatten(-1, self.in_sizes)  # which, unlike reshape, refuses an empty batch of another width
         for step, weight in zip(self.steps[:-1], weights, strict=False):
             x = step(x, weight)
         return x
