@@ -36,4 +36,4 @@ def read(path: Path, archive: bool = False) -> Any:
         raise RunError(f"{path} cannot be read; give permission or choose another results_dir") from None
     except Exception as error:  # a damaged archive fails in many ways: zip, zlib, struct, torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Damaged(f"{path}: damaged ({reason})") from None
+        raise Damaged(f"{path} is damaged, or not written by torch.save ({reason})") from None
