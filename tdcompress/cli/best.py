@@ -91,10 +91,12 @@ def _print(answer: Answer, measure: Measure) -> None:
         right = title in (measure.unit, "test accuracy (seeds)")
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
 
+    dense = answer.baseline
+
     def add(network: Network, size: float, chosen: str) -> None:
-        gap, dense = "", answer.baseline
-        if dense is not None and network is not dense:
-            against = difference(network.accuracies, dense.accuracies)
+        gap = ""
+        if dense is not None and network is not dense.network:
+            against = difference(network.accuracies, dense.network.accuracies)
             gap = f"{against.points:+.2f} points, {against.verdict}"
         folder = str(Path(network.done["directory"].iloc[0]).parent)
         table.add_row(network.label, f"{network.lr:g}", _size(size), _accuracy(network), gap, chosen, folder)
@@ -109,8 +111,8 @@ def _print(answer: Answer, measure: Measure) -> None:
         )
         add(one.network, one.size, missed)
     known = [one.network for one in (answer.best, *shown) if one is not None]
-    if answer.baseline is not None and answer.baseline not in known:
-        add(answer.baseline, float(answer.baseline.done[measure.column].max()), "")
+    if dense is not None and dense.network not in known:
+        add(dense.network, dense.size, "")
     console = Console(soft_wrap=True)
     console.width = 10_000  # a line a network, whatever the terminal
     console.print(table)

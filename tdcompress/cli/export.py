@@ -71,7 +71,7 @@ def run(words: Sequence[str]) -> None:
     test = at_hand(trained.config, _CPU, print) if options.test else None
     comparison = compared(_before(trained, writer), after, trained.image, _CPU, test)
     print_comparison(comparison, _CPU)
-    _record(trained.directory, options.format, weights, comparison)
+    _record(trained.directory, options.format, writer, weights, comparison)
     print(path)
 
 
@@ -101,9 +101,11 @@ def _before(trained: Trained, writer: Writer) -> Side:
     return Side.of("dense", trained.dense, trained.image, len(content), writer.read(content, trained.dense))
 
 
-def _record(directory: Path, format: str, weights: str | None, comparison: Comparison) -> None:
+def _record(directory: Path, format: str, writer: Writer, weights: str | None, comparison: Comparison) -> None:
     """Add the file to the run's summary; where that cannot be, say why: the file is there all the same."""
+    usual = weights is None or weights == writer.weights[0]
     found = {
+        "kind": format if usual else f"{format} {weights}",
         "format": format,
         "weights": weights,
         "bytes": comparison.after.bytes,

@@ -20,7 +20,9 @@ from ..tensor.rank import Budget, Rank, parse
 # Said by the path itself, so the hash of "what else differs" leaves them out.
 _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "arch.model", "method.format", "method.conv", "method.linear")
 
-_START = ("full_rank_epochs", "switch.")  # said with the method: a dense network has none of it
+BLANK = "␣"  # stands in a word for a blank
+
+_OF_CORES = ("full_rank_epochs", "cut", "switch.", "optim.core_lr")  # said with the method: dense has none of it
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
     """What was chosen beside the columns of a table of runs, as ``key=value`` words: of the method, and of the rest.
 
     ``values`` is a ``plain`` configuration. Two runs that differ only in columns have the same words. Of the method is
-    also how it begins; ``whole_key`` gives a word as a command line takes it.
+    also how it begins, is cut and learns; ``whole_key`` gives a word as a command line takes it.
     """
     changed = _changes(values, _defaults())
     words = {
@@ -141,21 +143,22 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
         if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
     }
     of_method = {
-        key: word.removeprefix("method.") for key, word in words.items() if key.startswith(("method.", *_START))
+        key: word.removeprefix("method.") for key, word in words.items() if key.startswith(("method.", *_OF_CORES))
     }
     return " ".join(of_method.values()), " ".join(word for key, word in words.items() if key not in of_method)
 
 
 def whole_key(word: str) -> str:
     """A word of the method, as ``choices`` shortens it, with its whole key."""
-    return word if word.startswith(_START) else f"method.{word}"
+    return word if word.startswith(_OF_CORES) else f"method.{word}"
 
 
 def _word(value: Any) -> str:
-    """A value as a command line takes it, without spaces."""
+    """A value as a command line takes it; a blank is drawn, because words end at one."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_word(inner)}" for key, inner in value.items()) + "}"
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return text.replace(" ", BLANK)
 
 
 def method_name(method: MethodConfig) -> str:

@@ -126,7 +126,7 @@ class Summary:
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.survey.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it
     switch: dict[str, Any] = field(default_factory=dict)  # as ``train.full_rank.start.Switch`` has it
-    exports: list[dict[str, Any]] = field(default_factory=list)  # the file of each format, the newest last
+    exports: list[dict[str, Any]] = field(default_factory=list)  # the file of each kind, the newest last
     other: dict[str, Any] = field(default_factory=dict)  # what a later version says besides
 
     @staticmethod

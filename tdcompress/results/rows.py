@@ -15,7 +15,7 @@ from ..tensor.errors import ConfigError
 from ..tensor.rank import Budget, parse
 from .identity import choices
 from .record import METRICS, Epoch, Summary, cells, read_metrics_text, read_summary
-from .run import held
+from .run import held, kind_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Row:
     best_test_accuracy: float | None = None
     train_seconds_per_epoch: float | None = None
     device: str | None = None
-    exported: str = ""  # the format of the newest file of tdc export
+    exported: str = ""  # the kind of the newest file of tdc export
     exported_bytes: int | None = None
     exported_ms: float | None = None  # of one image
     exported_ms_64: float | None = None  # of 64 at once
@@ -191,7 +191,7 @@ def _exported(exports: list[Any]) -> dict[str, Any]:
     newest = _values_of(exports[-1:])
     times = _values_of([newest.get("ms")])
     return {
-        "exported": newest.get("format", ""),
+        "exported": kind_of(newest),
         "exported_bytes": newest.get("bytes"),
         "exported_ms": times.get("1"),
         "exported_ms_64": times.get("64"),

@@ -83,7 +83,7 @@ class Run:
         self.write_text("summary.json", summary_text(summary))
 
     def add_export(self, found: dict[str, Any]) -> None:
-        """Add to the summary of a run that has ended what became of it as a file, in place of one of that ``format``.
+        """Add to the summary of a run that has ended what became of it as a file, in place of one of that ``kind``.
 
         Raises RunError where the run goes on, or its summary cannot be read or written.
         """
@@ -91,7 +91,7 @@ class Run:
             summary = self.summary()
             if summary is None or not summary.ended:
                 raise RunError(f"{self.directory} has not ended")
-            others = [one for one in summary.exports if isinstance(one, dict) and one.get("format") != found["format"]]
+            others = [one for one in summary.exports if isinstance(one, dict) and kind_of(one) != kind_of(found)]
             self.write_summary(replace(summary, exports=[*others, found]))
 
     def write_metrics(self, epochs: Sequence[Epoch]) -> None:
@@ -103,6 +103,11 @@ class Run:
 
     def _busy(self) -> RunError:
         return RunError(f"another process works on {self.directory}; wait for it or choose another results_dir")
+
+
+def kind_of(export: Mapping[str, Any]) -> str:
+    """What an exported file is: its format, and its weights where they are not those that this holds by default."""
+    return str(export.get("kind", export.get("format", "")))
 
 
 def held(directory: Path) -> bool | None:

@@ -33,7 +33,7 @@ def test_the_smallest_within_points_of_dense(tdc, results):
         re.sub("  +", " | ", line.strip())
         for line in "\n".join(table).replace("results/runs/mnist/lenet", "runs").split("\n")
     ] == [
-        "tt 10x | 0.05 | 1,000 | 95.00 ± 1.41 % (2) | -1.00 points, within the seeds' spread | best | runs/tt-10x",
+        "tt 10x | 0.05 | 1,000 | 95.00 ± 1.41 % (2) | -1.00 points, not told apart by the seeds | best | runs/tt-10x",
         "cp 10x | 0.05 | 90 | 50.00 % (1) | -46.00 points, one seed | missed by 45.00 points, one seed | runs/cp-10x",
         "dense | 0.05 | 10,000 | 96.00 ± 1.41 % (2) | runs/dense",
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from ...config.compose import Composed, baseline, call_composed, typed
 from ...config.schema import TrainConfig
 from ...results.identity import run_directory
+from ...results.record import read_summary
 from ...tensor.errors import ConfigError
 from ...train.launch.job import Job
 from ...train.weights import read_weights
@@ -70,8 +72,15 @@ def job_of(composed: Composed) -> Job:
     composed = as_saved(composed)
     config = typed(composed)
     names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
-    directory = run_directory(config, baseline([f"{group}={name}" for group, name in names.items()]))
-    return Job(config, directory, composed.files(), " ".join(composed.words))
+    usual = baseline([f"{group}={name}" for group, name in names.items()])
+    return Job(config, _directory(config, usual), composed.files(), " ".join(composed.words))
+
+
+def _directory(config: TrainConfig, usual: TrainConfig) -> Path:
+    """Of the run: that of the same one at precision=auto where that began with the precision which is asked for."""
+    directory, auto = run_directory(config, usual), run_directory(replace(config, precision="auto"), usual)
+    begun = None if directory.exists() else read_summary(auto)
+    return auto if begun is not None and begun.precision == config.precision else directory
 
 
 def as_saved(composed: Composed) -> Composed:

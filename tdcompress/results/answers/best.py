@@ -64,14 +64,14 @@ class Answer:
 
     ``alike``: what they agree in, such as the kind of exported file and the device that timed it. ``best``: the network
     chosen, None if none will do. ``rivals``: those that might have been chosen, the nearest first. ``baseline``: the
-    most accurate of the networks that others are compared with, None without one. ``unknown``: how many networks have
-    no such size.
+    most accurate of the networks that others are compared with, None without one, with a size of nan where it has none
+    of that kind. ``unknown``: how many networks have no such size.
     """
 
     alike: tuple[str, ...]
     best: Sized | None
     rivals: tuple[Rival, ...]
-    baseline: Network | None
+    baseline: Sized | None
     unknown: int
 
 
@@ -94,7 +94,8 @@ def smallest_within(networks: Sequence[Network], measure: Measure, points: float
         level = [one for one in good if one.size <= limit]
         small = [one for one in sized if one not in good and one.size <= limit]
         others = _rivals(level[0].network.accuracies, level[1:]) if level else ()
-        yield Answer(alike, level[0] if level else None, (*others, *_rivals(enough, small)), baseline, unknown)
+        rivals = (*others, *_rivals(enough, small))
+        yield Answer(alike, level[0] if level else None, rivals, _sized(baseline, measure, alike), unknown)
 
 
 def best_under(networks: Sequence[Network], measure: Measure, limit: float) -> Iterator[Answer]:
@@ -103,13 +104,15 @@ def best_under(networks: Sequence[Network], measure: Measure, limit: float) -> I
     Its rivals are the others of such a size, or, where there is none, the larger ones, the smallest first. An answer
     for each of the groups in which ``measure`` can be compared.
     """
+    baseline = _baseline(networks)
     for alike, sized, unknown in _groups(networks, measure):
         small = [one for one in sized if one.size <= limit]
         if small:
             rivals = _rivals(small[0].network.accuracies, small[1:])
         else:
             rivals = tuple(Rival(one.network, one.size, None) for one in sorted(sized, key=lambda one: one.size))
-        yield Answer(alike, small[0] if small else None, rivals, _baseline(networks), unknown)
+        against = None if baseline is None else _sized(baseline, measure, alike)
+        yield Answer(alike, small[0] if small else None, rivals, against, unknown)
 
 
 def _rivals(target: Sequence[float], others: Sequence[Sized]) -> tuple[Rival, ...]:
@@ -122,17 +125,26 @@ def _baseline(networks: Sequence[Network]) -> Network | None:
     return max((one for one in networks if one.baseline), key=lambda one: one.mean, default=None)
 
 
+def _sized(network: Network, measure: Measure, alike: tuple[str, ...]) -> Sized:
+    """The network with its size in one of these groups, nan where it has none."""
+    return Sized(network, _sizes(network, measure).get(alike, math.nan))
+
+
+def _sizes(network: Network, measure: Measure) -> dict[tuple[str, ...], float]:
+    """The largest size of its runs, for each of the groups in which ``measure`` can be compared."""
+    known = network.done[network.done[measure.column].notna()]
+    parts: list[tuple[tuple[str, ...], pandas.DataFrame]] = [((), known)]
+    if measure.alike:
+        parts = [(tuple(map(str, key)), part) for key, part in known.groupby(list(measure.alike))]
+    return {alike: float(part[measure.column].max()) for alike, part in parts if not part.empty}
+
+
 def _groups(networks: Sequence[Network], measure: Measure) -> Iterator[tuple[tuple[str, ...], list[Sized], int]]:
     """What the networks of a group agree in, these with their sizes, the most accurate first; how many have none."""
     found: dict[tuple[str, ...], list[Sized]] = {}
     for network in networks:
-        known = network.done[network.done[measure.column].notna()]
-        parts: list[tuple[tuple[str, ...], pandas.DataFrame]] = [((), known)]
-        if measure.alike:
-            parts = [(tuple(map(str, key)), part) for key, part in known.groupby(list(measure.alike))]
-        for alike, part in parts:
-            if not part.empty:
-                found.setdefault(alike, []).append(Sized(network, float(part[measure.column].max())))
+        for alike, size in _sizes(network, measure).items():
+            found.setdefault(alike, []).append(Sized(network, size))
     for alike, sized in sorted(found.items()):
         sized.sort(key=lambda one: (-one.network.mean, one.size))
         yield alike, sized, len(networks) - len(sized)

@@ -85,7 +85,7 @@ class Difference:
     @property
     def verdict(self) -> str:
         """What the seeds say of it."""
-        told = {None: "one seed", True: "more than the seeds' spread", False: "within the seeds' spread"}
+        told = {None: "one seed", True: "more than the seeds' spread", False: "not told apart by the seeds"}
         return told[self.beyond]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pandas
@@ -15,14 +16,26 @@ MOST_LINES = 10  # that can be told apart in a figure
 
 
 def comparisons(runs: pandas.DataFrame) -> list[Comparison]:
-    """The runs in groups that can be compared; only groups with a finished run."""
-    known = runs[runs["status"] != "broken"]
+    """The runs in groups that can be compared; only groups with a finished run.
+
+    Of runs that differ in nothing but their directory all but one are left out with a warning.
+    """
     broken = runs[runs["status"] == "broken"]
+    known = _once(runs[runs["status"] != "broken"])
     groups = [group for _, group in known.groupby(SAME, dropna=False) if (group["status"] == "finished").any()]
     found = [Comparison(group, broken) for group in groups]
     for one in found:
         one.tell_apart([other for other in found if other is not one and other.subject == one.subject])
     return found
+
+
+def _once(runs: pandas.DataFrame) -> pandas.DataFrame:
+    """One run of each method, rank, learning rate and seed, a finished one where there is one."""
+    ordered = runs.iloc[(runs["status"] != "finished").argsort(kind="stable")]
+    again = ordered.duplicated([*SAME, "method", "variant", "rank", "lr", "seed"])
+    for directory in ordered.loc[again, "directory"]:
+        warnings.warn(f"{directory} is left out: the same run is there in another directory", stacklevel=3)
+    return runs.drop(index=ordered.index[again])
 
 
 class Comparison:
@@ -73,14 +86,15 @@ class Comparison:
 
 
 def at_one_rate(runs: pandas.DataFrame) -> pandas.DataFrame:
-    """The runs at the learning rate that most have; among equals, the one that serves them best.
+    """The runs at the learning rate at which most have finished; among equals, the one that serves them best.
 
     By what they reached on validation images where some were held out, else on those of the test.
     """
     if runs["lr"].nunique() < 2:
         return runs
-    reached = runs["best_validation_accuracy"].astype(float).fillna(runs["test_accuracy"]).fillna(0.0)
-    rates = reached.groupby(runs["lr"]).agg(["size", "mean"]).sort_values(["size", "mean"])
+    done = runs[runs["status"] == "finished"]
+    reached = done["best_validation_accuracy"].astype(float).fillna(done["test_accuracy"]).fillna(0.0)
+    rates = reached.groupby(done["lr"]).agg(["size", "mean"]).sort_values(["size", "mean"])
     return runs[runs["lr"] == rates.index[-1]]
 
 

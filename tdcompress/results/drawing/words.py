@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from ..identity import BLANK
+
 _SPELLED = {
     "cifar": "CIFAR", "digits": "digits", "efficientnet": "EfficientNet", "gru": "GRU", "lenet": "LeNet",
     "lstm": "LSTM", "mnist": "MNIST", "mobilenet": "MobileNet", "resnet": "ResNet", "resnext": "ResNeXt",
@@ -54,7 +56,8 @@ def dataset(name: str, label: str, setting: str) -> str:
         return label
     if name not in _FOLDERS:
         return spelled(name)
-    roots = [word.partition("=")[2] for word in setting.split() if word.startswith(f"{_ROOT}=")]
+    words = setting.split()
+    roots = [word.partition("=")[2].replace(BLANK, " ") for word in words if word.startswith(f"{_ROOT}=")]
     return next((PurePosixPath(root).name for root in roots if PurePosixPath(root).name), _FOLDERS[name])
 
 
@@ -102,6 +105,7 @@ def _phrase(key: str, value: str) -> str:
 
 
 def _value(text: str) -> str:
+    text = text.replace(BLANK, " ")
     if _NUMBER.fullmatch(text):
         number = float(text)
         return f"{number:,.0f}" if number == int(number) and abs(number) >= 1 else f"{number:g}"

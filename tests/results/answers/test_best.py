@@ -105,3 +105,19 @@ def test_files_are_compared_with_their_own_kind(results):
     assert (onnx.alike, torch.alike) == (("onnx", "a CPU"), ("torch", "a CPU"))
     assert onnx.best is not None and (onnx.best.network.method, onnx.best.size, onnx.unknown) == ("tt", 5, 2)
     assert torch.best is not None and torch.best.network.method == "ht"
+    make(results, "dense", 0.96, seed=0, parameters=10_000).add_export(
+        {"kind": "onnx", "format": "onnx", "bytes": 9000, "ms": {"1": 9}, "device": "a GPU"}
+    )
+    for points, measure, sizes in ((90, "ms", [None, None]), (90, "bytes", [9000, None])):
+        found = [one.baseline for one in smallest_within(networks(read_runs(results)), MEASURES[measure], points)]
+        assert [None if one is None or math.isnan(one.size) else one.size for one in found] == sizes
+
+
+def test_files_with_other_weights_are_of_another_kind(results):
+    run = make(results, "tt", 0.957, seed=0)
+    for kind, size in (("onnx", 10), ("onnx folded", 90), ("onnx", 11)):
+        run.add_export({"kind": kind, "format": "onnx", "bytes": size, "ms": {}, "device": "a CPU"})
+    assert [one["bytes"] for one in run.summary().exports] == [90, 11]
+    make(results, "cp", 0.95, seed=0).add_export({"kind": "onnx folded", "format": "onnx", "bytes": 80, "ms": {}})
+    alike = [answer.alike for answer in best_under(networks(read_runs(results)), MEASURES["bytes"], 100)]
+    assert alike == [("onnx",), ("onnx folded",)]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from runs import make
 
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings
-from tdcompress.results.drawing.page import report
+from tdcompress.results.drawing.page import cells, report
 from tdcompress.results.drawing.page.answer import answers
 from tdcompress.results.tables import read_results
 
@@ -82,9 +83,39 @@ def test_the_page_needs_nothing_but_itself(results):
     assert re.search(r'<p class="script" hidden>', text)
 
 
+def test_a_row_has_the_size_of_the_runs_whose_accuracy_it_has(tmp_path):
+    make(tmp_path, status="running", parameters=10_000)  # stopped while it was dense
+    for seed, parameters in ((1, 990), (2, 1010)):
+        make(tmp_path, seed=seed, parameters=parameters, lr=0.0123456789)
+    make(tmp_path, lr=0.0123456789, status="running", parameters=10_000)
+    (comparison,) = comparisons(read_results(tmp_path)[0])
+    assert [row[3:7] for row in cells.rows(comparison.runs)] == [
+        ["1,000", "10.0x", "3,000", "90.00 ± 0.00 (2) (1 interrupted)"],
+        ["10,000", "1.0x", "30,000", "- (1 interrupted)"],
+    ]
+    assert "lr=0.0123456789,0.05" in cells.commands(comparison.runs)[0]
+
+
+def test_a_run_that_is_there_twice_counts_once(tmp_path):
+    run, other = make(tmp_path), make(tmp_path, seed=1)
+    for one, name in ((run, "again"), (other, "once-more")):
+        shutil.copytree(one.directory, one.directory.parents[1] / name / one.directory.name)
+    other.write_summary(replace(other.summary(), status="interrupted"))
+    runs = read_results(tmp_path)[0]
+    with pytest.warns(UserWarning, match="is left out: the same run is there in another directory"):
+        (comparison,) = comparisons(runs)
+    kept = sorted(Path(directory).relative_to(tmp_path).parts[-2:] for directory in comparison.runs["directory"])
+    assert kept == [("again", "seed0"), ("once-more", "seed1")]
+    (run.directory / "summary.json").write_text("{")
+    with pytest.warns(UserWarning, match="seed0 is left out: its summary.json is missing or damaged"):
+        report.write_report(tmp_path)
+
+
 def test_hundreds_of_runs_are_a_small_page(results, tmp_path, monkeypatch):
     runs, epochs = read_results(results)
-    many = pandas.concat([runs.assign(rank=runs["rank"].replace("10x", f"{10 + k}x")) for k in range(44)])
+    many = pandas.concat(
+        [runs.assign(rank=runs["rank"].replace("10x", f"{10 + k}x"), seed=runs["seed"] + 10 * k) for k in range(44)]
+    )
     monkeypatch.setattr(report, "read_results", lambda _: (many.reset_index(drop=True), epochs))
     monkeypatch.setattr(report, "write_results", lambda *_: [])
     monkeypatch.setattr(report, "drawings", lambda *_: [])

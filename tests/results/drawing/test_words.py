@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from runs import make
 
-from tdcompress.config.schema import DatasetConfig, MethodConfig
+from tdcompress.config.schema import DatasetConfig, MethodConfig, OptimConfig
 from tdcompress.results.drawing import words
-from tdcompress.results.drawing.comparison import comparisons
+from tdcompress.results.drawing.comparison import at_one_rate, comparisons
 from tdcompress.results.drawing.figures import drawings
 from tdcompress.results.drawing.look import Look
+from tdcompress.results.identity import whole_key
 from tdcompress.results.rows import read_metrics, read_runs
 
 
@@ -37,6 +40,9 @@ def test_settings_are_words():
 
 
 def test_a_folder_is_called_by_its_label_or_its_own_name(tmp_path):
+    make(tmp_path / "blank", dataset=DatasetConfig("image_folder", root="/data/my cats"))
+    (blank,) = comparisons(read_runs(tmp_path / "blank"))
+    assert (blank.subject, blank.facts) == ("LeNet on my cats", ["4 epochs", "batch size 100"])
     make(tmp_path, dataset=DatasetConfig("image_folder", root="/data/of/cats"), seed=0)
     assert comparisons(read_runs(tmp_path))[0].subject == "LeNet on cats"
     make(tmp_path, dataset=DatasetConfig("image_folder", root="/data/of/cats", label="Cats & Co."), seed=1)
@@ -61,6 +67,24 @@ def test_names_of_files_say_what_differs_and_no_two_are_alike(tmp_path):
     assert len({drawing.name for drawing in found}) == len(found)
     assert {"lenet-cats_seconds-per-epoch", "lenet-cats_seconds-per-epoch-2"} <= {drawing.name for drawing in found}
     assert not any("/" in drawing.caption + drawing.title or "=" in drawing.caption for drawing in found)
+
+
+def test_what_only_cores_have_makes_no_other_comparison(tmp_path):
+    usual = OptimConfig()
+    for optim in (usual, replace(usual, core_lr="balanced")):
+        make(tmp_path, "dense", optim=optim)
+        make(tmp_path, "tt", optim=optim)
+    make(tmp_path, "tt", optim=usual, full_rank_epochs=2, cut="at_once")
+    (comparison,) = comparisons(read_runs(tmp_path))
+    assert sorted(comparison.runs["variant"]) == ["", "", "cut=at_once full_rank_epochs=2", "optim.core_lr=balanced"]
+    assert whole_key("cut=at_once") == "cut=at_once" and whole_key("optim.core_lr=balanced")[:6] == "optim."
+
+
+def test_one_rate_is_that_of_the_most_finished_runs(tmp_path):
+    for seed in range(3):
+        make(tmp_path, lr=1.0, seed=seed, status="diverged")
+        make(tmp_path, lr=0.1, seed=seed, status="finished" if seed else "diverged")
+    assert set(at_one_rate(read_runs(tmp_path))["lr"]) == {0.1}
 
 
 def test_what_all_lines_share_is_said_once(tmp_path):

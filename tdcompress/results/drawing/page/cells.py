@@ -23,7 +23,8 @@ def rows(runs: pandas.DataFrame) -> list[list[str]]:
     groups = runs.groupby(["method", "variant", "rank", "lr", "device"], dropna=False)
     found = []
     for (method, variant, rank, lr, device), part in sorted(groups, key=lambda item: _order(*item[0])):
-        first, done = part.iloc[0], part[part["status"] == "finished"]
+        done = part[part["status"] == "finished"]
+        sizes = part if done.empty else done
         counts = part.loc[part["status"] != "finished", "status"].value_counts()
         lost = ", ".join(f"{count} {status}" for status, count in counts.items())
         found.append(
@@ -31,9 +32,9 @@ def rows(runs: pandas.DataFrame) -> list[list[str]]:
                 f"{method} {variant}".strip(),
                 rank or "-",
                 "-" if lr != lr else f"{lr:g}",
-                f"{first['parameters']:,.0f}",
-                f"{first['compression_ratio']:.1f}x",
-                f"{first['macs']:,.0f}",
+                f"{sizes['parameters'].mean():,.0f}",
+                f"{sizes['compression_ratio'].mean():.1f}x",
+                f"{sizes['macs'].mean():,.0f}",
                 _mean(done["test_accuracy"]) + (f" ({lost})" if lost else ""),
                 _best(done),
                 "-" if done.empty else f"{done['train_seconds_per_epoch'].mean():.2f}",
@@ -72,13 +73,18 @@ def _command(runs: pandas.DataFrame) -> str:
     words = ["tdc train -m"]
     for column in ("dataset", "arch", "method", "rank", "lr", "epochs", "batch_size", "seed"):
         values = sorted({value for value in runs[column].dropna() if value != ""}, key=lambda v: natural(str(v)))
-        text = ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        text = ",".join(_number(value) if isinstance(value, float) else str(value) for value in values)
         if column == "method":  # tt+cp_conv is method=tt method.conv=cp
             text, *kinds = text.split("+")
             kinds = [f"method.{kind}={name}" for name, _, kind in (part.rpartition("_") for part in kinds)]
             text = " ".join([text, *kinds, *(quote(whole_key(word)) for word in runs.iloc[0]["variant"].split())])
         words += [f"{column}={text}"] if text else []
     return " ".join(words)
+
+
+def _number(value: float) -> str:
+    """As a command line takes it, all digits of it."""
+    return str(int(value)) if value.is_integer() else repr(float(value))
 
 
 def markdown(comparison: Comparison) -> str:

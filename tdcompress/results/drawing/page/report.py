@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,11 @@ class Part:
 def write_report(results_dir: Path | str) -> list[Path]:
     """Write report.html, report.md, summary.csv and metrics.csv into ``results_dir``; the files written.
 
-    Raises ``ConfigError`` when no run has finished.
+    Broken runs are left out with a warning. Raises ``ConfigError`` when no run has finished.
     """
     runs, epochs = read_results(results_dir)
+    for directory in runs.loc[runs["status"] == "broken", "directory"]:
+        warnings.warn(f"{directory} is left out: its summary.json is missing or damaged", stacklevel=2)
     found = comparisons(runs)
     if not found:
         raise ConfigError(f"no finished runs in {Path(results_dir)}: tdc train -m method=tt,dense makes two")
