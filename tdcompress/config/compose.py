@@ -72,6 +72,10 @@ class Composed:
             raise ConfigError(one_line(error)) from None
         return replace(self, raw=cast(DictConfig, merged))
 
+    def holding(self, values: Mapping[str, Any]) -> Composed:
+        """The same with these ``values``, a part of a configuration, whatever the words say."""
+        return replace(self, raw=cast(DictConfig, OmegaConf.merge(self.raw, dict(values))))
+
     def files(self) -> dict[str, str]:
         """Texts to keep beside the run's results, by their names there, as Hydra writes them."""
         words = OmegaConf.create(list(self.words))

@@ -36,6 +36,7 @@ class DatasetConfig:
     frames: Optional[int] = None  # of each clip, evenly spaced, stacked as channels (video_folder)
     limit: Optional[int] = None  # use only the first so many training images (after a fixed shuffle)
     validation: float = 0.0  # this share of them, of every class alike, is held out to choose by while training
+    validation_seed: Optional[int] = None  # decides which these are; None: the run's seed
     stream: Optional[bool] = None  # read batch by batch; None: only what does not fit into the device's free memory
     workers: Optional[int] = None  # processes that read when streaming; None: one a thread of torch, 8 at most
     label: Optional[str] = None  # what figures and tables call it; None: its name, or that of its folder

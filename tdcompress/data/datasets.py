@@ -54,13 +54,13 @@ def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], A
 
     All are held on ``device`` if together they fit into half of its free memory, and streamed otherwise, which ``log``
     is told in a line, as it is told the data set's notes; ``config.stream`` overrules. Either way gives the same
-    batches; only the training split is augmented. ``seed`` decides which images are held out. Raises ``ConfigError`` as
+    batches; only the training split is augmented. ``seed`` is the run's, see ``config.validation_seed``. Raises ``ConfigError`` as
     ``sources.find`` and ``validation.held_out`` do.
     """
     arrays = find(config)
     for note in arrays.notes:
         log(f"data: {note}")
-    parts = _parts(arrays, config.validation, seed)
+    parts = _parts(arrays, config.validation, seed if config.validation_seed is None else config.validation_seed)
     if "validation" in parts:
         held, count = len(parts["validation"][1]), len(arrays.train_labels)
         log(f"data: {held:,} of {count:,} training images are held out for validation")

@@ -37,6 +37,11 @@ def find(config: DatasetConfig) -> Arrays:
     else:
         raise ConfigError(f"unknown dataset '{config.name}', known: {', '.join(sorted(DATASETS))}")
     if config.limit is not None:
+        if config.limit > len(arrays.train_labels):
+            raise ConfigError(
+                f"dataset.limit={config.limit} is more than the {len(arrays.train_labels):,} training images that there "
+                "are; dataset.limit=null takes them all"
+            )
         chosen = torch.randperm(len(arrays.train_labels), generator=torch.Generator().manual_seed(0))[: config.limit]
         few = subset(arrays.train_images, chosen)
         arrays = replace(arrays, train_images=few, train_labels=arrays.train_labels[chosen])

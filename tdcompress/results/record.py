@@ -24,7 +24,7 @@ class Epoch:
     train_accuracy: float = math.nan
     test_loss: float = math.nan
     test_accuracy: float = math.nan
-    train_seconds: float = math.nan
+    train_seconds: float = math.nan  # not known of an epoch that was profiled
     test_seconds: float = math.nan  # validation included
     images_per_second: float = math.nan
     peak_memory_mb: float = math.nan  # of 2**20 bytes
@@ -108,6 +108,7 @@ class Summary:
     epochs_done: int = 0
     epochs: int | None = None
     device: str | None = None
+    device_since: int = 1  # the first epoch that this device trained from its beginning
     precision: str | None = None
     processes: int = 1
     versions: dict[str, str] = field(default_factory=dict)  # of torch, tdcompress, python
@@ -116,12 +117,13 @@ class Summary:
     compression_ratio: float | None = None  # dense parameters / parameters
     macs: int | None = None  # per image
     dense_macs: int | None = None
+    init_digest: str | None = None  # of the given weights that it starts from
     initial_test_accuracy: float | None = None  # before training, where it starts from given weights
     test_accuracy: float | None = None  # of the last epoch
     best_epoch: int | None = None  # by validation, see ``best_epoch``; exports take its weights
     best_validation_accuracy: float | None = None  # after that epoch
     best_test_accuracy: float | None = None  # after that epoch, or else the highest of those with these counts
-    train_seconds_per_epoch: float | None = None  # median of the epochs since the switch, if there was one
+    train_seconds_per_epoch: float | None = None  # on this device, median of the epochs of networks with these counts
     ranks: list[dict[str, Any]] = field(default_factory=list)  # each change: from which epoch on, and of which layers
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.survey.counts.count`` gives them
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it

@@ -166,7 +166,7 @@ class Loop:
         if self.config.profile and not self.profiled and learner.batch < learner.batches:
             left, trace = learner.batches - learner.batch, self.run.directory / "trace.json"
             watched = partial(profiled, total=left, device=device, trace=trace, log=self.log)
-            self.profiled = True
+            self.profiled, learner.seconds = True, math.nan  # which the profiler takes a part of
         trained = learner.train(data.train, self.stop, watched)
         if trained is None:
             return None
@@ -205,7 +205,8 @@ class Loop:
         alike = rows
         if self.learner.shrinkage is not None or start is not None:
             alike = [row for row in rows if (row.parameters, row.macs) == (rows[-1].parameters, rows[-1].macs)]
-        timed = [row for row in rows if switch is None or row.epoch > switch.epoch] or rows
+        since = self.summary.device_since
+        timed = [row.train_seconds for row in alike if row.epoch >= since and math.isfinite(row.train_seconds)]
         last = rows[-1].test_accuracy if rows else math.nan
         accuracies = [row.test_accuracy for row in alike if math.isfinite(row.test_accuracy)]
         best = best_epoch(rows)
@@ -218,7 +219,7 @@ class Loop:
             best_epoch=best.epoch if best is not None else None,
             best_validation_accuracy=best.validation_accuracy if best is not None else None,
             best_test_accuracy=best.test_accuracy if best is not None else max(accuracies, default=None),
-            train_seconds_per_epoch=statistics.median(row.train_seconds for row in timed) if timed else None,
+            train_seconds_per_epoch=statistics.median(timed) if timed else None,
             switch=asdict(switch) if switch is not None else {},
             ranks=[one for one in self.ranks if one["epoch"] <= len(rows)],
         )
@@ -254,9 +255,11 @@ def outcome(summary: Summary) -> str:
 
 
 def _line(row: Epoch, epochs: int) -> str:
+    seconds, images = row.train_seconds, row.images_per_second
+    speed = f"{seconds:.1f} s  {images:,.0f} images/s" if math.isfinite(seconds) else "profiled"
     validation = f"validation {row.validation_accuracy:.2%}  " if row.validated else ""
     return (
         f"epoch {row.epoch:{len(str(epochs))}}/{epochs}  lr {row.lr:.3g}  loss {row.train_loss:.4f}  "
         f"train {row.train_accuracy:.2%}  {validation}test {row.test_accuracy:.2%}  "
-        f"{row.train_seconds:.1f} s  {row.images_per_second:,.0f} images/s"
+        f"{speed}"
     )

@@ -32,6 +32,7 @@ from .interrupt import StopSignals
 from .learner import Learner
 from .loop import Log, Loop, outcome
 from .network import cutting, fitting, initial, rates_of, restored, switched
+from .weights import read_weights
 
 _APART = 1_000_003  # between the random numbers of one process and the next
 
@@ -58,6 +59,7 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only:
     whole, config = config, shared.dense(config) if dense_only else config
     ended = world.told(run.ended(config))
     if ended is not None:
+        _refuse_other_weights(config, run, ended)
         log(f"{run.directory}: {outcome(ended)}; not run again")
         return ended
     effective_precision(config.precision, device)  # refuses what the device cannot do, before any data are read
@@ -75,6 +77,17 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only:
         f"out of memory on {device_name(device)} ({asked}), peak so far {peak_memory(device):.0f} MB; "
         f"try {smaller}a smaller rank or arch.width"
     )
+
+
+def _refuse_other_weights(config: TrainConfig, run: Run, ended: Summary) -> None:
+    """Raise RunError where ``init_from`` holds others by now than those that the ended run started from."""
+    if ended.init_digest is None or not Path(str(config.init_from)).exists():
+        return
+    if read_weights(str(config.init_from)).digest != ended.init_digest:
+        raise RunError(
+            f"{run.directory} started from other weights than init_from={config.init_from} holds now; delete it or "
+            "choose another results_dir"
+        )
 
 
 def _precision(name: str, run: Run, device: torch.device) -> str:
@@ -139,7 +152,13 @@ def _train(
             planned(model)
         tested = state.get("counts") if state is not None else None
         after = factorise if whole is config else None
-        loop = Loop(config, run, learner, _first_summary(config, device, world), image, after, tested, stop, log)
+        summary = _first_summary(config, device, world)
+        if state is None:
+            given = read_weights(config.init_from).digest if config.init_from is not None else None
+            summary = replace(summary, init_digest=given)
+        else:
+            summary = _gone_on_with(summary, run.summary(), learner.epoch + 1 + (learner.batch > 0))
+        loop = Loop(config, run, learner, summary, image, after, tested, stop, log)
         return loop.until_ended(data)
 
 
@@ -151,8 +170,17 @@ def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
     return Shrinkage(int(rank.parameters(dense)), config.epochs, own, config.method.rank_multiple)
 
 
+def _gone_on_with(summary: Summary, before: Summary | None, epoch: int) -> Summary:
+    """``summary`` of a run that was begun ``before``, and goes on: ``epoch`` is the next whole one."""
+    if before is None:
+        return replace(summary, device_since=epoch)
+    since = before.device_since if before.device == summary.device else epoch
+    return replace(summary, device_since=since, init_digest=before.init_digest)
+
+
 def _first_summary(config: TrainConfig, device: torch.device, world: World) -> Summary:
     """What is known before the first step, and will not change."""
+    together = f", {world.size} processes" if world.size > 1 else ""
     return Summary(
         dataset=dataset_name(config),
         arch=arch_name(config),
@@ -160,7 +188,7 @@ def _first_summary(config: TrainConfig, device: torch.device, world: World) -> S
         rank=identity(plain(config))["rank"],
         seed=config.seed,
         epochs=config.epochs,
-        device=device_name(device),
+        device=device_name(device) + together,
         precision=config.precision,
         processes=world.size,
         versions={"torch": str(torch.__version__), "tdcompress": version(), "python": platform.python_version()},

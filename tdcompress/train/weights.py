@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ class Weights:
     source: str
     state: dict[str, Tensor]
     config: dict[str, Any] | None
+
+    @property
+    def digest(self) -> str:
+        """Tells these weights from all others."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.state.items()):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()[:16]
 
     @property
     def cores(self) -> dict[str, dict[str, Tensor]]:

@@ -72,6 +72,12 @@ def test_a_move_overwrites_nothing_and_moves_nothing_then(tdc, results):
     assert tdc("runs move method=tt to=other")[0] == 0 and names("other") == ["tt-10x/seed0", "tt-10x/seed1"]
 
 
+def test_a_move_says_that_tables_have_the_runs_still(tdc, results):
+    assert tdc("report")[0] == 0
+    code, out, _ = tdc("runs move method=tt to=other")
+    assert code == 0 and "summary.csv has 2 of them, so figures and pages still do" in out
+
+
 def test_two_runs_side_by_side(tdc, results, tmp_path):
     make(results, "tt", lr=0.5, accuracy=0.7)
     first, second = (str(run.relative_to(tmp_path)) for run in sorted(results.glob("runs/*/*/tt*/seed0")))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tdcompress.cli.shared.jobs import asked, job_of
 from tdcompress.cli.train import following
 from tdcompress.results.record import Summary
 from tdcompress.tensor.formats import FORMATS
@@ -95,6 +97,41 @@ def test_a_network_of_one_axis_is_trained_shown_and_exported(tdc, tmp_path):
     assert tdc(f"show {words}")[0] == 0
     code, _, err = tdc(f"export run={run} format=torch")
     assert (code, err) == (0, "") and (run / "model.pt2").exists()
+
+
+def test_what_was_held_out_is_held_out_again(tdc, tmp_path):
+    """Else the network would be chosen by images that it was trained on."""
+    words = "dataset.limit=200 arch.width=0.25 epochs=1"
+    assert tdc(f"train method=dense seed=3 dataset.validation=0.2 {words}")[0] == 0
+    (run,) = tmp_path.glob("results/runs/digits/lenet/dense-*/seed3")
+    for more, seed, leak in (
+        ("", 3, False), ("dataset.validation=0.1", 3, False), ("dataset.validation=0.3", 3, True),
+        ("dataset.validation_seed=5", 5, False), ("dataset.limit=150", 3, True), ("dataset.validation=0", None, False),
+    ):  # fmt: skip
+        jobs = asked(["method=tt", "rank=2", "seed=0", f"init_from={run}", *more.split()], job_of)
+        assert [job.get().config.dataset.validation_seed for job in jobs] == [seed]
+        code, out, err = tdc(f"show method=tt rank=2 seed=0 init_from={run} {more}")
+        assert code == 0 and ("was trained on images that are held out now" in out + err) == leak
+    code, out, _ = tdc(f"train -m method=dense seed=3,4 init_from={run} epochs=1 lr=1e-9")
+    told = [float(found) for found in re.findall(r"validation ([0-9.]+)%", out)]
+    assert code == 0 and len(told) == 2 and told[0] == told[1]
+
+
+def test_a_precision_that_a_run_began_with_is_the_same_run(tdc, tmp_path):
+    words = "dataset.limit=100 arch.width=0.25 epochs=1 rank=2"
+    assert tdc(f"train {words}")[0] == 0
+    (run,) = tmp_path.glob("results/runs/digits/lenet/tt-*/seed0")
+    precision = json.loads((run / "summary.json").read_text())["precision"]
+    code, out, _ = tdc(f"train {words} precision={precision}")
+    assert code == 0 and "not run again" in out
+    other = {"bf16": "fp32", "fp32": "bf16"}[precision]
+    (job,) = asked([*words.split(), f"precision={other}"], job_of)
+    assert job.get().directory.resolve() != run
+
+
+def test_a_limit_above_what_there_is_is_refused(tdc):
+    code, _, err = tdc("train dataset.limit=5000 epochs=1")
+    assert code == 2 and "dataset.limit=5000 is more than the 1,433 training images that there are" in err
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):

@@ -21,7 +21,10 @@ def test_size_and_limit(monkeypatch):
     assert len(few.test_labels) == len(whole.test_labels)
     assert len(few.train_labels.unique()) == 10  # not the first fifty of a sorted set
     assert torch.equal(few.train_labels, load(DatasetConfig("digits", limit=50)).train_labels)
-    assert len(load(DatasetConfig("digits", limit=10**6)).train_labels) == len(whole.train_labels)
+    count = len(whole.train_labels)
+    assert len(load(DatasetConfig("digits", limit=count)).train_labels) == count
+    with pytest.raises(ConfigError, match=f"limit={count + 1} is more than the {count:,} training images that there"):
+        load(DatasetConfig("digits", limit=count + 1))
     config = own(monkeypatch, arrays(train_images=random_images(8, 9), test_images=random_images(8, 9)))
     config.image_size = 5
     found = load(config)

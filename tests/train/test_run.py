@@ -2,13 +2,14 @@
 
 import gc
 import json
+import shutil
 import weakref
 from dataclasses import replace
 
 import pandas
 import pytest
 import torch
-from training import CLOCKS, COSINE, LEFT, config_in, metrics, run_of, stop_at
+from training import CLOCKS, COSINE, LEFT, config_in, metrics, run_of, stop_at, stopped
 
 from tdcompress.config.schema import MethodConfig, OptimConfig
 from tdcompress.data.datasets import DeviceDataset
@@ -21,6 +22,7 @@ from tdcompress.results.run import Run
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.train import checkpoint
+from tdcompress.train import run as training_run
 from tdcompress.train.run import train
 
 pytestmark = pytest.mark.usefixtures("small_images")
@@ -50,6 +52,44 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert len([line for line in lines if line.startswith("epoch")]) == 2
     runs = read_runs(tmp_path)
     assert runs.loc[0, ["method", "rank", "status", "epochs_done"]].tolist() == ["tt", "3", "finished", 2]
+
+
+@pytest.mark.parametrize(("step", "since"), [(4, 2), (5, 3), (9, 4)])
+def test_times_are_those_of_the_device_that_came_last(tmp_path, monkeypatch, step, since):
+    config = config_in(tmp_path, epochs=4)  # of four steps
+    stopped(config, monkeypatch, step)
+    monkeypatch.setattr(training_run, "device_name", lambda device: "another device")
+    stopped(config, monkeypatch, 1)  # and nothing is forgotten once more
+    summary = train(config, run_of(config), print)
+    table = pandas.read_csv(run_of(config).directory / "metrics.csv")
+    assert (summary.device, summary.device_since) == ("another device", since)
+    assert summary.train_seconds_per_epoch == table.train_seconds[since - 1 :].median()
+
+
+def test_times_are_those_of_the_network_as_large_as_it_ends(tmp_path):
+    config = config_in(tmp_path, rank="4x", epochs=6, full_rank_epochs=2, cut="gradual")
+    summary = train(config, run_of(config), print)
+    table = pandas.read_csv(run_of(config).directory / "metrics.csv")
+    last = table[table.parameters == table.parameters.iloc[-1]]
+    assert table.parameters.nunique() > 2 and 1 < len(last) < 4
+    assert summary.train_seconds_per_epoch == last.train_seconds.median()
+
+
+def test_an_ended_run_of_other_weights_is_not_taken_for_this_one(tmp_path):
+    one, other = (
+        config_in(tmp_path / name, epochs=1, lr=lr, full_rank_epochs=0) for name, lr in (("a", 0.1), ("b", 0.2))
+    )
+    for config in (one, other):
+        train(config, run_of(config), print)
+    shutil.copy(run_of(one).directory / checkpoint.NAME, tmp_path / "given.pt")
+    config = config_in(tmp_path, epochs=1, init_from=str(tmp_path / "given.pt"))
+    summary = train(config, run_of(config), print)
+    assert train(config, run_of(config), print) == summary
+    shutil.copy(run_of(other).directory / checkpoint.NAME, tmp_path / "given.pt")
+    with pytest.raises(RunError, match=r"started from other weights than init_from=.*given.pt holds now; delete it"):
+        train(config, run_of(config), print)
+    (tmp_path / "given.pt").unlink()
+    assert train(config, run_of(config), print) == summary
 
 
 def test_an_ended_run_is_not_repeated(tmp_path, monkeypatch):

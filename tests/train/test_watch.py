@@ -1,9 +1,11 @@
 """Who watches a training sees it, and changes no number."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 
+import pandas
 import pytest
 from training import config_in, metrics, run_of
 
@@ -22,8 +24,11 @@ def test_a_profile_is_a_table_and_a_trace_and_changes_no_number(tmp_path, monkey
     train(plain, run_of(plain), print)
     config = replace(plain, profile=True, results_dir=str(tmp_path / "profile"))
     lines = []
-    train(config, run_of(config), lines.append)
+    summary = train(config, run_of(config), lines.append)
     assert metrics(run_of(config)).equals(metrics(run_of(plain)))
+    seconds = pandas.read_csv(run_of(config).directory / "metrics.csv").train_seconds
+    assert math.isnan(seconds[0]) and summary.train_seconds_per_epoch == seconds[1]  # without the profiler
+    assert next(line for line in lines if line.startswith("epoch 1")).endswith("%  profiled")
     (table,) = [line for line in lines if line.startswith("profile of")]
     assert table.startswith(f"profile of {steps} steps, trace in {run_of(config).directory / 'trace.json'}\n")
     rows = [line.split() for line in table.splitlines()]

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas
-
 from ...config.words import read
 from ...results.folders import bytes_of, delete
 from ...results.rows import chosen, read_runs
@@ -17,6 +15,7 @@ from ..shared.filters import Place, filters, with_filters
 from ..shared.say import complain
 from ..shared.tables import print_runs
 from .starts import starts_without_runs
+from .tables import tell_tables
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def run(words: Sequence[str]) -> None:
         except ConfigError as error:
             complain(error)
     print(f"{deleted} of {len(folders)} folders deleted")
-    _tell_tables(results_dir, doomed)
+    tell_tables(results_dir, doomed)
     if deleted < len(folders):
         sys.exit(1)
 
@@ -79,15 +78,3 @@ def _agreed(question: str) -> bool:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}" if count else ""
-
-
-def _tell_tables(results_dir: Path, deleted: pandas.DataFrame) -> None:
-    """Say so if the tables that stand for runs which are gone have some of these."""
-    table = results_dir / "summary.csv"
-    if table.is_file():
-        kept = [str(results_dir / directory) for directory in pandas.read_csv(table)["directory"]]
-        count = int(deleted["directory"].isin(kept).sum())
-        if count:
-            print(
-                f"{table} has {count} of them, so figures and pages still do: delete it, and tdc report writes it anew"
-            )

@@ -16,6 +16,7 @@ from ...tensor.errors import ConfigError
 from ..shared.filters import Place, filters, with_filters
 from ..shared.say import complain
 from .starts import starts_without_runs
+from .tables import tell_tables
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def run(words: Sequence[str]) -> None:
         except ConfigError as error:
             failed += 1
             complain(error)
+    tell_tables(results_dir, asked)
     print(f"{len(folders) - failed} of {len(folders)} folders moved; their commands go on there with results_dir={to}")
     if failed:
         sys.exit(1)

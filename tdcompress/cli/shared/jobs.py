@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ...config.compose import Composed, baseline, call_composed, typed
 from ...config.schema import TrainConfig
-from ...results.identity import run_directory
+from ...results.identity import identity, run_directory
 from ...results.record import read_summary
 from ...tensor.errors import ConfigError
 from ...train.launch.job import Job
@@ -84,12 +84,28 @@ def _directory(config: TrainConfig, usual: TrainConfig) -> Path:
 
 
 def as_saved(composed: Composed) -> Composed:
-    """With ``init_from``, what the network was saved with, unless the command line or an experiment says otherwise."""
-    given = composed.given
-    if composed.init_from is None or "experiment" in given:
+    """With ``init_from``, what the network was saved with, unless the command line or an experiment says otherwise.
+
+    Images are held out as they were before, so that none of them was trained on; where that cannot be, it is said.
+    """
+    if composed.init_from is None:
         return composed
-    weights = read_weights(composed.init_from)
-    parts = ("dataset", "arch", "method", "rank") if weights.cores else ("dataset", "arch")
+    weights, given = read_weights(composed.init_from), composed.given
     if not weights.config:
         return composed
-    return composed.after({part: weights.config[part] for part in parts if part not in given})
+    if "experiment" not in given:
+        parts = ("dataset", "arch", "method", "rank") if weights.cores else ("dataset", "arch")
+        composed = composed.after({part: weights.config[part] for part in parts if part not in given})
+    return _held_out_as_before(composed, weights.config)
+
+
+def _held_out_as_before(composed: Composed, saved: dict[str, Any]) -> Composed:
+    there, here = (identity(values)["dataset"] for values in (saved, composed.plain()))
+    if here["validation"] == 0 or any(here[key] != there[key] for key in ("name", "target")):
+        return composed
+    if here["validation"] > there["validation"] or here["limit"] != there["limit"]:
+        say(f"init_from={composed.init_from} was trained on images that are held out now: their accuracy is too high")
+    if here["validation_seed"] is not None:
+        return composed
+    before = there["validation_seed"]
+    return composed.holding({"dataset": {"validation_seed": saved["seed"] if before is None else before}})
