@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...compression.comparison import Comparison
-from ...compression.survey.report import Report
+from ...compression.survey.report import Report, times
 from ...device.machine import device_name
 from ...results.record import Summary
 from ...tensor.rank import Budget, Rank
@@ -84,16 +84,16 @@ def print_comparison(comparison: Comparison, device: torch.device) -> None:
     """A line for each quantity: before, after, and what became of it; of times the medians and their quartiles."""
     before, after = comparison.before, comparison.after
     rows = [
-        (title, f"{old:,}", f"{new:,}", f"{_over(old, new, '.2f')}x {less}")
-        for title, old, new, less in (
-            ("parameters", before.parameters, after.parameters, "fewer"),
-            ("MACs per image", before.macs, after.macs, "fewer"),
-            ("bytes", before.bytes, after.bytes, "smaller"),
+        (title, f"{old:,}", f"{new:,}", times(old / new, *words) if old and new else "")
+        for title, old, new, *words in (
+            ("parameters", before.parameters, after.parameters, "fewer", "more"),
+            ("MACs per image", before.macs, after.macs, "fewer", "more"),
+            ("bytes", before.bytes, after.bytes, "smaller", "larger"),
         )
     ]
     for batch, pairs in comparison.times.items():
         old, new = map(_spread, (pairs.ours_ms, pairs.rival_ms), pairs.spreads_ms)
-        rows.append((f"ms, batch {batch}", old, new, f"{pairs.ratio:.2f}x faster"))
+        rows.append((f"ms, batch {batch}", old, new, times(pairs.ratio, "faster", "slower")))
     if comparison.accuracies is not None:
         was, now = comparison.accuracies
         rows.append(("test accuracy", f"{was:.2%}", f"{now:.2%}", f"{100 * (now - was):+.2f} points"))
@@ -115,8 +115,3 @@ def _spread(median: float, quartiles: tuple[float, float]) -> str:
     digits = 3 if median < 1 else 2 if median < 10 else 1
     low, high = (f"{value:,.{digits}f}" for value in quartiles)
     return f"{median:,.{digits}f} ({low} to {high})"
-
-
-def _over(dense: int, ours: int, digits: str) -> str:
-    """How many times smaller, where there is anything to compare."""
-    return format(dense / ours, digits) if ours else "-"

@@ -68,12 +68,10 @@ class Report:
         counts, layers = self.counts, self.counts["layers"]
         yield (
             f"{counts['parameters']:,} parameters, dense {counts['dense_parameters']:,}: "
-            f"{counts['compression_ratio']:.2f}x smaller"
+            f"{times(counts['compression_ratio'], 'smaller', 'larger')}"
         )
         macs, dense = counts["macs"], counts["dense_macs"]
-        fewer = ""
-        if macs and dense:
-            fewer = f": {dense / macs:.2f}x fewer" if macs <= dense else f": {macs / dense:.2f}x more"
+        fewer = f": {times(dense / macs, 'fewer', 'more')}" if macs and dense else ""
         yield f"{macs:,} MACs, dense {dense:,}{fewer}; for {self.shown}"
         for layout in dict.fromkeys(layer["layout"] for layer in layers if layer["layout"].endswith(")")):
             names = [layer["name"] for layer in layers if layer["layout"] == layout]
@@ -104,6 +102,11 @@ def report(model: nn.Module) -> Report:
 
 
 def _change(before: int, after: int) -> str:
-    """Before and after, and how many times fewer."""
-    times = f" ({before / after:.1f}x)" if after else ""
-    return f"{before:,} => {after:,}{times}" if before != after else f"{before:,}"
+    """Before and after, and how many times fewer, where there was anything before."""
+    said = f" ({before / after:.1f}x)" if before and after else ""
+    return f"{before:,} => {after:,}{said}" if before != after else f"{before:,}"
+
+
+def times(ratio: float, less: str, more: str) -> str:
+    """``2.00x smaller`` of a ratio of 2, ``2.00x larger`` of a half: the words for ``less`` and for ``more``."""
+    return f"{ratio:.2f}x {less}" if ratio >= 1 else f"{1 / ratio:.2f}x {more}"

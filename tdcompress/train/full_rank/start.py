@@ -63,12 +63,13 @@ class Start:
         names = list(factorised(then))
         # Of all layers that may become cores: when the ranks have settled depends on no method.
         ranks = StableRanks.of(model, config.epochs, keep=config.arch.keep) if asked == AUTO else None
-        cuts = _cuts(config)
+        cuts = is_cut(config)
         if cuts:
             sketched(config, model, image, cutting(config), rates)  # raises now what would be told after hours
         counts = count(then, image)
-        size = "" if needs_weights else f" with {counts['parameters']:,} parameters, {counts['macs']:,} MACs"
-        log(f"{length(config)}, then cores{size}{', reached by cuts while training' * cuts}")
+        size = "" if needs_weights else f" with {counts['parameters']:,} parameters"
+        more = ", reached by cuts, which choose the ranks and so the MACs" if cuts else f", {counts['macs']:,} MACs"
+        log(f"{length(config)}, then cores{size}{more if size else ''}")
         return Start(names, last_epoch(config), ranks)
 
     @property
@@ -135,9 +136,10 @@ def last_epoch(config: TrainConfig) -> int:
     """The epoch after which a run of this ``resolved`` configuration is switched at the latest."""
     if config.full_rank_epochs != AUTO:
         return int(config.full_rank_epochs)
-    return min(latest_epoch(config.epochs), config.epochs - 1 - _cuts(config))
+    return min(latest_epoch(config.epochs), config.epochs - 1 - is_cut(config))
 
 
-def _cuts(config: TrainConfig) -> bool:
+def is_cut(config: TrainConfig) -> bool:
+    """Whether a run of this ``resolved`` configuration reaches its ranks by cuts while training."""
     rank = cutting(config)
     return isinstance(rank, Budget) and rank.adaptive
