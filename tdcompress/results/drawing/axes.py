@@ -77,25 +77,23 @@ def _thinned(ticks: Sequence[float], apart: float) -> list[float]:
     return kept
 
 
-def labels_beside(
-    figure: Figure, axis: Any, entries: Sequence[Entry], fixed: bool, led: bool = False, panels: int = 1
-) -> None:
+def labels_beside(figure: Figure, axis: Any, entries: Sequence[Entry], fixed: bool, led: bool = False) -> None:
     """Write each label at the right of the axes, as near as may be to where its line ends; axis limits are set.
 
     The figure grows if they need it, unless its height is ``fixed``. ``led``: with a thin line from each line's end.
-    ``panels``: how many axes stand one below the other, of which ``axis`` is the highest.
+    ``axis`` is the highest where several stand one below the other.
     """
     size = matplotlib.rcParams["font.size"] * 0.88
     letters = max(14, int(5 * figure.get_figwidth()))
     names = [textwrap.fill(label, letters) for label, _, _ in entries]
     heights = [size * _LINE * (1 + name.count("\n")) for name in names]
-    room = 72 * figure.get_figheight() - 40  # points of the axes' height: without ticks and the axis' title
+    one, room = _heights(figure, axis)
     if sum(heights) > room and not fixed:
         figure.set_figheight(figure.get_figheight() + (sum(heights) - room) / 72)
-        room = sum(heights)
+        one, room = _heights(figure, axis)
     low, high = axis.get_ylim()
     wanted = [min(1.0, max(0.0, (end - low) / (high - low))) for _, _, end in entries]
-    places = spread(wanted, [panels * height / room for height in heights], 1.0 - panels)
+    places = spread(wanted, [height / one for height in heights], 1 - room / one)
     across, step = axis.get_yaxis_transform(), 0.09 * axis.figure.dpi / axis.get_window_extent().width
     for name, place, (_, style, end) in zip(names, places, entries, strict=True):
         beside = {"transform": axis.transAxes, "clip_on": False}
@@ -106,6 +104,13 @@ def labels_beside(
         if led and low <= end <= high:
             ends = [end, low + place * (high - low)]
             axis.plot([1, 1 + step], ends, transform=across, clip_on=False, lw=0.5, color=style["color"])
+
+
+def _heights(figure: Figure, axis: Any) -> tuple[float, float]:
+    """Of ``axis``, and from its top to the bottom of the lowest axes, in points."""
+    figure.draw_without_rendering()  # which lays them out
+    points, own = 72 / figure.dpi, axis.get_window_extent()
+    return own.height * points, (own.y1 - min(each.get_window_extent().y0 for each in figure.axes)) * points
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float], floor: float = 0.0) -> list[float]:

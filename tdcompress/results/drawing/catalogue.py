@@ -232,7 +232,7 @@ def _pareto(comparison: Comparison, runs: pandas.DataFrame, shown: pandas.DataFr
                 table = table.assign(**{cost.column: table[cost.column].where(table.index.isin(known.index))})
                 told += [f"{cost.title[0].upper()}{cost.title[1:]}: {', '.join(alike)}"] if alike else []
     if len(costs) > 1:
-        marks = ["Points: means over seeds", "Dashed: the networks that no other one beats", *told]
+        marks = ["Points: means over seeds", *_bars(shown), "Dashed: the networks that no other one beats", *told]
         about = _About(comparison, runs, shown, "rank", marks)
         yield about.drawing(COST, "pareto front", partial(pareto.pareto, table, costs, quantity(_ACCURACY)))
 

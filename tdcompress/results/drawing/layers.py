@@ -8,11 +8,12 @@ from statistics import fmean
 from typing import Any
 
 import matplotlib
+import pandas
 from matplotlib.figure import Figure
 
 from ...tensor.formats import BASELINE
 from .axes import Entry, labels_beside, set_scale
-from .look import INK, Look, method_style
+from .look import INK, Look
 from .quantities import quantity
 
 Layers = Sequence[Mapping[str, Any]]  # as a summary has them
@@ -26,6 +27,7 @@ def cost_by_layer(methods: Mapping[str, tuple[str, Layers]], look: Look) -> Figu
     """
     held = [layer["name"] for _, layers in methods.values() for layer in layers if layer["ranks"]]
     names = [layer["name"] for layer in next(iter(methods.values()))[1] if layer["name"] in held]
+    labels = pandas.DataFrame([{"label": label, "method": method} for label, (method, _) in methods.items()])
     figure, axes = look.figure(1.1 + 0.16 * len(names), 2, sharey=True)
     entries: list[Entry] = []
     for axis, column in zip(axes[0], ("parameters", "macs"), strict=True):
@@ -33,8 +35,8 @@ def cost_by_layer(methods: Mapping[str, tuple[str, Layers]], look: Look) -> Figu
         before = {"color": INK, "marker": "|", "ms": 8, "mew": 1.5, "ls": ""}
         axis.plot([dense[name] for name in names], range(len(names)), **before)
         entries = [(BASELINE, before, math.inf)]
-        for label, (method, layers) in methods.items():
-            style = {**method_style(method), "ls": "", "alpha": 0.9}
+        for label, line, _ in look.lines(labels):
+            layers, style = methods[label][1], {**line, "ls": "", "alpha": 0.9}
             held_here = {layer["name"]: layer[column] for layer in layers if layer["ranks"]}
             points = [(held_here[name], place) for place, name in enumerate(names) if name in held_here]
             axis.plot(*zip(*points, strict=True), **style)
@@ -75,5 +77,5 @@ def ranks_over_epochs(histories: Mapping[str, tuple[History, int]], look: Look) 
         axis.set_xlabel("epoch")
     for axis in table[:, 0]:
         axis.set_ylabel("mean rank")
-    labels_beside(figure, table[0, -1], list(entries.values())[::-1], look.height is not None, panels=rows)
+    labels_beside(figure, table[0, -1], list(entries.values())[::-1], look.height is not None)
     return figure

@@ -27,7 +27,8 @@ def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
 
 
 def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look: Look) -> Figure:
-    """``y`` over each of the ``costs``, a point for each label and rank (mean over seeds), and the front through them.
+    """``y`` over each of the ``costs``, a point for each label and rank (mean over seeds, a bar from the least to
+    the most), and the front through the means.
 
     ``runs``: columns label, method, rank, ``y``'s, and those of the costs, nan where a run has none.
     """
@@ -40,8 +41,10 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
     for axis, cost in zip(table.flat, costs, strict=False):
         points: list[tuple[float, float]] = []
         for label, style, part in lines:
-            means = part.dropna(subset=[cost.column]).groupby("rank")[[cost.column, y.column]].mean()
-            places, heights = cost.values(means[cost.column]), y.values(means[y.column])
+            groups = part.dropna(subset=[cost.column]).groupby("rank")
+            places, heights = (one.values(groups[one.column].mean()) for one in (cost, y))
+            low, high = (y.values(values) for values in (groups[y.column].min(), groups[y.column].max()))
+            axis.vlines(places, low, high, color=style["color"], lw=0.8, zorder=1.5)
             axis.plot(places, heights, label=label, **{**style, "ls": ""})
             points += zip(places, heights, strict=True)
             ends |= {label: heights.iloc[-1]} if len(heights) else {}
@@ -54,5 +57,5 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
     last.set_ylim(*last.get_ylim())
     entries: list[Entry] = [(label, {**style, "ls": ""}, ends.get(label, -math.inf)) for label, style, _ in lines]
     entries.append((FRONT, {"color": INK, "lw": 0.8, "ls": "--", "marker": ""}, -math.inf))
-    labels_beside(figure, last, entries, look.height is not None, panels=rows)
+    labels_beside(figure, last, entries, look.height is not None)
     return figure

@@ -26,7 +26,7 @@ _PHRASES = {
     "dataset.limit": "{} training images",
     "dataset.padding": "shifts by {} pixels",
     "dataset.validation": "{} held out",
-    "full_rank_epochs=0": "no full-rank epochs",
+    "full_rank_epochs=0": "from scratch",
     "full_rank_epochs": "{} full-rank epochs",
     "init_from": "from given weights",
     "optim.clip": "gradients clipped at {}",
