@@ -67,9 +67,12 @@ class Published:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, a row a line."""
+    """A table, a row a line, of the columns in which something is known."""
+    if not rows:
+        return "Not run yet.\n"
+    kept = [place for place in range(len(head)) if any(row[place] != _NONE for row in rows)]
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(line[place] for place in kept)} |\n" for line in lines)
 
 
 def accuracy(runs: pandas.DataFrame) -> str:
@@ -104,11 +107,13 @@ def _answer(found: Published) -> str:
                 _first(runs, "macs", "{:,.0f}"),
                 "1" if plain else _first(step, "speedup", "{:.2f}"),
                 _first(files, "dense_bytes" if plain else "bytes", "{:,.0f}"),
+                "1" if plain else _first(files, "speedup", "{:.2f}"),
                 "1" if plain else _first(infer, "speedup", "{:.2f}"),
             ]
         )
     head = ("method", "test accuracy (seeds)", "parameters", "MACs", "training step, times faster")
-    return markdown((*head, "bytes of the ONNX file", "64 images, times faster"), rows)
+    deployed = ("bytes of the ONNX file", "64 images by it, times faster", "in torch, times faster")
+    return markdown((*head, *deployed), rows)
 
 
 def _accuracies(*columns: tuple[str, str, str | None]) -> Callable[[Published], str]:

@@ -93,7 +93,7 @@ def _layouts(method: str, options: ExportOptions) -> Sequence[str]:
 
 def written(model: nn.Module, image: Image, format: str) -> File:
     """The file of a network, read again."""
-    content = WRITERS[format].write(model, image, None)
+    content = WRITERS[format].write(model, image, {})
     return File(len(content), WRITERS[format].read(content, model))
 
 

@@ -66,12 +66,17 @@ def run(words: Sequence[str]) -> None:
         raise ConfigError(f"output={path} must end in {ending}, by which whoever reads it knows what it is")
     weights = options.weights or next(iter(writer.weights), None)
     network = trained.holding(weights, writer.of_plain)
-    written = export(trained, writer, network, path, plain(trained.config))
-    after = Side.of(path.name, network, trained.image, path.stat().st_size, written)
     test = at_hand(trained.config, _CPU, print) if options.test else None
+    known = Run(trained.directory).summary()
+    normalisation = (known.normalisation if known is not None else {}) or (test.normalisation if test else {})
+    written = export(trained, writer, network, path, {"config": plain(trained.config), **normalisation})
+    after = Side.of(path.name, network, trained.image, path.stat().st_size, written)
     comparison = compared(_before(trained, writer), after, trained.image, _CPU, test)
     print_comparison(comparison, _CPU)
     _record(trained.directory, options.format, writer, weights, comparison)
+    if normalisation:
+        mean, std = (", ".join(f"{value:.6g}" for value in normalisation[key]) for key in ("mean", "std"))
+        print(f"it takes images (pixels - mean) / std of pixels 0 to 255, by channel: mean {mean}; std {std}")
     print(path)
 
 
@@ -97,7 +102,7 @@ def _before(trained: Trained, writer: Writer) -> Side:
         return Side.of("as trained", trained.factorised, trained.image)
     if not writer.of_plain:
         return Side.of("dense", trained.dense, trained.image)
-    content = writer.write(trained.dense, trained.image, None)
+    content = writer.write(trained.dense, trained.image, {})
     return Side.of("dense", trained.dense, trained.image, len(content), writer.read(content, trained.dense))
 
 

@@ -16,7 +16,7 @@ from .image_folder import FolderImages
 class Batches(ABC):
     """A split of ``images``, uint8 ``(n, size, size, channels)``, with ``labels`` ``(n,)``, served on ``device``.
 
-    ``mean`` and ``std``: per channel, in units of pixel values 0..255. ``padding`` and ``flip`` switch on random
+    ``mean`` and ``std``: per channel, in units of pixel values 0..255; ``normalisation`` has both. ``padding`` and ``flip`` switch on random
     crops after zero padding and random horizontal flips. A subclass says where the pixels are.
     """
 
@@ -33,6 +33,7 @@ class Batches(ABC):
         self.image_size, self.in_channels = images.shape[1], images.shape[3]
         self.padding, self.flip, self.device = padding, flip, device
         self.labels = labels.to(device)
+        self.normalisation = {"mean": mean.tolist(), "std": std.tolist()}
         # One value per byte of a line of pixels: a loop over whole lines vectorises, one over three channels does not.
         self.scale = (1 / std).repeat(self.image_size).to(device)
         self.shift = (-mean / std).repeat(self.image_size).to(device)

@@ -81,7 +81,10 @@ def with_rank(
             return capped(graph, dict.fromkeys(graph.bonds, size))
         case Sizes(sizes):
             if len(sizes) != len(graph.bonds):
-                raise ConfigError(f"rank={rank} has {len(sizes)} sizes, but there are {len(graph.bonds)} bonds")
+                raise ConfigError(
+                    f"rank={list(sizes)} has {len(sizes)} sizes, but there are {len(graph.bonds)} bonds; "
+                    "method.layers={NAME:{rank:[..]}} gives one layer's"
+                )
             return capped(graph, dict(zip(graph.bonds, sizes, strict=True)))
         case Reference():
             channels, conv = (weight_shape[1], weight_shape[0]), len(weight_shape) > 2

@@ -152,7 +152,7 @@ def _train(
             planned(model)
         tested = state.get("counts") if state is not None else None
         after = factorise if whole is config else None
-        summary = _first_summary(config, device, world)
+        summary = replace(_first_summary(config, device, world), normalisation=train_data.normalisation)
         if state is None:
             given = read_weights(config.init_from).digest if config.init_from is not None else None
             summary = replace(summary, init_digest=given)

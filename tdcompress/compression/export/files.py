@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import io
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ WEIGHTS = ("cores", "folded")
 
 _PLANNED = 64  # images of a pass: layers that are fast then are fast for one image too, but not the other way round
 _BATCHES = (1, 5)  # images of a check: the batch dimension must be free
+_NORMALISATION = frozenset(("mean", "std"))  # by these names in a file, as JSON
 _LARGEST = 1e-4  # difference that passes, of outputs up to 1, and relative to the largest beyond
 
 
@@ -56,14 +58,15 @@ def plain(model: nn.Module, image: Image, weights: str) -> nn.Module:
 class Writer:
     """A kind of file, called ``name``.
 
-    ``write`` gives its bytes for a network, an image's shape and the plain configuration that it was trained with, if
-    that is known; ``read`` the network that whoever reads them has, who may have the dense twin, with other weights.
+    ``write`` gives its bytes for a network, an image's shape, and what is to be said of it as far as that is known: the
+    plain ``config`` that it was trained with, and by which ``mean`` and ``std`` of pixels its images are normalised;
+    ``read`` the network that whoever reads them has, who may have the dense twin, with other weights.
     ``weights``: what it can hold, the default first; none: dense weights only. ``needs``: packages. ``of_plain``:
     whether what is written is a network of plain layers, which needs nothing of this package.
     """
 
     name: str
-    write: Callable[[nn.Module, Image, Mapping[str, Any] | None], bytes]
+    write: Callable[[nn.Module, Image, Mapping[str, Any]], bytes]
     read: Callable[[bytes, nn.Module], Network]
     weights: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -77,14 +80,14 @@ class Writer:
 
 
 def export(
-    trained: Trained, writer: Writer, network: nn.Module, path: Path, config: Mapping[str, Any] | None = None
+    trained: Trained, writer: Writer, network: nn.Module, path: Path, said: Mapping[str, Any] | None = None
 ) -> Network:
     """Write ``network``, one of those of ``trained``, as ``path``, whole or not at all; the network that it holds.
 
-    ``config``: see ``Writer``. Raises ``RunError`` where that network's outputs are not those that were trained, before
+    ``said``: see ``Writer``. Raises ``RunError`` where that network's outputs are not those that were trained, before
     anything is written.
     """
-    content = writer.write(network, trained.image, config)
+    content = writer.write(network, trained.image, said or {})
     written = writer.read(content, trained.dense)
     for batch in _BATCHES:
         images = torch.randn(batch, *trained.image, generator=torch.Generator().manual_seed(batch))
@@ -100,7 +103,7 @@ def export(
     return written
 
 
-def _onnx(network: nn.Module, image: Image, _: Mapping[str, Any] | None) -> bytes:
+def _onnx(network: nn.Module, image: Image, said: Mapping[str, Any]) -> bytes:
     import onnxscript.optimizer
 
     with warnings.catch_warnings():
@@ -123,6 +126,8 @@ def _onnx(network: nn.Module, image: Image, _: Mapping[str, Any] | None) -> byte
     del model.graph.value_info[:]  # shapes in between: whoever loads the file infers them
     for node in model.graph.node:
         del node.metadata_props[:]
+    for key in _NORMALISATION.intersection(said):
+        model.metadata_props.add(key=key, value=json.dumps(said[key]))
     return bytes(model.SerializeToString())
 
 
@@ -139,7 +144,7 @@ def _read_onnx(content: bytes, _: nn.Module) -> Network:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
 
-def _torch(network: nn.Module, image: Image, _: Mapping[str, Any] | None) -> bytes:
+def _torch(network: nn.Module, image: Image, said: Mapping[str, Any]) -> bytes:
     file = io.BytesIO()
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and "weight" in layer._parameters:
@@ -147,7 +152,7 @@ def _torch(network: nn.Module, image: Image, _: Mapping[str, Any] | None) -> byt
     program = torch.export.export(network, (_images(image),), dynamic_shapes=_free_batch())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of kernels that lie channels last
-        torch.export.save(program, file)
+        torch.export.save(program, file, extra_files={key: json.dumps(said[key]) for key in _NORMALISATION & set(said)})
     return file.getvalue()
 
 
@@ -180,7 +185,7 @@ WRITERS = {
     "torch": Writer("model.pt2", _torch, _read_torch, WEIGHTS[::-1]),
     "safetensors": Writer(
         "model.safetensors",
-        lambda network, _, config: file_of(network, config),
+        lambda network, _, said: file_of(network, said.get("config")),
         _read_layers,
         WEIGHTS[:1],
         of_plain=False,

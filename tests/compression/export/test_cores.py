@@ -66,7 +66,7 @@ def written(tmp_path_factory, one_thread) -> Written:
     assert len(factorised(network)) == 2 * len(layers)
     nn.init.uniform_(network.norm.running_var, 0.5, 2)
     plain = fold(network.eval(), SHAPE, batch_size=64, rates=RATES, keep_cores=True)
-    content = WRITERS["onnx"].write(plain, SHAPE, None)
+    content = WRITERS["onnx"].write(plain, SHAPE, {})
     options, path = onnxruntime.SessionOptions(), str(tmp_path_factory.mktemp("loaded") / "model.onnx")
     options.optimized_model_filepath, options.log_severity_level = path, 3
     onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -133,6 +133,6 @@ def test_three_axes_and_transposed_ones():
     shape, x = (8, 4, 5, 6), torch.randn(3, 8, 4, 5, 6)
     model = compress(twin, "tt", 3, shape, keep=[], rates=RATES, plan="chain").eval()
     plain = fold(model, shape, plan="chain", rates=RATES, keep_cores=True)
-    loaded = WRITERS["onnx"].read(WRITERS["onnx"].write(plain, shape, None), plain)
+    loaded = WRITERS["onnx"].read(WRITERS["onnx"].write(plain, shape, {}), plain)
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from tdcompress import cli
 from tdcompress.cli.export import load
 from tdcompress.compression.export.files import WRITERS, Writer, export
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig
+from tdcompress.data.sources import load as load_data
 from tdcompress.device.files import RunError
 from tdcompress.models import build as archs
 from tdcompress.results.identity import run_directory
@@ -127,6 +130,25 @@ def assert_told(out: str, directory: Path, kind: str, file: Path) -> None:
     assert [row["exported"], row["exported_bytes"], *times] == [kind, size, *found["ms"].values()]
 
 
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_a_file_says_how_pixels_become_what_it_takes(trained, tmp_path, capsys, kind):
+    directory, file = trained("tt"), tmp_path / WRITERS[kind].name
+    _, out, _ = tdc_export(f"run={directory} format={kind} output={file}", capsys)
+    said: dict[str, str] = {"mean": "", "std": ""}
+    if kind == "onnx":
+        said = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    else:
+        torch.export.load(file, extra_files=said)
+    mean, std = (torch.tensor(json.loads(said[key])) for key in ("mean", "std"))
+    data = load_data(CONFIG.dataset)
+    pixels = data.train_images.double()
+    assert float(mean) == pytest.approx(float(pixels.mean())) and float(std) == pytest.approx(float(pixels.std()), 1e-4)
+    assert f"by channel: mean {float(mean):.6g}; std {float(std):.6g}\n" in out
+    images = ((data.test_images - mean) / std).permute(0, 3, 1, 2).float()
+    right = scores_of(directory, images).argmax(1) == data.test_labels
+    assert float(right.double().mean()) == pytest.approx(read_summary(directory).test_accuracy)
+
+
 def test_a_torch_program_keeps_cores_if_asked_to(trained, tmp_path, capsys):
     directory, file = trained("tt"), tmp_path / "cores.pt2"
     code, out, _ = tdc_export(f"run={directory} format=torch weights=cores output={file} test=false", capsys)
@@ -135,7 +157,7 @@ def test_a_torch_program_keeps_cores_if_asked_to(trained, tmp_path, capsys):
     network, summary = load(directory), read_summary(directory)
     folded = sum(p.numel() for p in network.holding("folded").parameters())
     assert summary.parameters <= entries < 1.1 * summary.parameters < folded
-    assert [one["weights"] for one in summary.exports if one["format"] == "torch"] == ["cores"]
+    assert (summary.exports[-1]["kind"], summary.exports[-1]["weights"]) == ("torch cores", "cores")
 
 
 def test_a_file_of_layers_is_loaded_as_they_were_trained(trained, tmp_path, capsys):

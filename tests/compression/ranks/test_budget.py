@@ -152,7 +152,7 @@ def test_each_bond_has_its_own_rank():
     model = compress(two_layers(), "tt", 3, (100,), layout="matrix", layers={"0": own})
     # Modes 10 10 60: at most 10 * r1 of the second
     assert ranks(model) == {"0": {"r1": 4, "r2": 40}, "2": {"r1": 3}}
-    with pytest.raises(ConfigError, match=r"layer 0: rank=4-8-2 has 3 sizes, but there are 1 bonds"):
+    with pytest.raises(ConfigError, match=r"layer 0: rank=\[4, 8, 2\] has 3 sizes, but there are 1 bonds"):
         compress(two_layers(), "tt", [4, 8, 2], (100,), layout="matrix")
 
 
