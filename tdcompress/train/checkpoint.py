@@ -92,6 +92,9 @@ def of_run(directory: Path, log: Callable[[str], Any]) -> dict[str, Any]:
 
 def why_none(directory: Path) -> str:
     """Why a run's directory has no checkpoint that can be read, in a line."""
+    seeds = sorted(path.name for path in directory.glob("seed*"))
+    if seeds:
+        return f"{directory} has runs of several seeds: name one, {directory / seeds[0]}"
     if (directory / NAME).exists():
         return f"{directory / NAME} is damaged: delete it, and tdc train makes the run again"
     summary = read_summary(directory)

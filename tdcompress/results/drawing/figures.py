@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -35,9 +37,9 @@ def plot_all(
 ) -> list[Path]:
     """Draw every figure that the runs under ``results_dir`` allow, into ``results_dir``/figures; the files written.
 
-    ``figures``: the names of those that are wanted, none for all; ``x``, ``y``: columns, to draw the one over the other
-    instead. ``filters`` choose runs as in ``read_runs``. Raises ``ConfigError`` when there is nothing to draw, and for
-    a file format, a figure or a column that there is not.
+    ``figures``: the names of those that are wanted, with ``*`` for any part of one, none for all; ``x``, ``y``: columns,
+    to draw the one over the other instead. ``filters`` choose runs as in ``read_runs``. Raises ``ConfigError`` when
+    there is nothing to draw, and for a file format, a figure or a column that there is not.
     """
     unknown = sorted(set(extensions) - set(EXTENSIONS))
     if unknown:
@@ -54,12 +56,15 @@ def plot_all(
         raise ConfigError(
             f"no finished runs{like} in {Path(results_dir) / 'runs'}: tdc train -m method=tt,dense makes two"
         )
-    lost = sorted(set(figures) - {drawing.name for drawing in found})
-    if lost:
-        raise ConfigError(f"no figure '{lost[0]}', there are {', '.join(drawing.name for drawing in found)}")
+    names = [drawing.name for drawing in found]
+    lost = next((name for name in figures if not fnmatch.filter(names, name)), None)
+    if lost is not None:
+        near = difflib.get_close_matches(lost, names, 3, cutoff=0.3)
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise ConfigError(f"no figure '{lost}'{meant}, there are {len(names)}; * stands for any part of a name")
     written = []
     for drawing in found:
-        if not figures or drawing.name in figures:
+        if not figures or any(fnmatch.fnmatchcase(drawing.name, name) for name in figures):
             written += write(drawing, look, Path(results_dir) / "figures", extensions)
     return written
 

@@ -216,6 +216,7 @@ REFUSED = {
     "run={dense} format=safetensors test=false": "this Sequential holds no cores: compress it first",
     "run={run} colour=red": "unknown key 'colour', known: run, format, output, weights, test",
     "run={run}/nowhere format=torch": "there is no run in",
+    "run={seeds} format=torch": "has runs of several seeds: name one, ",
     "run={empty} format=torch": "has no checkpoint: no epoch of it has ended",
     "run={diverged} format=torch": "has no checkpoint: it diverged, and none is kept of that",
     "run={damaged} format=torch": "checkpoint.pt is damaged: delete it, and tdc train makes the run again",
@@ -225,8 +226,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_is_refused_is_one_line(trained, tmp_path, capsys, line):
-    places = {name: tmp_path / name for name in ("empty", "diverged", "damaged")}
-    for place in places.values():
+    places = {name: tmp_path / name for name in ("empty", "diverged", "damaged", "seeds")}
+    for place in (*places.values(), places["seeds"] / "seed0"):
         place.mkdir()
     Run(places["diverged"]).write_summary(Summary("diverged"))
     (places["damaged"] / "checkpoint.pt").write_bytes(b"PK")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy
@@ -156,13 +157,14 @@ def test_what_is_asked_of_a_plot_is_done_or_refused(sizes):
     data = path.read_bytes()
     assert b"/MediaBox [ 0 0 396 216 ]" in data and b"/FontFile2" in data and b"/Type3" not in data
     before = data
-    plot_all(sizes, ("pdf",), look, figures=(name,))
+    assert plot_all(sizes, ("pdf",), look, figures=("lenet*over-macs",)) == [path]
     assert path.read_bytes() == before
     for asked, said in (
-        ({"figures": ("nothing",)}, "no figure 'nothing', there are lenet-mnist_pareto-front, "),
+        ({"figures": ("lenet-pareto",)}, "no figure 'lenet-pareto' (did you mean lenet-mnist_pareto-front or "),
+        ({"figures": ("*-pareto",)}, "no figure '*-pareto'"),
         ({"look": Look(order=("tucker",))}, "order=tucker: no run has this method, there are cp, dense, tt"),
         ({"look": Look.sized("1x1"), "figures": (name,)}, f"{name} needs more room than 1 by 1 inches"),
         ({"x": "exported_bytes"}, "no finished runs have both exported_bytes and test_accuracy"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=re.escape(said)):
             plot_all(sizes, ("png",), **asked)
