@@ -37,8 +37,8 @@ def plot_all(
 ) -> list[Path]:
     """Draw every figure that the runs under ``results_dir`` allow, into ``results_dir``/figures; the files written.
 
-    ``figures``: the names of those that are wanted, with ``*`` for any part of one, none for all; ``x``, ``y``: columns,
-    to draw the one over the other instead. ``filters`` choose runs as in ``read_runs``. Raises ``ConfigError`` when
+    ``figures``: the names of those that are wanted, with ``*`` for any part, none for all; ``x``, ``y``: columns, to
+    draw the one over the other instead. ``filters`` choose runs as in ``read_runs``. Raises ``ConfigError`` when
     there is nothing to draw, and for a file format, a figure or a column that there is not.
     """
     unknown = sorted(set(extensions) - set(EXTENSIONS))
