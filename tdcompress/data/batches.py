@@ -16,8 +16,9 @@ from .image_folder import FolderImages
 class Batches(ABC):
     """A split of ``images``, uint8 ``(n, size, size, channels)``, with ``labels`` ``(n,)``, served on ``device``.
 
-    ``mean`` and ``std``: per channel, in units of pixel values 0..255; ``normalisation`` has both. ``padding`` and ``flip`` switch on random
-    crops after zero padding and random horizontal flips. A subclass says where the pixels are.
+    ``mean`` and ``std``: per channel, in units of pixel values 0..255; ``normalisation`` has both. ``padding`` and
+    ``flip`` switch on random crops after zero padding and random horizontal flips. A subclass says where the pixels
+    are.
     """
 
     def __init__(

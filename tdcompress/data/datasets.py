@@ -54,8 +54,8 @@ def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], A
 
     All are held on ``device`` if together they fit into half of its free memory, and streamed otherwise, which ``log``
     is told in a line, as it is told the data set's notes; ``config.stream`` overrules. Either way gives the same
-    batches; only the training split is augmented. ``seed`` is the run's, see ``config.validation_seed``. Raises ``ConfigError`` as
-    ``sources.find`` and ``validation.held_out`` do.
+    batches; only the training split is augmented. ``seed`` is the run's, see ``config.validation_seed``. Raises
+    ``ConfigError`` as ``sources.find`` and ``validation.held_out`` do.
     """
     arrays = find(config)
     for note in arrays.notes:

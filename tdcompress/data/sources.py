@@ -39,8 +39,8 @@ def find(config: DatasetConfig) -> Arrays:
     if config.limit is not None:
         if config.limit > len(arrays.train_labels):
             raise ConfigError(
-                f"dataset.limit={config.limit} is more than the {len(arrays.train_labels):,} training images that there "
-                "are; dataset.limit=null takes them all"
+                f"dataset.limit={config.limit} is more than the {len(arrays.train_labels):,} training images that "
+                "there are; dataset.limit=null takes them all"
             )
         chosen = torch.randperm(len(arrays.train_labels), generator=torch.Generator().manual_seed(0))[: config.limit]
         few = subset(arrays.train_images, chosen)
