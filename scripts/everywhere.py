@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import os
 import resource
 import signal
@@ -62,7 +63,8 @@ def tensors(outputs: Any) -> list[Tensor]:
 def distance(found: Any, expected: Any) -> float:
     """The largest relative difference of two networks' outputs; none of what is zero in both."""
     pairs = list(zip(tensors(found), tensors(expected), strict=True))
-    return max(float((a - b).norm() / b.norm()) if b.norm() > 0 else float(a.norm()) for a, b in pairs)
+    off = [float((a - b).norm() / b.norm()) if b.norm() > 0 else float(a.norm()) for a, b in pairs]
+    return math.nan if any(map(math.isnan, off)) else max(off)  # of which max would take no note
 
 
 @lru_cache(maxsize=1)

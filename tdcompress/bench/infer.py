@@ -32,11 +32,11 @@ _COLUMNS = (
 @dataclass(frozen=True)
 class InferOptions(NetworkOptions):
     """``batch_size``: images at once, several; each network is planned, and folded, for the one that is timed.
-    ``plan``: of folding.
+    ``fold_plan``: of folding.
     """
 
     batch_size: tuple[int, ...] = (1, 128)
-    plan: str = "model"
+    fold_plan: str = "model"
     layout: str | None = choice(None, LAYOUTS)
 
 
@@ -76,7 +76,7 @@ def measure(network: Network, options: InferOptions, device: torch.device) -> di
     dense = network.dense.build(device).to(dtype)
     model, images = network.build(device).to(dtype), network.images(device).to(dtype)
     along = rates(device, network.precision)
-    folded = fold(model, network.image, plan=options.plan, batch_size=network.batch_size, rates=along)
+    folded = fold(model, network.image, plan=options.fold_plan, batch_size=network.batch_size, rates=along)
     folded = folded.to(memory_format=torch.channels_last)
     networks = {"dense": dense, "folded": folded, "factorised": model}
     parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
@@ -85,6 +85,10 @@ def measure(network: Network, options: InferOptions, device: torch.device) -> di
     ours, plain = times["factorised"], times["folded"]
     return {
         "arch": network.arch,
+        "width": network.width,
+        "dataset": network.dataset,
+        "layout": network.layout,
+        "plan": network.plan,
         "method": network.method,
         "rank": network.rank,
         "run": network.run,

@@ -27,8 +27,8 @@ class Options:
 
 @dataclass(frozen=True)
 class NetworkOptions(Options):
-    """``run``: directories of runs, whose networks are timed as training left them; what else describes a network is
-    theirs then.
+    """``run``: directories of runs, whose networks are timed at the ranks that training left, planned for what is
+    timed; what else describes a network is theirs then.
     """
 
     arch: str = "vgg16"
@@ -44,4 +44,4 @@ class NetworkOptions(Options):
                 raise ConfigError(f"{key.name}= is not for run=, whose networks have their own: leave one of them out")
 
 
-_DESCRIBE = ("arch", "width", "dataset", "method", "rank", "layout", "parameters")
+_DESCRIBE = ("arch", "width", "dataset", "method", "rank", "layout", "parameters", "plan", "checkpoint")

@@ -76,7 +76,8 @@ def _cases(
         yield _Bench(network.dense, options, device), network
     if not options.run:
         bench = _Bench(dense, options, device)
-        yield from ((bench, replace(dense, method=method, rank=rank)) for method in chosen for rank in bench.ranks)
+        made = replace(dense, checkpoint=options.checkpoint)
+        yield from ((bench, replace(made, method=method, rank=rank)) for method in chosen for rank in bench.ranks)
 
 
 class _Bench:
@@ -97,7 +98,6 @@ class _Bench:
         self.dense_memory = step_memory(self.dense)
 
     def measure(self, network: Network) -> dict[str, Any]:
-        network = replace(network, checkpoint=self.options.checkpoint)
         ours = TrainingStep(network, self.device)
         rivals = {"dense": self.dense}
         if ours.has_hand_chain():
@@ -110,8 +110,12 @@ class _Bench:
         memory = step_memory(ours)
         row = {
             "arch": network.arch,
+            "width": network.width,
+            "dataset": network.dataset,
             "batch_size": network.batch_size,
             "layout": network.layout,
+            "plan": network.plan,
+            "checkpoint": network.checkpoint,
             "cuda_graphs": network.cuda_graphs,
             "compile": network.compile,
             "method": network.method,

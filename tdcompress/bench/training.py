@@ -58,6 +58,7 @@ class Network:
         config, _ = _kept(run)
         arch, dataset, method = config.arch, config.dataset.name, config.method
         its = {"method": method.format, "rank": config.rank.plain, "layout": method.layout}
+        its |= {"plan": method.plan, "checkpoint": method.checkpoint}
         return replace(self, run=run, arch=arch.name, width=arch.width, dataset=dataset, **its)
 
     @property

@@ -78,5 +78,7 @@ def _check_ranges(config: DatasetConfig) -> None:
         value = getattr(config, key)
         if value is not None and value < low:
             raise ConfigError(f"dataset.{key}={value} must be at least {low}")
+    if config.frames is not None and config.name != "video_folder" and not config.target:
+        raise ConfigError(f"dataset.frames={config.frames} is for clips: leave it out, or use dataset=video_folder")
     if not 0 <= config.validation <= 0.5:
         raise ConfigError(f"dataset.validation={config.validation:g} must lie between 0 and 0.5")

@@ -30,15 +30,27 @@ ARCHS: dict[str, Callable[[ArchConfig, int, int, int], nn.Module]] = {
 }
 """By name: functions of the configuration, channels, classes and image size, as ``build`` takes them."""
 
+_TAKES: dict[Callable[..., nn.Module], tuple[str, ...]] = {
+    lenet: ("width", "head"),
+    lenet5: ("width", "head"),
+    vgg: ("width", "head", "batch_norm"),
+    resnet: ("width",),
+    vit: ("width",),
+    recurrent: ("width", "hidden", "frames"),
+    ARCHS["torchvision"]: ("model",),
+}
+"""What each of them reads of the configuration. Only those whose last layers are made for a feature map have a head."""
+
 
 def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """The dense network, from images ``(b, in_channels, image_size, image_size)`` to ``(b, classes)``.
 
     A user's own (``config.target``) is called with these three sizes, one of torchvision or timm with what those call
-    them. Raises ``ConfigError`` for an unknown name, a target that is no module, or when pooling leaves nothing of the
-    input.
+    them. Raises ``ConfigError`` for an unknown name, for a choice that this network does not have, a target that is no
+    module, or when pooling leaves nothing of the input.
     """
     if config.target:
+        _refuse_others(config, "arch.target", ())
         target = str(config.target.get("_target_"))
         sizes = {"in_channels": in_channels, "classes": classes, "image_size": image_size}
         if target.startswith("torchvision.models."):
@@ -54,4 +66,14 @@ def build(config: ArchConfig, in_channels: int, classes: int, image_size: int) -
         return model
     if config.name not in ARCHS:
         raise ConfigError(f"unknown arch '{config.name}', known: {', '.join(sorted(ARCHS))}")
-    return ARCHS[config.name](config, in_channels, classes, image_size)
+    make = ARCHS[config.name]
+    _refuse_others(config, f"arch={config.name}", _TAKES[make])
+    return make(config, in_channels, classes, image_size)
+
+
+def _refuse_others(config: ArchConfig, what: str, takes: tuple[str, ...]) -> None:
+    """Raise ``ConfigError`` for a choice that would change nothing."""
+    for key, usual in vars(ArchConfig()).items():
+        value = getattr(config, key)
+        if key not in ("name", "keep", "target", *takes) and value != usual:
+            raise ConfigError(f"{what} has no {key} to choose: leave arch.{key}={value} out")

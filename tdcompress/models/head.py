@@ -54,9 +54,3 @@ def side_of(arch: str, side: int, smallest: int) -> int:
             f"(dataset.image_size={smallest})"
         )
     return side
-
-
-def without_feature_map(config: ArchConfig) -> None:
-    """Raise ``ConfigError`` for a head that needs a feature map, of an arch that has none in front of its head."""
-    if config.head != "fc":
-        raise ConfigError(f"arch.head={config.head} needs a feature map, arch={config.name} has none: arch.head=fc")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config.schema import ArchConfig
 from ..tensor.errors import ConfigError
-from .head import scaled, without_feature_map
+from .head import scaled
 
 RECURRENT: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -19,7 +19,6 @@ def recurrent(config: ArchConfig, in_channels: int, classes: int, image_size: in
 
     Raises ``ConfigError`` for a head that needs a feature map, and channels that ``config.frames`` does not divide.
     """
-    without_feature_map(config)
     steps = config.frames or image_size
     if config.frames and in_channels % config.frames:
         raise ConfigError(

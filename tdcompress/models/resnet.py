@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.schema import ArchConfig
-from .head import scaled, without_feature_map
+from .head import scaled
 
 # Blocks and channels of each stage, and whether a shortcut that changes its shape is a projection.
 RESNET: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool]] = {
@@ -21,7 +21,6 @@ RESNET: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool]] = {
 
 def resnet(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """A residual network: a convolution of 3x3, stages each but the first of which halves the image, mean, ``fc``."""
-    without_feature_map(config)
     blocks, widths, projects = RESNET[config.name]
     channels = scaled(widths[0], config)
     layers: OrderedDict[str, nn.Module] = OrderedDict(

@@ -17,7 +17,7 @@ _AUXILIARY = ("googlenet", "inception_v3")  # have further outputs while they tr
 def torchvisions(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """``config.model``, with torchvision's initial weights, without auxiliary outputs.
 
-    Raises ``ConfigError`` for an unknown name, for images that it cannot take, and for settings that it does not have.
+    Raises ``ConfigError`` for an unknown name and for images that it cannot take.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if config.model not in known:
@@ -25,9 +25,6 @@ def torchvisions(config: ArchConfig, in_channels: int, classes: int, image_size:
         raise ConfigError(f"unknown arch.model '{config.model}', torchvision has for example {', '.join(near)}")
     if in_channels != 3:
         raise ConfigError(f"arch=torchvision: its models take images of 3 channels, not {in_channels}")
-    if config.width != 1 or config.head != "fc":
-        raise ConfigError(f"arch=torchvision: {config.model} has a width and a head of its own, leave arch.width and "
-                          "arch.head")  # fmt: skip
     settings: dict[str, Any] = {"num_classes": classes}
     if config.model in _AUXILIARY:
         settings |= {"aux_logits": False, "init_weights": True}

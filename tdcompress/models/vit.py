@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ..config.schema import ArchConfig
 from ..tensor.errors import ConfigError
-from .head import without_feature_map
 
 _HEADS, _PER_HEAD, _DEPTH = 6, 64, 12
 _PATCHES = 8  # along a side
@@ -15,7 +14,6 @@ _PATCHES = 8  # along a side
 
 def vit(config: ArchConfig, in_channels: int, classes: int, image_size: int) -> nn.Module:
     """ViT-S of 8x8 patches. Raises ``ConfigError`` for images that they do not divide."""
-    without_feature_map(config)
     if image_size % _PATCHES:
         next_size = -(-image_size // _PATCHES) * _PATCHES
         raise ConfigError(

@@ -74,6 +74,8 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
         del whole["dataset"][key]
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set
         del whole["dataset"]["root"], whole["dataset"]["broken"]
+    if whole["dataset"]["validation"] == 0:
+        whole["dataset"]["validation_seed"] = None
     whole["rank"] = str(whole["rank"])
     if not is_budget(str(whole["rank"])):
         whole["method"]["rank_multiple"] = _defaults()["method"]["rank_multiple"]

@@ -40,6 +40,19 @@ def test_what_is_timed_is_the_network_that_was_trained(bench, run, words, monkey
             assert int(row["dense_parameters"]) == summary.dense_parameters
 
 
+def test_settings_are_those_of_the_run(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("tdcompress.bench.step.step_memory", lambda step: 1.0)
+    config = config_in(tmp_path, method=MethodConfig("tt", plan="dense", checkpoint=True), epochs=1)
+    trained = train(config, run_of(config), print)
+    assert trained.macs == trained.dense_macs  # every weight is put together
+    words = f"run={run_of(config).directory} batch_size=2 repeats=1 precision=fp32"
+    assert bench(f"step {words} plan=chain")[0] == bench(f"step {words} checkpoint=true")[0] == 2
+    code, _, err, rows = bench(f"step {words}")
+    (row,) = rows["step"]
+    assert (code, err, row["plan"], row["checkpoint"]) == (0, "", "dense", "True")
+    assert int(row["macs"]) == trained.macs and (row["width"], row["dataset"]) == ("0.25", "digits")
+
+
 def test_cores_have_the_trained_ranks(run):
     directory, summary = run
     network = Network("vgg16", 1.0, "cifar10", 2, "fp32", "dense", 1, "model").of_run(str(directory))

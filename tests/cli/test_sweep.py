@@ -17,6 +17,14 @@ def test_a_sweep_of_nothing_but_mistakes_leaves_nothing(tdc, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_words_that_change_nothing_are_said_to(tdc, tmp_path):
+    code, out, _ = tdc("train -m device=cpu,auto rank=2 epochs=1 dataset.limit=100 arch.width=0.25")
+    assert code == 0 and "1 of 2 runs are others again: their words differ in what decides no result" in out
+    assert len(list(tmp_path.glob("results/runs/*/*/*/seed0"))) == 1
+    code, _, err = tdc("train -m launcher.jobs=2 rank=2,3 epochs=1")
+    assert code == 2 and "launcher.jobs=2 is of the launchers local, slurm" in err
+
+
 def test_a_sweep_goes_on_after_a_failure_and_names_it(tdc, tmp_path):
     code, out, err = tdc("train -m rank=0,2 epochs=1 dataset.limit=100 arch.width=0.25")
     assert code == 1

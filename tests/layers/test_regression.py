@@ -44,7 +44,7 @@ def test_every_arch_ends_in_one_layer_from_the_feature_map():
 
 @pytest.mark.parametrize("name", RECURRENT)
 def test_there_is_no_map_behind_a_recurrent_layer(name: str):
-    with pytest.raises(ConfigError, match=f"arch.head=trl needs a feature map, arch={name} has none"):
+    with pytest.raises(ConfigError, match=f"arch={name} has no head to choose: leave arch.head=trl out"):
         build(ArchConfig(name, head="trl"), 1, 10, 28)
 
 

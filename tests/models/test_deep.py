@@ -78,12 +78,17 @@ def test_torchvisions(name, size):
 @pytest.mark.parametrize(
     ("arch", "channels", "size", "message"),
     [
-        ({"name": "resnet20", "head": "trl"}, 3, 32, "arch.head=trl needs a feature map, arch=resnet20 has none"),
+        ({"name": "resnet20", "head": "trl"}, 3, 32, "arch=resnet20 has no head to choose: leave arch.head=trl out"),
+        ({"name": "resnet20", "batch_norm": False}, 3, 32, "arch=resnet20 has no batch_norm to choose"),
+        ({"name": "lenet5", "model": "resnet50"}, 1, 28, "arch=lenet5 has no model to choose"),
+        ({"name": "lenet", "hidden": 64}, 1, 28, "arch=lenet has no hidden to choose"),
+        ({"name": "vgg16", "frames": 7}, 3, 32, "arch=vgg16 has no frames to choose"),
+        ({"target": {"_target_": "torch.nn.Identity"}, "width": 0.5}, 3, 32, "arch.target has no width to choose"),
         ({"name": "vit_small"}, 3, 28, r"8x8 patches, which 28 pixels do not give \(dataset.image_size=32\)"),
         ({"name": "torchvision", "model": "resnet51"}, 3, 32, "unknown arch.model 'resnet51', .* resnet50"),
         ({"name": "torchvision", "model": "raft_small"}, 3, 32, "unknown arch.model 'raft_small'"),
         ({"name": "torchvision", "model": "resnet18"}, 1, 32, "images of 3 channels, not 1"),
-        ({"name": "torchvision", "model": "resnet18", "width": 0.5}, 3, 32, "leave arch.width and arch.head"),
+        ({"name": "torchvision", "model": "resnet18", "width": 0.5}, 3, 32, "arch=torchvision has no width to choose"),
         ({"name": "torchvision", "model": "vit_b_16"}, 3, 28, "arch.model=vit_b_16: Input shape indivisible"),
     ],
 )

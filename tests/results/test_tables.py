@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from runs import make
+from runs import BASE, make
 
-from tdcompress.config.schema import DatasetConfig, MethodConfig
+from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings
 from tdcompress.results.drawing.page.cells import commands, markdown
 from tdcompress.results.drawing.page.report import write_report
+from tdcompress.results.identity import arch_name
 from tdcompress.results.tables import read_results, write_results
 from tdcompress.tensor.errors import ConfigError
 
@@ -102,6 +104,20 @@ def test_the_commands_can_be_given_again(results):
     (comparison,) = comparisons(read_results(results)[0])
     (word,) = re.findall(r"'(method\.layers=[^']*)'", "\n".join(commands(comparison.runs)))
     assert OverridesParser.create().parse_override(word).value() == layers
+
+
+def test_the_commands_name_networks_as_a_command_line_does(tmp_path):
+    arches = [ArchConfig("torchvision", model="resnet50"), ArchConfig("mine", target={"_target_": "mine.Net"})]
+    for arch in arches:
+        run = make(tmp_path, arch=arch)
+        run.write_summary(replace(run.summary(), arch=arch_name(replace(BASE, arch=arch))))
+    made = [
+        "\n".join([*commands(comparison.runs), comparison.runs.iloc[0]["setting"]])
+        for comparison in comparisons(read_results(tmp_path)[0])
+    ]
+    assert sorted(re.findall(r"arch\S*", text) for text in made) == [
+        ["arch.target._target_=mine.Net"], ["arch=torchvision", "arch.model=resnet50"],
+    ]  # fmt: skip
 
 
 def test_no_finished_run_is_no_report(tmp_path):

@@ -36,7 +36,12 @@ def launch(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended
         raise ConfigError(f"unknown launcher '{settings.name}', known: {', '.join(LAUNCHERS)}")
     if LAUNCHERS[settings.name] is not basic and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(f"launcher={settings.name} starts processes of its own, and so does torchrun: leave one out")
+    if LAUNCHERS[settings.name] is basic and settings.jobs != 1:
+        others = ", ".join(name for name in LAUNCHERS if name != settings.name)
+        raise ConfigError(f"launcher.jobs={settings.jobs} is of the launchers {others}: choose one with launcher=")
     distinct = named(list({job.directory: job for job in jobs}.values()))
+    if again := len(jobs) - len(distinct):
+        log(f"{again} of {len(jobs)} runs are others again: their words differ in what decides no result")
     starts = starts_of(distinct)
     sweep = Sweep(starts, distinct, log, ended)
     try:

@@ -77,16 +77,15 @@ def test_the_same_runs_as_one_after_the_other(here):
     assert "epoch 2/2" in out_one
 
 
-def test_a_run_that_fails_ends_no_other(here, tmp_path, monkeypatch):
+def test_a_run_that_fails_ends_no_other(here, tdc, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "networks.py").write_text(NETWORKS)
     (tmp_path / "conf/arch").mkdir(parents=True)
     for name in ("killed", "raises", "good"):
         text = f"defaults: [schema, _self_]\nname: {name}\ntarget:\n  _target_: networks.{name}\n"
         (tmp_path / f"conf/arch/{name}.yaml").write_text(text)
-    code, _, err = here(
-        "--config-dir=conf", "arch=killed,raises,good", "method=tt", "rank=2", "epochs=1", "launcher=local"
-    )
+    words = "arch=killed,raises,good method=tt rank=2 epochs=1 launcher=local dataset.limit=100"
+    code, _, err = tdc(f"train -m --config-dir=conf {words}")
     assert code == 1
     assert "killed by SIGKILL, out of memory?" in err and ": no such layer\n" in err
     assert "Traceback" not in err

@@ -73,7 +73,11 @@ def _command(runs: pandas.DataFrame) -> str:
     words = ["tdc train -m"]
     for column in ("dataset", "arch", "method", "rank", "lr", "epochs", "batch_size", "seed"):
         values = sorted({value for value in runs[column].dropna() if value != ""}, key=lambda v: natural(str(v)))
+        if f"{column}.target._target_=" in runs.iloc[0]["setting"]:  # which says it
+            continue
         text = ",".join(_number(value) if isinstance(value, float) else str(value) for value in values)
+        if column == "arch":  # torchvision-resnet50 is arch=torchvision arch.model=resnet50
+            text = text.replace("-", " arch.model=", 1)
         if column == "method":  # tt+cp_conv is method=tt method.conv=cp
             text, *kinds = text.split("+")
             kinds = [f"method.{kind}={name}" for name, _, kind in (part.rpartition("_") for part in kinds)]
