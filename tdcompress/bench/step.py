@@ -43,6 +43,12 @@ class StepOptions(NetworkOptions):
     cuda_graphs: bool = True
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` where two sizes are asked for, too."""
+        super().__post_init__()
+        if self.parameters and self.rank != NetworkOptions.rank:
+            raise ConfigError(f"parameters={self.parameters} gives every method its size: leave rank= out")
+
 
 def run(words: Sequence[str]) -> None:
     """Time the step of every method asked for; a row each."""

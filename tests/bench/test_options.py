@@ -47,6 +47,7 @@ BAD = {
     "loop method=cq": "unknown format 'cq'",
     "loop dataset=image_folder": "needs dataset.root=DIR",
     "step parameters=cp": "parameters=cp is not METHOD:RANK, for example",
+    "step parameters=cp:8 rank=4": "parameters=cp:8 gives every method its size: leave rank= out",
     "step parameters=cq:8": "unknown format 'cq'",
 }
 
