@@ -6,7 +6,9 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..results.version import version
 from ..tensor.errors import ConfigError
@@ -15,6 +17,7 @@ from .shared.say import complain
 
 VERBS = ("train", "compress", "show", "runs", "best", "plot", "report", "export", "bench", "doctor")
 _HELP = {"-h", "--help"}
+_PYTHONS = warnings.formatwarning
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in VERBS:
         complain(_unknown(verb))
         sys.exit(2)
+    warnings.formatwarning = _warning
     try:
         if _HELP & set(rest):
             print(page(verb, rest), end="")
@@ -48,6 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read the output has left, as in: tdc runs | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it at the end)
         sys.exit(141)
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A line for what this package warns of; others' as Python has them."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"tdc: {message}\n"
+    return _PYTHONS(message, category, filename, lineno, line)
 
 
 def _unknown(verb: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,3 +37,14 @@ def test_runs_say_where_their_other_choices_differ(tmp_path: Path, capsys: pytes
     rows = capsys.readouterr().out.splitlines()[1:]
     ends = [" ".join(row.rsplit("seed", 1)[-1].split()) for row in rows]
     assert sorted(ends) == ["0", "0", "0 arch.width=0.5 dataset.limit=500", "0 dataset.limit=500", "1"]
+
+
+def test_what_is_left_out_is_said_in_a_line(tdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # to be set back afterwards
+    make(tmp_path / "results", "dense")
+    (make(tmp_path / "results", "tt").directory / "summary.json").write_text("{")
+    with pytest.warns(UserWarning, match="is left out") as caught:
+        assert tdc("report")[0] == 0
+    (line,) = (warnings.formatwarning(one.message, one.category, one.filename, one.lineno) for one in caught)
+    assert line == "tdc: results/runs/mnist/lenet/tt-10x/seed0 is left out: its summary.json is missing or damaged\n"
+    assert warnings.formatwarning("other", UserWarning, "/other.py", 3).startswith("/other.py:3: UserWarning: other")
