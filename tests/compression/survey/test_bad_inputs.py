@@ -88,11 +88,15 @@ BAD = {
         {"input_shape": (16,)},
         r"the model cannot take an input of shape \(16,\): only on Sundays",
     ),
-    "too many ranks": (linear, {"input_shape": (16,), "rank": [2, 2], "keep": []}, "layer 0: rank=2-2 has 2 sizes"),
+    "too many ranks": (
+        linear,
+        {"input_shape": (16,), "rank": [2, 2], "keep": []},
+        r"layer 0: rank=\[2, 2\] has 2 sizes",
+    ),
     "too many ranks of a layer": (
         linear,
         {"input_shape": (16,), "layers": {"1": {"rank": [2, 2]}}, "keep": []},
-        "layer 1: rank=2-2 has 2 sizes",
+        r"layer 1: rank=\[2, 2\] has 2 sizes",
     ),
 }
 
