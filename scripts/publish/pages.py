@@ -196,7 +196,8 @@ def _literature(found: Published) -> str:
         runs, dense = found.of(row.part, row.method, row.rank), found.of(row.part, BASELINE)
         gap = _NONE
         if len(runs) and len(dense):
-            gap = f"{difference(list(runs['test_accuracy']), list(dense['test_accuracy'])).points:+.2f}"
+            points = difference(list(runs["test_accuracy"]), list(dense["test_accuracy"])).points
+            gap = f"{round(points, 2) + 0:+.2f}"  # never -0.00
         ours = f"{row.method} {row.rank}: {accuracy(runs)}" if row.part else _NONE
         rows.append([row.source, row.network, row.published, row.against_dense or _NONE, ours, gap, row.not_comparable])
     head = ("source", "network, data, epochs", "published", "against dense", "ours (seeds)", "against dense")

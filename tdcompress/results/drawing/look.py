@@ -26,6 +26,7 @@ INK = "#222222"  # text, axes and the baseline
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#6B4A00", "#5D3A9B")
 MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
 DASHES = ("-", "--", ":", "-.")
+FILLS = ("full", "none", "bottom", "left")  # of markers
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -99,7 +100,7 @@ class Look:
         """Label, style and rows of each line of ``table`` (columns method and label), in their order.
 
         The baseline comes first, where no other order was chosen. Of the lines of one colour the first has the filled
-        markers and the whole line.
+        markers and the whole line, the next ones have others.
         """
         groups = sorted(table.groupby(["method", "label"], sort=False), key=lambda line: self._place(line[0][0]))
         drawn: dict[str, int] = {}
@@ -108,8 +109,8 @@ class Look:
             style = method_style(method)
             before = drawn.get(style["color"], 0)
             drawn[style["color"]] = before + 1
-            fill = "none" if before else "full"
-            found.append((label, {**style, "ls": DASHES[before % len(DASHES)], "fillstyle": fill}, rows))
+            own = {"ls": DASHES[before % len(DASHES)], "fillstyle": FILLS[before % len(FILLS)]}
+            found.append((label, {**style, **own}, rows))
         return found
 
     def _place(self, method: str) -> tuple[int, bool, str]:
