@@ -26,7 +26,7 @@ INK = "#222222"  # text, axes and the baseline
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#6B4A00", "#5D3A9B")
 MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
 DASHES = ("-", "--", ":", "-.")
-FILLS = ("full", "none", "bottom", "left")  # of markers
+FILLS = ("full", "none", "left", "top")  # of markers
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
