@@ -28,7 +28,6 @@ WEIGHTS = ("cores", "folded")
 
 _PLANNED = 64  # images of a pass: layers that are fast then are fast for one image too, but not the other way round
 _BATCHES = (1, 5)  # images of a check: the batch dimension must be free
-_NORMALISATION = frozenset(("mean", "std"))  # by these names in a file, as JSON
 _LARGEST = 1e-4  # difference that passes, of outputs up to 1, and relative to the largest beyond
 
 
@@ -126,9 +125,14 @@ def _onnx(network: nn.Module, image: Image, said: Mapping[str, Any]) -> bytes:
     del model.graph.value_info[:]  # shapes in between: whoever loads the file infers them
     for node in model.graph.node:
         del node.metadata_props[:]
-    for key in _NORMALISATION.intersection(said):
-        model.metadata_props.add(key=key, value=json.dumps(said[key]))
+    for key, value in _normalisation(said).items():
+        model.metadata_props.add(key=key, value=value)
     return bytes(model.SerializeToString())
+
+
+def _normalisation(said: Mapping[str, Any]) -> dict[str, str]:
+    """As files have it, in an order that is always the same, as their bytes are to be."""
+    return {key: json.dumps(said[key]) for key in ("mean", "std") if key in said}
 
 
 def _unless_of_cores(node: Any) -> bool | None:
@@ -152,7 +156,7 @@ def _torch(network: nn.Module, image: Image, said: Mapping[str, Any]) -> bytes:
     program = torch.export.export(network, (_images(image),), dynamic_shapes=_free_batch())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of kernels that lie channels last
-        torch.export.save(program, file, extra_files={key: json.dumps(said[key]) for key in _NORMALISATION & set(said)})
+        torch.export.save(program, file, extra_files=_normalisation(said))
     return file.getvalue()
 
 
