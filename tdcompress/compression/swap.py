@@ -24,6 +24,7 @@ from ..tensor.rank import RankLike
 from .choice import Choice, Request, choose, naming
 from .metric import batches, estimate_again, moments
 from .spec import FITS, Swap
+from .survey.agreement import Agreement
 from .survey.attributes import all_or_nothing, copied
 from .survey.inputs import Examples, refuse
 from .survey.trace import Inputs, keep_trace
@@ -67,9 +68,10 @@ def compress(
     others absorb. Unless a layout is given, a budget of parameters holds weights in pairs of modes (``init="fit"`` does
     not); no budget keeps square cores (``tensor.caps.absorbed``). ``"adaptive:10x"``: the larger network that such a
     training starts with, see ``adaptive``. Or what the present weights need, which says something of trained ones only:
-    ``"energy:0.9"``, the smallest ranks that keep this share of the squared norm at every bond, or ``"vbmf"`` (Kim et
-    al. 2016). ``cores``: by layer, those of an equal network by name, or what tensorly found for it (a ``CPTensor`` ..,
-    see ``to_tensorly``); then the layers that it names are swapped, no others, and the ranks are those of its shapes.
+    ``"energy:0.9"``, for each bond the components of its unfolding that hold this share of the squared norm (what all
+    bonds keep together is less), or ``"vbmf"`` (Kim et al. 2016). ``cores``: by layer, those of an equal network by
+    name, or what tensorly found for it (a ``CPTensor`` .., see ``to_tensorly``); then the layers that it names are
+    swapped, no others, and the ranks are those of its shapes.
 
     ``data``: a few batches, inputs as ``example_inputs`` or ``(inputs, targets)``, all of them held: trained weights
     are fitted in the metric of what each layer is given, see ``fit_in_metric`` and ``moments``, and the statistics of
@@ -77,8 +79,9 @@ def compress(
     and ``rich.progress.track`` do: given their names, it gives them back.
 
     Raises ``ConfigError`` for unknown names, for settings that a layer cannot take, naming the layer, for a budget that
-    no ranks meet, with the smallest and the largest that can be reached, and where no layer is swapped, with the
-    reasons. The model is then what it was.
+    no ranks meet, with the smallest and the largest that can be reached, where no layer is swapped, with the reasons,
+    and where the model does not compute with its cores what it would with torch's layers that hold their weights. The
+    model is then what it was.
     """
     refuse(model)
     method, shown = _chosen(method, settings), None
@@ -145,9 +148,12 @@ def _compressed(
     swapped = _held(new, request, choice, progress, values, data)
     for name, reason in choice.left.items():
         vars(new.get_submodule(name))["left_dense"] = reason
+    agreement = Agreement.of(new, swapped, request.examples) if values is None else None
     new = put_back(put_cores(new, swapped), wholes)
     keep_trace(new, choice.seen.of(new))
     call_layers(new)
+    if agreement is not None:
+        agreement.check(new)
     return cast(M, new)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from ..tensor.errors import ConfigError
 
@@ -36,3 +40,15 @@ def compute_dtype(precision: str) -> torch.dtype:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context of a forward pass in ``precision``; weights, gradients and the optimizer's state stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def computed(core: Tensor) -> torch.dtype:
+    """The type that products with this core are computed in here."""
+    device = core.device.type
+    cast = not core.is_meta and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if cast else core.dtype
+
+
+def uncast(core: Tensor) -> AbstractContextManager[Any]:
+    """Products with this core in its own type."""
+    return nullcontext() if core.is_meta else torch.autocast(core.device.type, enabled=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..device.precision import computed, uncast
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.lookup import Lookup
@@ -60,6 +60,7 @@ class Factorised(nn.Module, ABC):
     settings this one has under their names (``stride``, ``in_features``), for code that asks for them; ``planner``
     gives the paths to contract along, whenever the ranks change: ``candidates``, of which the first is used unless a
     measurement chooses another. With ``checkpoint`` only the input is kept for backward, which computes the rest again.
+    ``contiguous``: images that it gives are, for code that views them; else they lie channels last.
     ``layout`` is said in reports. ``tied``: other layers whose cores are the same parameters.
 
     A subclass says what the layer's inputs are to the planner. ``spatial``: they are images, and the kernel's modes
@@ -68,7 +69,7 @@ class Factorised(nn.Module, ABC):
     ``chains``: torch's modules, one for each step of a plan, compute the same.
 
     In evaluation mode and without gradients, what is merged of the cores is merged once and kept, and the plan is the
-    one that is fastest then, for each shape of input.
+    one that is fastest then, for each shape of input; not where it ``keeps`` nothing.
     """
 
     bias: nn.Parameter | None
@@ -79,6 +80,8 @@ class Factorised(nn.Module, ABC):
     chains = True
     transposed = False
     checkpoint = False
+    contiguous = False
+    keeps = True
     layout = ""
     tied: tuple[Factorised, ...] = ()
 
@@ -98,9 +101,10 @@ class Factorised(nn.Module, ABC):
         self.format = format
         taken = vars(self).keys() | set(dir(type(self)))
         vars(self).update({key: value for key, value in vars(twin).items() if key[0] != "_" and key not in taken})
+        self.settings = frozenset(getattr(twin, "__constants__", ()))
         self.planner = planner
         self.kept = Kept()
-        self.cores = nn.ParameterDict({core.name: value for core, value in zip(graph.cores, cores, strict=True)})
+        self.cores = nn.ParameterDict(zip((core.name for core in graph.cores), map(_trainable, cores), strict=True))
         for core in self.tensors():  # in one piece, as whoever flattens parameters takes them to lie
             core.data = core.data.contiguous()
         self.register_parameter("bias", cast("nn.Parameter | None", bias))
@@ -117,6 +121,11 @@ class Factorised(nn.Module, ABC):
     @abstractmethod
     def plain(self) -> nn.Module:
         """The torch layer that this one stands for, holding ``to_dense()``."""
+
+    def _replicate_for_data_parallel(self) -> Factorised:
+        replica: Factorised = super()._replicate_for_data_parallel()
+        replica.kept = Kept()  # each of them is called by a thread of its own
+        return replica
 
     def tie(self, layers: Sequence[Factorised]) -> None:
         """Know of other layers whose cores are the same parameters."""
@@ -205,7 +214,7 @@ class Factorised(nn.Module, ABC):
 
     def infers(self, x: Tensor) -> bool:
         """Whether what is merged of the cores may be kept after this input; where not, nothing is kept from before."""
-        if not self.training and infers(x):
+        if self.keeps and not self.training and infers(x):
             return True
         self.kept.forget()
         return False
@@ -216,7 +225,7 @@ class Factorised(nn.Module, ABC):
         dtype = computed(cores[0])
 
         def make() -> list[Tensor]:
-            with _uncast(cores[0]):  # once is cheap enough to be exact
+            with uncast(cores[0]):  # once is cheap enough to be exact
                 return [weight.detach().to(dtype) for weight in plan.weights(cores)]
 
         return self.kept.get(cores, (plan.path, dtype), make)
@@ -257,7 +266,7 @@ class Factorised(nn.Module, ABC):
         In the type that it is stored in: torch's functions take it as they take parameters.
         """
         cores = self.tensors()
-        with _uncast(cores[0]):
+        with uncast(cores[0]):
             return self.kept.get(cores, "whole", self.to_dense) if self.infers(cores[0].detach()) else self.to_dense()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -265,6 +274,8 @@ class Factorised(nn.Module, ABC):
             raise AttributeError(
                 "a weight held as cores cannot be set: write to the cores, or set the dense layer's before compress"
             )
+        if name in vars(self).get("settings", ()):
+            raise AttributeError(f"{name} of a layer held as cores is settled: set the dense layer's before compress")
         super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
@@ -272,20 +283,14 @@ class Factorised(nn.Module, ABC):
         return f"{'x'.join(map(str, self.weight_shape))}, {ranks}"
 
 
-def computed(core: Tensor) -> torch.dtype:
-    """The type that products with this core are computed in here."""
-    device = core.device.type
-    cast = not core.is_meta and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if cast else core.dtype
-
-
-def _uncast(core: Tensor) -> AbstractContextManager[Any]:
-    """Products with this core in its own type."""
-    return nullcontext() if core.is_meta else torch.autocast(core.device.type, enabled=False)
-
-
 def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Lookup:
     return plan.moving(convolution) if convolution is not None and isinstance(plan, Plan) else plan
+
+
+def _trainable(core: Tensor) -> Tensor:
+    """The same, or a copy of what inference mode made, which no gradient would ever reach."""
+    with torch.inference_mode(False):
+        return nn.Parameter(core.clone(), core.requires_grad) if core.is_inference() else core
 
 
 def holding(module: L, weight: Tensor, bias: Tensor | None) -> L:

@@ -118,7 +118,8 @@ class FactorisedConv(Factorised):
 
     def forward(self, input: Tensor) -> Tensor:
         known = self.known_pass(input)
-        return self._convolved(input) if known is None else known(input, bias=self.bias)
+        output = self._convolved(input) if known is None else known(input, bias=self.bias)
+        return output.contiguous() if self.contiguous else output
 
     def _convolved(self, x: Tensor, moves: Convolution | None = None) -> Tensor:
         """``forward``, with ``moves`` in place of the layer's own."""
@@ -194,12 +195,13 @@ class FactorisedConvTranspose(FactorisedConv):
         return holding(module, self.to_dense(), self.bias)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        if output_size is None:
-            return self._convolved(input)
         axes, moves = len(self.kernel_size), self.moves
-        settings = (list(moves.stride), list(moves.padding), list(self.kernel_size), axes, list(moves.dilation))
-        padding = _TRANSPOSED[axes]._output_padding(self, input, list(output_size), *settings)
-        return self._convolved(input, replace(moves, output_padding=tuple(padding)))
+        if output_size is not None:
+            settings = (list(moves.stride), list(moves.padding), list(self.kernel_size), axes, list(moves.dilation))
+            padding = _TRANSPOSED[axes]._output_padding(self, input, list(output_size), *settings)
+            moves = replace(moves, output_padding=tuple(padding))
+        output = self._convolved(input, None if output_size is None else moves)
+        return output.contiguous() if self.contiguous else output
 
 
 def torch_conv(moves: Convolution, inputs: int, outputs: int, taps: Sequence[int], **settings: Any) -> nn.Module:

@@ -23,7 +23,8 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         dropped = round(self.p * _LEVELS)
         drawn_here = self.training and x.device.type == "cpu" and 0 < dropped < _LEVELS
-        if not drawn_here or torch.compiler.is_compiling():  # the compiler fuses draws of its own
+        mapped = torch._C._functorch.peek_interpreter_stack() is not None  # a draw for each, or one for all: it knows
+        if not drawn_here or mapped or torch.compiler.is_compiling():  # the compiler fuses draws of its own
             return super().forward(x)
         noise = torch.empty_like(x, requires_grad=False)  # dense, in the input's memory format
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)

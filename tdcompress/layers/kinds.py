@@ -172,7 +172,8 @@ def why_not(layer: nn.Module) -> str | None:
 
     A class that is not in ``KINDS``; one that redefines an attribute of its class there but ``__init__``,
     ``extra_repr`` and ``reset_parameters``, as the layer itself may do, and may then compute something else; and a
-    weight that is computed from others whenever the layer is called.
+    weight that is computed from others whenever the layer is called. A layer with a single weight that has parameters,
+    buffers or children besides, which would be lost.
     """
     name, base = type(layer).__name__, _known(type(layer))
     if base is None:
@@ -189,7 +190,14 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
-    return None if base in PARTED else _kind(base).refused(layer)
+    return None if base in PARTED else _more(layer, _kind(base)) or _kind(base).refused(layer)
+
+
+def _more(layer: nn.Module, kind: Kind) -> str | None:
+    """What a layer has besides the weight that is held as cores, and a bias; None for nothing."""
+    held = {*(weight.name for weight in kind.weights), kind.bias}
+    more = sorted((layer._parameters.keys() - held) | layer._buffers.keys() | layer._modules.keys())
+    return f"this {type(layer).__name__} has {', '.join(more)} besides" if more else None
 
 
 def _computed(layer: nn.Module, weight: str) -> str:

@@ -8,9 +8,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from ..device.precision import computed
 from ..tensor.contraction.path import Geometry
 from ..tensor.contraction.plan import Plan
-from .base import Factorised, computed, holding
+from .base import Factorised, holding
 from .own_class import OwnClass
 
 

@@ -129,7 +129,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
         if not batched:
             x = x.unsqueeze(axis)
             if hx is not None:
-                hx = tuple(s.unsqueeze(1) for s in hx) if isinstance(hx, tuple) else hx.unsqueeze(1)
+                hx = hx.unsqueeze(1) if isinstance(hx, Tensor) else tuple(s.unsqueeze(1) for s in hx)
         states = self._states(x, None, x.shape[axis], hx, None)
         x = x.transpose(0, 1) if self.batch_first else x
         steps, batch = x.shape[:2]
@@ -150,7 +150,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
             widths = (self.proj_size or self.hidden_size, self.hidden_size)[: CELLS[self.mode].states]
             return tuple(x.new_zeros(count, batch, width) for width in widths)
         self.check_forward_args(x, hx, sizes)
-        states = hx if isinstance(hx, tuple) else (hx,)
+        states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         return states if order is None else tuple(state.index_select(1, order) for state in states)
 
     def _given_back(self, states: Sequence[Tensor], back: Tensor | None) -> Any:
@@ -234,8 +234,8 @@ class PartedRecurrent(Parted, nn.RNNBase):
     ) -> tuple[Tensor, States]:
         """One layer in one direction step by step; a sequence that has ended, or not begun, keeps its states."""
         step = CELLS[self.mode].step
-        given = plus(self.part(f"weight_ih_{suffix}")(data), self._parameters.get(f"bias_ih_{suffix}"))
-        hidden, bias = prepared(self.part(f"weight_hh_{suffix}")), self._parameters.get(f"bias_hh_{suffix}")
+        given = plus(self.part(f"weight_ih_{suffix}")(data), getattr(self, f"bias_ih_{suffix}", None))
+        hidden, bias = prepared(self.part(f"weight_hh_{suffix}")), getattr(self, f"bias_hh_{suffix}", None)
         project = prepared(self.part(f"weight_hr_{suffix}")) if self.proj_size else None
         outputs = []
         steps = list(zip(given.split(sizes), sizes, strict=True))

@@ -61,17 +61,35 @@ def _gauge(graph: Graph, cores: Sequence[Tensor], bond: str) -> tuple[Tensor, di
         norms = component_norms(graph, cores, bond)
         order = norms.argsort(descending=True)
         chosen = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)[:, order]
-        return norms[order] / squared_norm(graph, cores), dict.fromkeys(carriers, chosen)
-    (left_values, left), (right_values, right) = (_eigen(_gram(graph, cores, bond, end)) for end in carriers)
+        return _shares(norms[order], squared_norm(graph, cores)), dict.fromkeys(carriers, chosen)
+    left_gram, right_gram = (_gram(graph, cores, bond, end) for end in carriers)
+    even = _even(left_gram, right_gram)
+    left_values, left = _eigen(left_gram * even[..., None] * even[..., None, :])
+    right_values, right = _eigen(right_gram / even[..., None] / even[..., None, :])
     u, values, vh = torch.linalg.svd(
         left_values.sqrt()[..., None] * (left.mT @ right) * right_values.sqrt()[..., None, :]
     )
     scale = values.sqrt()[..., None, :]
     changes = {
-        carriers[0]: (left * _inverse_root(left_values)[..., None, :]) @ u * scale,
-        carriers[1]: (right * _inverse_root(right_values)[..., None, :]) @ vh.mT * scale,
+        carriers[0]: even[..., None] * (left * _inverse_root(left_values)[..., None, :]) @ u * scale,
+        carriers[1]: (right * _inverse_root(right_values)[..., None, :]) / even[..., None] @ vh.mT * scale,
     }
-    return values.square().reshape(-1, values.shape[-1]).sum(0) / values.square().sum(), changes
+    return _shares(values.square().reshape(-1, values.shape[-1]).sum(0), values.square().sum()), changes
+
+
+def _even(left: Tensor, right: Tensor) -> Tensor:
+    """Powers of two, one for each component, that bring its norms on the two sides of a bond near each other.
+
+    From the gram matrices of both. Else one that is tiny on one side would be taken for rounding there.
+    """
+    ratio = right.diagonal(dim1=-2, dim2=-1) / left.diagonal(dim1=-2, dim2=-1)
+    ratio = torch.where((ratio > 0) & ratio.isfinite(), ratio, 1.0)
+    return torch.exp2((ratio.log2() / 4).round())
+
+
+def _shares(energies: Tensor, whole: Tensor) -> Tensor:
+    """What part of ``whole`` each of these is; none of nothing."""
+    return energies / whole if whole > 0 else torch.zeros_like(energies)
 
 
 def _gram(graph: Graph, cores: Sequence[Tensor], bond: str, end: int) -> Tensor:

@@ -139,7 +139,6 @@ def test_views_of_one_buffer_are_tied_only_where_they_overlap():
     model = tdcompress.compress(nn.Sequential(a, b), "tt", 4, (64,), keep=[])
     assert list(factorised(model)) == ["0", "1"]
     c = nn.Linear(64, 64)
-    c.register_buffer("shadow", c.weight.detach())
     other = nn.Module()
     other.register_buffer("copy", c.weight.detach())
     model = nn.Sequential(c, nn.Identity())

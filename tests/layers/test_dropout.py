@@ -85,3 +85,11 @@ def test_draws_follow_the_global_generator():
     assert torch.equal(layer(x), second)
     torch.manual_seed(3)
     assert torch.equal(layer(x), first)
+
+
+def test_a_transform_draws_as_torchs_own():
+    x, layer = torch.ones(2, 200), Dropout(0.5)
+    different = torch.vmap(layer, randomness="different")(x)
+    same = torch.vmap(layer, in_dims=(0,), randomness="same")(x)
+    assert not torch.equal(different[0], different[1])
+    assert torch.equal(same[0], same[1])

@@ -213,3 +213,25 @@ def test_hold_says_otherwise():
         hold(Quiet, nn.EmbeddingBag)
     with pytest.raises(ConfigError, match=r"hold takes a subclass of torch\.nn\.Module"):
         hold(3, nn.Conv2d)
+
+
+def test_a_layer_with_more_than_a_weight_and_a_bias_stays_dense():
+    scaled, hooked, counted = nn.Linear(32, 32), nn.Linear(32, 32), nn.Conv2d(4, 4, 3)
+    scaled.scale = nn.Parameter(torch.ones(32))
+    hooked.norm = nn.LayerNorm(32)
+    counted.register_buffer("seen", torch.zeros(()))
+    pruned = prune.l1_unstructured(nn.Linear(32, 32), "bias", 0.5)
+    constant = nn.Linear(32, 32)
+    del constant.bias
+    constant.register_buffer("bias", torch.zeros(32))
+    reasons = {
+        scaled: "this Linear has scale besides",
+        hooked: "this Linear has norm besides",
+        counted: "this Conv2d has seen besides",
+        pruned: "this Linear has bias_mask, bias_orig besides",
+        constant: "this Linear has bias besides",
+    }
+    assert {layer: why_not(layer) for layer in reasons} == reasons
+    model = tdcompress.compress(nn.Sequential(pruned, nn.Linear(32, 32)), "tt", 4, (32,), keep=[])
+    assert list(factorised(model)) == ["1"]
+    assert why_not(nn.Linear(32, 32)) is None and why_not(nn.Linear(32, 32, bias=False)) is None

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from cases import CASES, IMAGE, IN, OUT, SHAPES, TAPS, Case, assert_close, einsum_dense, random_cores
 from torch import Tensor, nn
 
+import tdcompress
 from tdcompress.layers.base import Factorised, Planner
 from tdcompress.layers.conv import FactorisedConv
 from tdcompress.layers.linear import FactorisedLinear
@@ -224,3 +225,18 @@ def test_parameters_are_the_cores_and_the_bias():
     assert sum(p.numel() for p in layer.parameters()) == 8 * 3 + 12 * 3 + 3 * 3 * 3 * 2 + 12
     assert "r_i=3" in repr(layer)
     assert "12x8x3x2" in repr(layer)
+
+
+def test_settings_of_a_layer_that_is_held_as_cores_cannot_be_changed():
+    model = tdcompress.compress(nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1)), "tt", 4, (8, 16, 16), keep=[])
+    for name, value in {"stride": (1, 1), "padding": (2, 2), "dilation": (2, 2), "out_channels": 4}.items():
+        with pytest.raises(AttributeError, match=f"{name} of a layer held as cores is settled"):
+            setattr(model[0], name, value)
+    model[0].note = "mine"
+    assert (model[0].stride, model[0].padding, model[0].note) == ((2, 2), (1, 1), "mine")
+
+
+def test_replicas_keep_what_they_merge_apart():
+    layer = tdcompress.compress(nn.Sequential(nn.Linear(32, 32)), "tt", 4, (32,), keep=[])[0]
+    replica = layer._replicate_for_data_parallel()
+    assert replica.kept is not layer.kept

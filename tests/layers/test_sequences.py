@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import FACTORISED, assert_close, layout_of
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import tdcompress
@@ -71,7 +72,8 @@ def inputs(layer: nn.RNNBase) -> dict[str, tuple[Any, Any]]:
     x = torch.randn(BATCH, STEPS, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     packed = pack_padded_sequence(x, torch.tensor([2, 5, 3]), batch_first=True, enforce_sorted=False)
     given = x if layer.batch_first else x.transpose(0, 1)
-    return {
+    listed = {"listed": (given, list(first_states(layer, BATCH)))} if isinstance(layer, nn.LSTM) else {}
+    return listed | {
         "plain": (given, None),
         "states": (given, first_states(layer, BATCH)),
         "packed": (packed, None),
@@ -190,6 +192,17 @@ def test_autocast(cls, way):
         found.sum().backward()
     assert 0 < (found - exact).abs().max() < 0.02
     assert all(core.grad.dtype == torch.float32 for part in factorised(ours).values() for core in part.tensors())
+
+
+@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_bias_that_is_computed_counts_however_a_pass_is_computed(cls, way):
+    layer = cls(FEATURES, HIDDEN).double()
+    ours = compressed(layer, "tt")
+    twin = torchs(ours, layer)
+    for one in (ours, twin):
+        prune.l1_unstructured(prune.l1_unstructured(one, "bias_ih_l0", 0.3), "bias_hh_l0", 0.3)
+    x = torch.randn(STEPS, BATCH, FEATURES, dtype=torch.float64)
+    assert_close(ours(x)[0], twin(x)[0])
 
 
 class Tagger(nn.Module):

@@ -264,9 +264,13 @@ def test_the_variance_law(format: str, init: str):
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_a_weight_of_zeros_starts_at_zero(init: str):
-    graph = Case("tt", "split", "merged", "conv").graph()
-    assert not einsum_dense(graph, INITS[init](graph, torch.zeros(12, 8, 3, 2))).any()
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_a_weight_of_zeros_starts_at_zero_and_learns(format: str, init: str):
+    graph = Case(format, "split", "merged", "conv").graph()
+    cores = [core.requires_grad_() for core in INITS[init](graph, torch.zeros(12, 8, 3, 2))]
+    (einsum_dense(graph, cores) - 1).square().sum().backward()
+    assert not einsum_dense(graph, cores).any()
+    assert [bool(core.grad.any()) for core in cores] == [not core.any() for core in cores]
 
 
 def test_spectral_cores_of_a_matrix_are_its_scaled_svd():

@@ -8,12 +8,15 @@ import pytest
 import torch
 from cases import ALL, Case, assert_close, einsum_dense, random_cores
 
+import tdcompress
+from tdcompress import tensor
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.path import Geometry, Path, Term
 from tdcompress.tensor.contraction.plan import compile_path
 from tdcompress.tensor.contraction.roles import Parts
 from tdcompress.tensor.contraction.search import paths
 from tdcompress.tensor.contraction.walk import walk
+from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.graph import Core, Graph
 
 TRAIN = Graph(
@@ -73,3 +76,16 @@ def test_input_and_output_modes_are_told_by_the_graph(case: Case, plan: str):
     matrix = weight.permute([graph.modes.index(mode) for mode in (*graph.outputs, *graph.inputs)])
     outputs = len(graph.outputs)
     assert_close(found, rows.flatten(1) @ matrix.flatten(outputs).flatten(0, outputs - 1).T)
+
+
+def test_more_cores_than_can_be_searched_are_refused_and_put_together_all_the_same():
+    """2 ** 12 - 1 subsets of the factors of a hyperedge hang together; of a chain of twelve only 78, its intervals."""
+    with pytest.raises(ConfigError, match=r"12 cores hang together in more than 1,100 ways, .*fewer factors"):
+        tdcompress.linear("cp", 64, 64, rank=2, factors=6, layout="split")
+    chain = tdcompress.linear("tt", 64, 64, rank=2, factors=6, layout="split")
+    chain.double()
+    x = torch.randn(3, 64, dtype=torch.float64)
+    assert_close(chain(x), x @ chain.to_dense().T + chain.bias)
+    graph = tensor.graph_of((64, 64), tensor.find_format("cp"), layout="split", factors=6)
+    graph = tensor.capped(graph, dict.fromkeys(graph.bonds, 2))
+    assert_close(tensor.to_dense(graph, cores := random_cores(graph)), einsum_dense(graph, cores).reshape(64, 64))

@@ -151,7 +151,7 @@ def _layer(model: nn.Module, name: str, held: Held, found: StateDict, others: Ma
     planner = Planner(rates=device_rates(weight.device, weight.dtype), **held.planner)
     layer = kind.held(twin, held.format, graph, cores, planner)
     layer.use(held.path)
-    layer.layout, layer.checkpoint = held.layout, held.checkpoint
+    layer.layout, layer.checkpoint, layer.contiguous = held.layout, held.checkpoint, held.contiguous
     return layer
 
 

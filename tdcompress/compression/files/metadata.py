@@ -36,6 +36,7 @@ class Held:
     path: Contraction
     planner: dict[str, Any]
     checkpoint: bool
+    contiguous: bool = False
 
     @staticmethod
     def of(layer: Factorised, cores_of: str) -> Held:
@@ -50,6 +51,7 @@ class Held:
             layer.plan.path,
             planner,
             layer.checkpoint,
+            layer.contiguous,
         )
 
     def plain(self) -> dict[str, Any]:

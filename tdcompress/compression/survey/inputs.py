@@ -102,6 +102,11 @@ def refuse_lazy(model: nn.Module) -> None:
             raise ConfigError(f"{name} has no shape yet: call the model with an input first")
 
 
+def said_of(error: Exception) -> str:
+    """What an error of anyone's code says, in a line."""
+    return next(filter(str.strip, str(error).splitlines()), type(error).__name__)
+
+
 def _whole_numbers(shape: Sequence[int]) -> tuple[int, ...]:
     try:
         sizes = tuple(map(operator.index, shape))

@@ -16,7 +16,7 @@ from ...layers.kinds import kind_by_class
 from ...layers.linear import FactorisedLinear
 from ...tensor.errors import ConfigError
 from .attributes import Attributes
-from .inputs import Examples, refuse_lazy
+from .inputs import Examples, refuse_lazy, said_of
 from .products import Products
 
 Inputs = Counter[tuple[int, ...]]
@@ -97,8 +97,7 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
         with products, _unfused(), _known_calls(products, layers.values()):
             watch(model, layers, examples, note)
     except Exception as error:  # anyone's code, which may object to an input in any way
-        reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"the model cannot take {examples}: {reason}") from error
+        raise ConfigError(f"the model cannot take {examples}: {said_of(error)}") from error
     for name in products.reads.keys() - found.inputs.keys():
         if features := _features(layers[name]):
             found.inputs[name] = Counter({(1, features): 0})
@@ -156,10 +155,9 @@ def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: Tenso
 def watch(
     model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples, note: Callable[[str, Tensor], None]
 ) -> None:
-    """Show ``examples`` to ``model`` in evaluation mode, and ``note`` what each of ``layers`` is given, call by call.
+    """Show ``examples`` to ``model`` as ``outputs`` does, and ``note`` what each of ``layers`` is given, call by call.
 
-    Of a layer with several inputs, that is the first. Neither the model's buffers and attributes nor torch's random
-    states change.
+    Of a layer with several inputs, that is the first.
     """
 
     def noting(name: str) -> Callable[..., None]:
@@ -171,6 +169,18 @@ def watch(
         return hook
 
     hooks = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
+    try:
+        outputs(model, examples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def outputs(model: nn.Module, examples: Examples) -> Any:
+    """What ``model`` makes of ``examples`` in evaluation mode, without gradients.
+
+    Neither its buffers and attributes nor torch's random states change.
+    """
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
@@ -178,10 +188,8 @@ def watch(
     try:
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices):
-            examples.given_to(model)
+            return examples.given_to(model)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, training in modes.items():
             module.training = training
         for buffer, value in buffers:  # some layers keep statistics in any mode

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 
+from ..errors import ConfigError
 from ..graph import Graph
 from .cost import Rates
 from .path import Geometry, Path, Term, Tree
@@ -16,6 +19,7 @@ from .walk import walk
 PLANS = ("model", "measure", "contract", "chain", "dense")
 _SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
 _MEASURED = 6
+_SUBSETS = 1100  # of cores that hang together: a search of so many takes some ten seconds
 
 
 class Search:
@@ -53,12 +57,20 @@ class Search:
 
     @cached_property
     def trees(self) -> dict[int, tuple[float, Tree, tuple[str, ...]]]:
-        """For each connected subset of the cores: seconds of its best merge, the tree, its open indices."""
+        """For each connected subset of the cores: seconds of its best merge, the tree, its open indices.
+
+        Raises ``ConfigError`` for more of them than can be searched.
+        """
         count = len(self.graph.cores)
+        if self.connected is None:
+            raise ConfigError(
+                f"{count} cores hang together in more than {_SUBSETS:,} ways, too many to search for the order in "
+                "which to contract them: split into fewer factors"
+            )
         found: dict[int, tuple[float, Tree, tuple[str, ...]]] = {
             1 << k: (0.0, k, self.graph.cores[k].indices) for k in range(count)
         }
-        for subset in sorted(range(1, self.everything + 1), key=int.bit_count):
+        for subset in sorted(self.connected, key=lambda subset: (subset.bit_count(), subset)):
             best: tuple[float, Tree] | None = None
             left = subset & (subset - 1)
             while left:
@@ -73,6 +85,25 @@ class Search:
                 left = (left - 1) & subset
             if best is not None:
                 found[subset] = (*best, self.graph.open_indices(_positions(subset)))
+        return found
+
+    @cached_property
+    def connected(self) -> set[int] | None:
+        """The subsets of cores that hang together by what they share; None where they are too many to search."""
+        around = [
+            sum({1 << other for index in core.indices for other in self.graph.carriers[index]})
+            for core in self.graph.cores
+        ]
+        found = {1 << k for k in range(len(around))}
+        border = list(found)
+        while border:
+            subset = border.pop()
+            near = functools.reduce(operator.or_, (around[k] for k in _positions(subset)))
+            new = {subset | 1 << k for k in _positions(near & ~subset)} - found
+            found |= new
+            border += new
+            if len(found) > _SUBSETS:
+                return None
         return found
 
     def _merge_seconds(self, need: Parts) -> float:
@@ -165,11 +196,11 @@ def macs(graph: Graph, path: Path, geometry: Geometry) -> int:
 @lru_cache(maxsize=4096)
 def _merge_tree(graph: Graph, sizes: tuple[tuple[str, int], ...]) -> Tree:
     search = Search(graph, Geometry(1), Rates())
-    return search.trees[search.everything][1]
+    return greedy_tree(graph) if search.connected is None else search.trees[search.everything][1]
 
 
 def merge_tree(graph: Graph) -> Tree:
-    """The cheapest order in which to merge all cores."""
+    """The cheapest order in which to merge all cores; of more than can be searched, a good one."""
     return _merge_tree(graph, tuple(sorted(graph.sizes.items())))
 
 

@@ -52,17 +52,18 @@ def spectral(graph: Graph, weight: Tensor, seed: int = 0, algorithm: Algorithm =
     For a matrix it is the truncated SVD with sqrt(singular values) on either side (Khodak et al. 2021, section 3), and
     what truncation takes of the mean square is given back by one factor. The fit need not be tight: few sweeps do.
     """
-    return _scaled(graph, [core.double() for core in decompose(graph, weight.float(), 4, seed, algorithm)], weight)
+    found = _decomposed(graph, weight, 4, seed, algorithm)
+    return _scaled(graph, [core.double() for core in found], weight) if weight.float().any() else found
 
 
 def fit(graph: Graph, weight: Tensor, seed: int = 0, algorithm: Algorithm = own) -> list[Tensor]:
     """A decomposition of a trained ``weight`` as near to it as can be: nothing is given back of its norm."""
-    return decompose(graph, weight.float(), seed=seed, algorithm=algorithm)
+    return _decomposed(graph, weight, 100, seed, algorithm)
 
 
 def rough(graph: Graph, weight: Tensor, seed: int = 0, algorithm: Algorithm = own) -> list[Tensor]:
     """``fit`` in a tenth of the sweeps, for a training that goes on: what they leave it makes up for in a few steps."""
-    return decompose(graph, weight.float(), 10, seed, algorithm)
+    return _decomposed(graph, weight, 10, seed, algorithm)
 
 
 Init = Callable[..., list[Tensor]]
@@ -84,16 +85,28 @@ OF_TRAINED = ("fit", "rough")
 """Those that keep what a weight has learned."""
 
 
+def _decomposed(graph: Graph, weight: Tensor, sweeps: int, seed: int, algorithm: Algorithm) -> list[Tensor]:
+    """``decompose`` in single precision; of a weight that is zero throughout, cores that can learn."""
+    if weight.float().any():
+        return decompose(graph, weight.float(), sweeps, seed, algorithm)
+    return variance_law(graph, weight, torch.Generator().manual_seed(seed))
+
+
 def _scaled(graph: Graph, cores: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
     """Cores of one norm, so that their reconstruction has the norm of ``weight``.
 
     A core's gradient is as large as the others are, so a core of smaller norm would learn faster than the rest; cores
-    of one norm keep it under gradient flow (Du et al. 2018, theorem 2.1).
+    of one norm keep it under gradient flow (Du et al. 2018, theorem 2.1). Of a weight that is zero, as last layers of
+    residual branches may begin, only the largest core is zero: were all of them, no gradient would ever reach one (Hu
+    et al. 2021, section 4.1). The others are as those of a weight with torch's own initial variance, 1 / (3 fan-in).
     """
     cores = [core / norm if (norm := core.norm()) else core for core in cores]
     drawn, wanted = float(squared_norm(graph, cores)), float(weight.double().square().sum())
-    factor = (wanted / drawn) ** (0.5 / len(cores)) if wanted else 0.0
-    return [(core * factor).float() for core in cores]
+    factor = ((wanted or len(weight) / 3) / drawn) ** (0.5 / len(cores))
+    cores = [(core * factor).float() for core in cores]
+    if not wanted:
+        max(cores, key=Tensor.numel).zero_()
+    return cores
 
 
 def towards_root(graph: Graph) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

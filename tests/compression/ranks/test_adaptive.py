@@ -105,6 +105,28 @@ def test_components_that_hold_nothing_go_without_loss(name: str, shape: tuple[in
     torch.testing.assert_close(dense(found, back), weight)
 
 
+@pytest.mark.parametrize("name", [name for name in FACTORISED if graph_of(name, SHAPES[0], 4).is_tree])
+def test_a_cut_is_the_same_however_components_are_shared_between_the_ends_of_a_bond(name: str):
+    torch.manual_seed(0)
+    graph = graph_of(name, SHAPES[0], 4)
+    cores = gaussian(graph)
+    for bond in [bond for bond, ends in graph.carriers.items() if bond in graph.bonds and len(ends) == 2]:
+        ranks = {**graph.ranks, bond: graph.sizes[bond] - 1}
+        cut = dense(*truncated(graph, cores, ranks))
+        uneven, scale = list(cores), 10.0 ** torch.linspace(-9, 9, graph.sizes[bond], dtype=torch.double)
+        for position, factors in zip(graph.carriers[bond], (scale, 1 / scale), strict=True):
+            axis = graph.cores[position].indices.index(bond)
+            uneven[position] = (cores[position].movedim(axis, -1) * factors).movedim(-1, axis)
+        torch.testing.assert_close(energies(graph, uneven, bond), energies(graph, cores, bond))
+        torch.testing.assert_close(dense(*truncated(graph, uneven, ranks)), cut)
+
+
+def test_nothing_has_no_energy():
+    graph = graph_of("tt", SHAPES[0], 4)
+    cores = [torch.zeros_like(core) for core in gaussian(graph)]
+    assert not any(energies(graph, cores, bond).any() for bond in graph.bonds)
+
+
 def dearest_component(layer: Factorised) -> int:
     """Entries that go with one component of a bond, the most that there are."""
     sizes = layer.graph.sizes

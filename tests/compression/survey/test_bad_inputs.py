@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -142,3 +144,14 @@ def test_the_dense_format_may_swap_nothing():
     model = tdcompress.compress(linear(), "dense", 3, (16,))
     assert not factorised(model)
     assert [layer["format"] for layer in tdcompress.report(model).counts["layers"]] == ["dense", "dense"]
+
+
+def test_cores_that_are_made_while_inferring_are_trained_afterwards(tmp_path: Path):
+    model = linear()
+    with torch.inference_mode():
+        tdcompress.compress(model, "tt", 4, (16,), keep=[])
+        tdcompress.save(model, tmp_path / "model.safetensors")
+        again = tdcompress.load(tmp_path / "model.safetensors", linear())
+    for made in (model, again):
+        made(torch.randn(3, 16)).sum().backward()
+        assert all(parameter.grad is not None for parameter in made.parameters())

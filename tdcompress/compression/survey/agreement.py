@@ -1,0 +1,179 @@
+"""Whether a model computes with the cores that its layers are held as, and what it computed with the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ...layers.base import Factorised
+from ...layers.conv import FactorisedConv
+from ...layers.kinds import kind_by_class
+from ...tensor.errors import ConfigError
+from .inputs import Examples, said_of
+from .trace import outputs
+
+Swapped = Mapping[nn.Module, Factorised]
+"""From layers of a model to what takes their places."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a model is shown, and what it has to give for it once its layers are ``swapped``.
+
+    ``names``: of these layers, by what takes their places.
+    """
+
+    swapped: Swapped
+    names: Mapping[Factorised, str]
+    examples: Examples
+    wanted: Any
+
+    @staticmethod
+    def of(model: nn.Module, swapped: Swapped, examples: Examples) -> Agreement:
+        """What ``model`` gives while the layers are in their places, but call what is to take them.
+
+        Their weights are, for code that reads them, these put together. In place of an input of zeros it is shown two
+        of numbers from 0 to 1, where it takes them: zeros are what many layers make of zeros, and one image lies
+        channels last in any case.
+        """
+        names = {swapped[layer]: name for name, layer in model.named_modules() if layer in swapped}
+        with ExitStack() as stack:
+            for layer, new in swapped.items():
+                _read(stack, layer, _PutTogether(layer._parameters, _weight(layer), new))
+                vars(layer)["forward"] = new.forward  # which no layer that is swapped has of its own
+                stack.callback(vars(layer).pop, "forward")
+                _keeping_nothing(stack, new)
+                stack.callback(vars(new).update, contiguous=new.contiguous)
+            for shown, contiguous in product(_shown(examples), (True, False)):
+                for new in names:
+                    new.contiguous = contiguous
+                try:
+                    return Agreement(swapped, names, shown, outputs(model, shown))
+                except Exception as error:  # anyone's code, which may take one of zeros only, or view what lies so
+                    failure = error
+            raise ConfigError(f"the model cannot take {examples}: {said_of(failure)}") from failure
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ``ConfigError`` where ``model``, whose layers are swapped, gives something else, saying what to do.
+
+        Outputs of convolutions that it views as if they were not channels last are made contiguous from now on.
+        """
+        with ExitStack() as stack:
+            for layer, new in self.swapped.items():
+                _read(stack, layer, _Left(layer._parameters, _weight(layer), self.names[new]))
+                _keeping_nothing(stack, new)
+            found = self._given(model)
+            # A model that gives something else every time says nothing.
+            if _differ(found, self.wanted) and not _differ(self._given(model), found):
+                raise ConfigError(
+                    "the model computes something else once its layers hold cores, though from the same weights: it "
+                    "may ask for a layer's class or treat some otherwise than by calling them; say by keep which stay "
+                    "dense"
+                )
+
+    def _given(self, model: nn.Module) -> Any:
+        """What the model gives, and if need be once convolutions give contiguous outputs."""
+        while True:
+            called: list[Factorised] = []
+            try:
+                with _noting(self.names, called):
+                    return outputs(model, self.examples)
+            except ConfigError:
+                raise
+            except Exception as error:  # anyone's code
+                last = next((layer for layer in called[::-1] if isinstance(layer, FactorisedConv)), None)
+                if not isinstance(error, RuntimeError) or last is None or last.contiguous:
+                    behind = f", behind {self.names[called[-1]]}," if called else ""
+                    raise ConfigError(
+                        f"once its layers hold cores the model{behind} cannot take {self.examples}: {said_of(error)}; "
+                        "say by keep which stay dense"
+                    ) from error
+                last.contiguous = True
+
+
+class _PutTogether(dict[str, Any]):
+    """Parameters of a layer, of which the weight is what cores make."""
+
+    def __init__(self, own: Mapping[str, Any], weight: str, cores: Factorised) -> None:
+        super().__init__(own)
+        self.weight, self.cores = weight, cores
+
+    def __getitem__(self, name: str) -> Any:
+        return self.cores.weight if name == self.weight else super().__getitem__(name)
+
+
+class _Left(dict[str, Any]):
+    """Parameters of a layer whose place another has taken, of which nobody may read the weight."""
+
+    def __init__(self, own: Mapping[str, Any], weight: str, layer: str) -> None:
+        super().__init__(own)
+        self.weight, self.layer = weight, layer
+
+    def __getitem__(self, name: str) -> Any:
+        if name == self.weight:
+            raise ConfigError(
+                f"layer {self.layer}: the model has it elsewhere than among its modules, too, in a list, a dictionary "
+                f"or a function, and computes with that: make it an nn.ModuleList or nn.ModuleDict, or keep="
+                f"{self.layer!r} dense"
+            )
+        return super().__getitem__(name)
+
+
+@contextmanager
+def _noting(layers: Iterable[Factorised], called: list[Factorised]) -> Iterator[None]:
+    """Those of ``layers`` that are called inside, in their order, appended to ``called``."""
+    hooks = [layer.register_forward_hook(lambda layer, *_: called.append(layer), prepend=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _shown(examples: Examples) -> Iterator[Examples]:
+    """What to show a model that takes ``examples``, the most telling first."""
+    if examples.shape is not None:
+        (zeros,) = examples.args
+        shape, generator = (2, *zeros.shape[1:]), torch.Generator().manual_seed(0)
+        yield replace(examples, args=(torch.rand(shape, generator=generator, device="cpu").to(zeros),))
+    yield examples
+
+
+def _weight(layer: nn.Module) -> str:
+    kind = kind_by_class(layer)
+    assert kind is not None
+    return kind.weights[0].name
+
+
+def _read(stack: ExitStack, layer: nn.Module, parameters: dict[str, Any]) -> None:
+    """Let ``layer`` have these parameters for the time of ``stack``."""
+    stack.callback(vars(layer).update, _parameters=layer._parameters)
+    vars(layer)["_parameters"] = parameters
+
+
+def _keeping_nothing(stack: ExitStack, layer: Factorised) -> None:
+    layer.keeps = False
+    stack.callback(vars(layer).pop, "keeps", None)
+
+
+def _differ(found: Any, wanted: Any) -> bool:
+    """Whether two outputs have other shapes, or floating-point numbers that rounding does not explain."""
+    pairs = [[leaf for leaf in tree_leaves(some) if isinstance(leaf, Tensor)] for some in (found, wanted)]
+    if [leaf.shape for leaf in pairs[0]] != [leaf.shape for leaf in pairs[1]]:
+        return True
+    return any(_far(a, b) for a, b in zip(*pairs, strict=True) if b.is_floating_point())
+
+
+def _far(found: Tensor, wanted: Tensor) -> bool:
+    largest = torch.finfo(wanted.dtype).eps ** 0.5
+    found, wanted = found.double(), wanted.double()
+    if not wanted.isfinite().all():
+        return False
+    return not bool((found - wanted).norm() <= largest * wanted.norm())
