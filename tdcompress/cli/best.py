@@ -80,7 +80,8 @@ def _answered(comparison: Comparison, options: BestOptions) -> bool:
         print(", ".join([f"{title}: {asked}", *answer.alike]))
         _print(answer, measure)
     if not answers:
-        print(f"{title}: no {measure.unit} known; tdc export run=RUN writes them down")
+        how = "; tdc export run=RUN writes them down" if measure.column.startswith("exported") else ""
+        print(f"{title}: no {measure.unit} known{how}")
     return bool(answers)
 
 
@@ -118,6 +119,8 @@ def _print(answer: Answer, measure: Measure) -> None:
     console.print(table)
     if answer.best is None:
         print("none will do")
+    elif dense is not None and answer.best.size > dense.size:
+        print(f"{BASELINE} has fewer {measure.unit} than any")
     if len(alike) > _RIVALS:
         print(f"{len(alike) - _RIVALS} more that the seeds do not tell from these")
     if answer.unknown:

@@ -48,6 +48,12 @@ class Splits:
     classes: int
     validation: Batches | None = None
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images each split has, and the number of classes."""
+        held_out = 0 if self.validation is None else len(self.validation)
+        return {"train": len(self.train), "validation": held_out, "test": len(self.test), "classes": self.classes}
+
 
 def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], Any] = print, seed: int = 0) -> Splits:
     """The splits, normalised by the statistics of the images that are trained on, and the number of classes.

@@ -22,7 +22,7 @@ _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "arch.model", "method.f
 
 BLANK = "␣"  # stands in a word for a blank
 
-_OF_CORES = ("full_rank_epochs", "cut", "switch.", "optim.core_lr")  # said with the method: dense has none of it
+OF_CORES = ("full_rank_epochs", "cut", "switch.", "optim.core_lr")  # said with the method: dense has none of it
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
@@ -144,15 +144,23 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
         for key, (value, _) in changed.items()
         if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
     }
+    own = f"/seed{values.get('seed')}"  # of the run that it starts from: seeds are one network's
+    if words.get("init_from", "").endswith(own):
+        words["init_from"] = words["init_from"].removesuffix(own) + "/seed${seed}"
     of_method = {
-        key: word.removeprefix("method.") for key, word in words.items() if key.startswith(("method.", *_OF_CORES))
+        key: word.removeprefix("method.") for key, word in words.items() if key.startswith(("method.", *OF_CORES))
     }
     return " ".join(of_method.values()), " ".join(word for key, word in words.items() if key not in of_method)
 
 
+def worded(values: dict[str, Any]) -> dict[str, str]:
+    """The values of a ``plain`` configuration's identity by their dotted keys, as ``choices`` writes them."""
+    return {key: _word(value) for key, value in _flat(identity(values)).items()}
+
+
 def whole_key(word: str) -> str:
     """A word of the method, as ``choices`` shortens it, with its whole key."""
-    return word if word.startswith(_OF_CORES) else f"method.{word}"
+    return word if word.startswith(OF_CORES) else f"method.{word}"
 
 
 def _word(value: Any) -> str:

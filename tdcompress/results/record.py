@@ -126,6 +126,7 @@ class Summary:
     train_seconds_per_epoch: float | None = None  # on this device, median of the epochs of networks with these counts
     ranks: list[dict[str, Any]] = field(default_factory=list)  # each change: from which epoch on, and of which layers
     layers: list[dict[str, Any]] = field(default_factory=list)  # as ``compression.survey.counts.count`` gives them
+    images: dict[str, int] = field(default_factory=dict)  # of each split, and the number of classes
     normalisation: dict[str, Any] = field(default_factory=dict)  # mean and std of each channel, of pixels 0..255
     config: dict[str, Any] = field(default_factory=dict)  # as ``identity.plain`` gives it
     switch: dict[str, Any] = field(default_factory=dict)  # as ``train.full_rank.start.Switch`` has it

@@ -96,10 +96,15 @@ def why_none(directory: Path) -> str:
     if seeds:
         return f"{directory} has runs of several seeds: name one, {directory / seeds[0]}"
     if (directory / NAME).exists():
-        return f"{directory / NAME} is damaged: delete it, and tdc train makes the run again"
+        return f"{directory / NAME} is damaged: delete the run's folder, and tdc train makes it again"
     summary = read_summary(directory)
     diverged = summary is not None and summary.status == "diverged"
-    reason = "it diverged, and none is kept of that" if diverged else "no epoch of it has ended"
+    if diverged:
+        reason = "it diverged, and none is kept of that"
+    elif summary is None:
+        reason = "no run is there"
+    else:
+        reason = "no epoch of it has ended" if not summary.epochs_done else "the file is gone"
     return f"{directory} has no checkpoint: {reason}"
 
 

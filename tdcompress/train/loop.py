@@ -85,7 +85,8 @@ class Loop:
                 self._close(epoch)
             if self._status() != "diverged":  # weights that are not numbers are worth no checkpoint
                 # Every process has a part in the state, and the first one writes it.
-                state = {"config": plain(self.config), "counts": self.tested, **self.learner.state()}
+                known = {"config": plain(self.config), "counts": self.tested, "images": self.summary.images}
+                state = {**known, **self.learner.state()}
                 if self.learner.world.first:
                     checkpoint.save(self.run.directory, state)
             self._write()

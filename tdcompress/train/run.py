@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +37,7 @@ from .network import cutting, fitting, initial, rates_of, restored, switched
 from .weights import read_weights
 
 _APART = 1_000_003  # between the random numbers of one process and the next
+_SPLITS = {"train": "training images", "validation": "held-out images", "test": "test images", "classes": "classes"}
 
 
 def train(config: TrainConfig, run: Run, log: Log = print, *, dense_only: bool = False) -> Summary:
@@ -90,6 +93,18 @@ def _refuse_other_weights(config: TrainConfig, run: Run, ended: Summary) -> None
         )
 
 
+def _refuse_other_images(run: Run, state: Mapping[str, Any], images: Mapping[str, int]) -> None:
+    """Raise RunError where the run in the directory has seen other numbers of images so far than there are now."""
+    seen = state.get("images", images)
+    changed = [
+        f"{seen[key]} {said} then, {images[key]} now" for key, said in _SPLITS.items() if seen[key] != images[key]
+    ]
+    if changed:
+        raise RunError(
+            f"{run.directory} began with other data ({', '.join(changed)}); delete it or choose another results_dir"
+        )
+
+
 def _precision(name: str, run: Run, device: torch.device) -> str:
     """``auto`` is what the run in the directory began with, whichever device that was, else what suits the device.
 
@@ -108,16 +123,17 @@ def _train(
 ) -> Summary:
     """``whole``: ``config``, or the one whose dense epochs it is; ``begun``: where such epochs would lie."""
     data = datasets(config.dataset, device, log, config.seed)
-    train_data, sizes = data.train, (data.train.in_channels, data.train.image_size, data.classes)
+    train_data, images, sizes = data.train, data.sizes, (data.train.in_channels, data.train.image_size, data.classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
     rates = rates_of(config, device)
     if state is None:
         model, image = initial(config, device, sizes=sizes, dense=True)
         start = Start.of(whole, model, image, rates, log)
-        if start is not None and begun is not None and (state := shared.state_in(begun, config, log)) is not None:
+        if start is not None and begun is not None and (state := shared.state_in(begun, config, images, log)):
             start.after(state, begun)
     else:
         run.refuse_other(config, state.get("config"))
+        _refuse_other_images(run, state, images)
         model, image = restored(config, device, run.directory, state, sizes)
         start = Start.from_plain(state["start"]) if state["start"] is not None else None
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -152,7 +168,7 @@ def _train(
             planned(model)
         tested = state.get("counts") if state is not None else None
         after = factorise if whole is config else None
-        summary = replace(_first_summary(config, device, world), normalisation=train_data.normalisation)
+        summary = replace(_first_summary(config, device, world), normalisation=train_data.normalisation, images=images)
         if state is None:
             given = read_weights(config.init_from).digest if config.init_from is not None else None
             summary = replace(summary, init_digest=given)

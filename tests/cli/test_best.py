@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from runs import make
@@ -55,6 +56,21 @@ def test_the_best_under_a_size_of_the_runs_asked_for(tdc, results):
         and "too large" in out
         and out.endswith("none will do\n")
     )
+
+
+def test_what_is_larger_than_dense_is_said_to_be(tdc, results):
+    make(results, "tt", 0.96, parameters=12_000, rank="2x", lr=0.5)
+    make(results, "dense", 0.97, parameters=10_000, lr=0.5)
+    code, out, _ = tdc("best within=1 lr=0.5 method=tt")
+    assert code == 0 and "dense has fewer parameters than any" in out
+    assert "fewer parameters than any" not in tdc("best within=1 lr=0.05")[1]
+
+
+def test_seconds_that_nobody_knows(tdc, tmp_path):
+    for run in (make(tmp_path / "results", "dense"), make(tmp_path / "results")):
+        run.write_summary(replace(run.summary(), train_seconds_per_epoch=None))
+    assert "no training seconds per epoch known\n" in tdc("best by=seconds")[1]
+    assert "no bytes known; tdc export run=RUN writes them down\n" in tdc("best by=bytes")[1]
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,15 @@ def test_omegaconf_and_hydra_are_seen_by_this_room_alone():
             if {"omegaconf", "hydra"} & {name.split(".")[0] for name in names}:
                 seen.add(path.relative_to(package).parts[0])
     assert seen == {"config"}
+
+
+@pytest.mark.parametrize(
+    "spelled", ["results/a/seed0", "./results/a/seed0/", "results/../results//a/seed0", "{here}/results/a/seed0"]
+)
+def test_a_place_has_one_spelling(spelled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    call_composed(
+        [f"init_from={spelled.format(here=tmp_path)}"], lambda composed: found.append(typed(composed).init_from)
+    )
+    assert found == ["results/a/seed0"]

@@ -93,7 +93,7 @@ def test_a_summary_reads_back(tmp_path):
     ranks = [{"epoch": 1, "layers": {"fc1": {"r1": 2}}}]
     summary = Summary(
         "finished", "mnist", "lenet", "tt", "8", 3, 2, 2, "a CPU", 2, "fp32", 1, {"torch": "2.11"}, 10, 100, 10.0,
-        30, 300, "5f", None, 0.5, 2, 0.875, 0.75, 1.25, ranks, layers, {"mean": [33.3], "std": [78.6]},
+        30, 300, "5f", None, 0.5, 2, 0.875, 0.75, 1.25, ranks, layers, {"train": 9}, {"mean": [33.3], "std": [78.6]},
         {"lr": 0.1, "method": {"format": "tt"}},
     )  # fmt: skip
     (tmp_path / "summary.json").write_text(summary_text(summary))

@@ -60,7 +60,8 @@ def test_the_run_that_one_starts_from_is_named_wherever_the_results_lie(tmp_path
         config = plain(replace(BASELINE, init_from=start))
         write_run(tmp_path / f"results/runs/mnist/vgg16/tt-8-{seed}/seed{seed}", config=config)
     for results_dir in ("results", tmp_path / "results"):
-        assert read_runs(results_dir).setting.tolist() == [f"init_from={path}" for path in (dense, dense, elsewhere)]
+        told = [f"init_from={path}" for path in (dense.parent / "seed${seed}", dense.parent / "seed${seed}", elsewhere)]
+        assert read_runs(results_dir).setting.tolist() == told
 
 
 def test_no_results_are_an_empty_table(tmp_path):

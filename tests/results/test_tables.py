@@ -16,7 +16,8 @@ from runs import BASE, make
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings
-from tdcompress.results.drawing.page.cells import commands, markdown
+from tdcompress.results.drawing.page.cells import markdown
+from tdcompress.results.drawing.page.command import commands
 from tdcompress.results.drawing.page.report import write_report
 from tdcompress.results.identity import arch_name
 from tdcompress.results.tables import read_results, write_results
@@ -87,8 +88,9 @@ def test_the_tables_say_mean_and_spread_over_seeds(results):
     assert f"| tt | 10x | 0.05 | 1,000 | 10.0x | 3,000 | 91.50 ± {spread:.2f} (2) | 93.00 | 2.50 | a CPU |" in text
     assert "| cp | 10x | 0.05 | 1,000 | 10.0x | 3,000 | - (2 diverged) | - | - | a CPU |" in text
     assert "| dense | - | 0.05 | 10,000 | 1.0x |" in text
-    assert "tdc train -m dataset=mnist arch=lenet method=cp,dense,ht,tt rank=10x lr=0.05 epochs=4" in text
-    assert "method=tt method.conv=cp method.layout=split rank=10x" in text
+    assert "tdc train -m method=cp,tt rank=10x lr=0.05 epochs=4 batch_size=100 seed=0,1 dataset=mnist " in text
+    assert "tdc train -m method=dense,ht rank=10x lr=0.05 epochs=4 batch_size=100 seed=0 dataset=mnist" in text
+    assert re.search("method=tt method.conv=cp rank=10x .* method.layout=split", text)
 
 
 def test_the_best_is_a_mean_where_it_was_chosen_by_validation(tmp_path):
@@ -111,10 +113,7 @@ def test_the_commands_name_networks_as_a_command_line_does(tmp_path):
     for arch in arches:
         run = make(tmp_path, arch=arch)
         run.write_summary(replace(run.summary(), arch=arch_name(replace(BASE, arch=arch))))
-    made = [
-        "\n".join([*commands(comparison.runs), comparison.runs.iloc[0]["setting"]])
-        for comparison in comparisons(read_results(tmp_path)[0])
-    ]
+    made = ["\n".join(commands(comparison.runs)) for comparison in comparisons(read_results(tmp_path)[0])]
     assert sorted(re.findall(r"arch\S*", text) for text in made) == [
         ["arch.target._target_=mine.Net"], ["arch=torchvision", "arch.model=resnet50"],
     ]  # fmt: skip

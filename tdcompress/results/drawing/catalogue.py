@@ -84,7 +84,7 @@ def drawings_over(comparison: Comparison, metrics: pandas.DataFrame, x: str | No
     """
     x, y = axes_asked(x, y)
     across, up = quantity(x), quantity(y)
-    if x in _OVER or up.column in OF_EPOCHS:
+    if x in _OVER or {across.column, up.column} & set(OF_EPOCHS):
         if x not in _OVER or up.column not in METRICS:
             raise ConfigError(
                 f"y={up.column} over x={x}: epochs are drawn over {' or '.join(_OVER)}, with y one of "
@@ -167,7 +167,10 @@ def _over_runs(
     baseline = (runs["label"] == BASELINE) & (runs["status"] == "finished") & (not y.alike) & (x.column != "lr")
     drawn = runs.index.isin(known.index) | baseline
     reason = "not exported" if x.column in FILES else "elsewhere" if group else f"no {x.title}"
-    others = runs.assign(status=runs["status"].mask(~drawn & (runs["status"] == "finished"), reason))
+    missing = ~drawn & (runs["status"] == "finished")
+    others = runs.assign(status=runs["status"].mask(missing, reason))
+    if x.column in FILES:
+        others["status"] = others["status"].mask(missing & runs[x.column].notna(), "last exported otherwise")
     shown = runs[drawn]
     about = _About(
         comparison, others, shown, "lr" if x.column == "lr" else "rank", [*_bars(shown), *_band(shown)], group
@@ -209,7 +212,7 @@ def _switches(curves: pandas.DataFrame) -> dict[str, float]:
 
 def _seconds(comparison: Comparison, apart: str, panel: pandas.DataFrame) -> Iterator[Drawing]:
     finished = panel["status"] == "finished"
-    devices = list(panel[finished].groupby("device"))
+    devices = list(panel[finished & panel["train_seconds_per_epoch"].notna()].groupby("device"))
     for device, rows in devices:
         others = panel[(panel["device"] == device) | ~finished]
         marks = ["Whiskers: the range over seeds"] if rows["seed"].nunique() > 1 else []

@@ -51,7 +51,7 @@ def over_epochs(curves: pandas.DataFrame, y: Quantity, look: Look, x: str, switc
 
 
 def over_runs(runs: pandas.DataFrame, x: Quantity, y: Quantity, look: Look) -> Figure:
-    """``y`` over ``x``, a line per label through its ranks: mean, and range over seeds.
+    """``y`` over ``x``, a line per label through its ranks of one kind: mean, and range over seeds.
 
     The baseline is a horizontal line. ``runs``: columns label, method, rank, lr, and those of ``x`` and ``y``.
     """
@@ -65,9 +65,11 @@ def over_runs(runs: pandas.DataFrame, x: Quantity, y: Quantity, look: Look) -> F
             entries.append((label, style | {"marker": ""}, points["mean"].iloc[0]))
         else:
             points = _spread(rows, ["rank", "lr"], y)
+            kinds = points.index.get_level_values("rank").map(_kind_of_rank)
             points.index = x.values(rows.groupby(["rank", "lr"], dropna=False)[x.column].mean())
+            for kind in dict.fromkeys(kinds):
+                _errorbar(axis, points[kinds == kind].sort_index(), label, style)
             points = points.sort_index()
-            _errorbar(axis, points, label, style)
             values += points.index.tolist()
             entries.append((label, style, points["mean"].iloc[-1]))
     set_scale(axis, x, values)
@@ -78,6 +80,12 @@ def over_runs(runs: pandas.DataFrame, x: Quantity, y: Quantity, look: Look) -> F
     axis.set_ylim(low, high)
     labels_beside(figure, axis, entries, look.height is not None)
     return figure
+
+
+def _kind_of_rank(rank: str) -> str:
+    """Of what a rank is said: of bonds, of the ratio of sizes, of MACs .. Networks of one kind are one line."""
+    kind, colon, _ = rank.rpartition(":")
+    return kind if colon else "x" * rank.endswith("x")
 
 
 def over_learning_rate(runs: pandas.DataFrame, y: Quantity, look: Look) -> Figure:

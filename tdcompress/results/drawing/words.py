@@ -28,7 +28,7 @@ _PHRASES = {
     "dataset.validation": "{} held out",
     "full_rank_epochs=0": "from scratch",
     "full_rank_epochs": "{} full-rank epochs",
-    "init_from": "from given weights",
+    "init_from": "from the weights of {}",
     "optim.clip": "gradients clipped at {}",
     "optim.core_lr": "{} rates of cores",
     "optim.interval": "schedule by {}",
@@ -99,6 +99,9 @@ def _phrase(key: str, value: str) -> str:
     if phrase is None:
         phrase = "with {0}" if value == "true" else "without {0}" if value == "false" else "{0} {1}"
         return phrase.format(key.split(".")[-1].strip("_").replace("_", " "), _value(value))
+    if key == "init_from":
+        place = PurePosixPath(value.replace(BLANK, " "))  # of a run its folder, whatever the seed
+        return phrase.format(place.parent.name if re.fullmatch(r"seed(\d+|\$\{seed\})", place.name) else place.name)
     if key == "dataset.validation":
         return phrase.format(f"{100 * float(value):g} %")
     return phrase.format(_value(value))

@@ -46,15 +46,17 @@ def is_there(directory: Path) -> bool:
     return summary is not None and summary.status == "finished"
 
 
-def state_in(directory: Path | None, config: TrainConfig, log: Callable[[str], Any]) -> dict[str, Any] | None:
+def state_in(
+    directory: Path | None, config: TrainConfig, images: Mapping[str, int], log: Callable[[str], Any]
+) -> dict[str, Any] | None:
     """The checkpoint at the end of shared dense epochs, for a run of ``config`` to go on from; None if there is none.
 
-    None, too, where they were computed in another precision.
+    None, too, where they were computed in another precision, or saw other numbers of ``images``.
     """
     if directory is None or not is_there(directory):
         return None
     state = checkpoint.load(directory, log)
-    if state is None or state["config"]["precision"] != config.precision:
+    if state is None or state["config"]["precision"] != config.precision or state.get("images", images) != images:
         return None
     return state
 

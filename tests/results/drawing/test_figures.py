@@ -152,6 +152,20 @@ def test_a_line_over_sizes_has_either_fixed_or_adaptive_ranks(tmp_path):
     assert "no run" not in drawing.caption
 
 
+def test_networks_of_budgets_of_another_kind_are_no_part_of_a_line(tmp_path):
+    for rank, size in (("5x", 2000), ("10x", 1000), ("macs:0.2", 1500), ("macs:0.1", 500), ("8", 700)):
+        make(tmp_path, rank=rank, parameters=size)
+        make(tmp_path, "cp", rank=rank, parameters=size)
+    bars = [bars for bars in axes(drawn(tmp_path)["accuracy-over-parameters"]).containers if bars.get_label() == "tt"]
+    assert sorted(tuple(one.lines[0].get_xdata()) for one in bars) == [(500, 1500), (700,), (1000, 2000)]
+
+
+def test_seconds_that_nobody_knows_are_not_drawn(tmp_path):
+    for run in (make(tmp_path), make(tmp_path, "cp")):
+        run.write_summary(replace(run.summary(), train_seconds_per_epoch=None))
+    assert not [name for name in drawn(tmp_path) if "seconds" in name]
+
+
 def test_what_is_missing_is_said(tmp_path):
     for seed in range(3):
         make(tmp_path, "dense", seed=seed)

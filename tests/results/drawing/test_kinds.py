@@ -144,6 +144,8 @@ def test_any_column_over_any_other_one(sizes):
     for x, y, said in (
         ("exported", None, "'exported' is no column of numbers"),
         ("macs", "train_loss", "epochs are drawn over"),
+        ("test_loss", None, "epochs are drawn over"),
+        ("degeneracy", "parameters", "epochs are drawn over"),
     ):
         with pytest.raises(ConfigError, match=said):
             drawn(sizes, x=x, y=y)

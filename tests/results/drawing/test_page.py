@@ -18,7 +18,7 @@ from runs import make
 
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings
-from tdcompress.results.drawing.page import cells, report
+from tdcompress.results.drawing.page import cells, command, report
 from tdcompress.results.drawing.page.answer import answers
 from tdcompress.results.tables import read_results
 
@@ -93,7 +93,31 @@ def test_a_row_has_the_size_of_the_runs_whose_accuracy_it_has(tmp_path):
         ["1,000", "10.0x", "3,000", "90.00 ± 0.00 (2) (1 interrupted)"],
         ["10,000", "1.0x", "30,000", "- (1 interrupted)"],
     ]
-    assert "lr=0.0123456789,0.05" in cells.commands(comparison.runs)[0]
+    assert [re.findall(r" lr=\S+| seed=\S+", line) for line in command.commands(comparison.runs)] == [
+        [" lr=0.0123456789", " seed=0,1,2"],
+        [" lr=0.05", " seed=0"],
+    ]
+
+
+def test_seconds_that_nobody_knows_are_a_dash(tmp_path):
+    run = make(tmp_path)
+    run.write_summary(replace(run.summary(), train_seconds_per_epoch=None))
+    (comparison,) = comparisons(read_results(tmp_path)[0])
+    assert cells.rows(comparison.runs)[0][-2:] == ["-", "a CPU"]
+
+
+def test_seeds_that_start_from_seeds_of_one_network_are_one_network(tmp_path):
+    for seed in (0, 1):
+        for start in ("dense-1a2b", "dense-3c4d"):
+            make(tmp_path, seed=seed, init_from=f"elsewhere/{start}/seed{seed}")
+    found = {comparison.title: comparison.runs for comparison in comparisons(read_results(tmp_path)[0])}
+    assert [title.rpartition(", ")[2] for title in sorted(found)] == [
+        "from the weights of dense-1a2b", "from the weights of dense-3c4d",
+    ]  # fmt: skip
+    for runs in found.values():
+        assert sorted(runs["seed"]) == [0, 1] and " (2)" in cells.rows(runs)[0][6]
+        (line,) = command.commands(runs)
+        assert re.search(r" seed=0,1 .*init_from=.*/seed\$\{seed\}", line)
 
 
 def test_a_run_that_is_there_twice_counts_once(tmp_path):

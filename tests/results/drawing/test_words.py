@@ -33,7 +33,10 @@ def test_settings_are_words():
         "arch.width=0.25 dataset.limit=12000 dataset.root=/a/c precision=bf16 optim.optimizer._target_=torch.optim.SGD "
         "dataset.validation=0.1 init_from=results/runs/mnist/lenet/dense-4f7dce3a/seed0 init=orthogonal"
     )
-    assert told == "width 0.25, 12,000 training images, bf16, SGD, 10 % held out, from given weights, init orthogonal"
+    assert told == (
+        "width 0.25, 12,000 training images, bf16, SGD, 10 % held out, from the weights of dense-4f7dce3a, "
+        "init orthogonal"
+    )
     assert [words.rank(rank) for rank in ("10x", "macs:0.2", "params:24000", "adaptive:10x", "8")] == [
         "10x", "20 % of the MACs", "24,000 parameters", "adaptive 10x", "rank 8",
     ]  # fmt: skip

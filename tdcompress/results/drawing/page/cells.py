@@ -1,16 +1,15 @@
-"""Runs as a table for people, a row for each network over its seeds, and the commands that make them."""
+"""Runs as a table for people, a row for each network over its seeds."""
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import Any
 
 import pandas
 
 from ....tensor.formats import BASELINE
-from ...identity import whole_key
 from ...rows import natural
 from ..comparison import Comparison
+from .command import commands
 
 COLUMNS = (
     "method", "rank", "lr", "parameters", "compression", "MACs", "test accuracy (%)", "best (%)", "s/epoch", "device",
@@ -37,7 +36,7 @@ def rows(runs: pandas.DataFrame) -> list[list[str]]:
                 f"{sizes['macs'].mean():,.0f}",
                 _mean(done["test_accuracy"]) + (f" ({lost})" if lost else ""),
                 _best(done),
-                "-" if done.empty else f"{done['train_seconds_per_epoch'].mean():.2f}",
+                _seconds(done["train_seconds_per_epoch"]),
                 device,
             ]
         )
@@ -55,40 +54,15 @@ def _mean(accuracies: pandas.Series[float]) -> str:
     return f"{100 * accuracies.mean():.2f}{spread}"
 
 
+def _seconds(known: pandas.Series[float]) -> str:
+    return f"{known.mean():.2f}" if known.notna().any() else "-"
+
+
 def _best(done: pandas.DataFrame) -> str:
     """What the epochs chosen by validation reach, or else the highest of all epochs and seeds."""
     if done["best_epoch"].notna().any():
         return _mean(done["best_test_accuracy"])
     return "-" if done.empty else f"{100 * done['best_test_accuracy'].max():.2f}"
-
-
-def commands(runs: pandas.DataFrame) -> list[str]:
-    """The sweeps that make these runs, plain methods in one; what their settings share besides is listed apart."""
-    plain = (runs["variant"] == "") & ~runs["method"].str.contains("+", regex=False)
-    own = runs[~plain].groupby(["method", "variant"])
-    return [_command(part) for part in ([runs[plain]] if plain.any() else []) + [part for _, part in own]]
-
-
-def _command(runs: pandas.DataFrame) -> str:
-    words = ["tdc train -m"]
-    for column in ("dataset", "arch", "method", "rank", "lr", "epochs", "batch_size", "seed"):
-        values = sorted({value for value in runs[column].dropna() if value != ""}, key=lambda v: natural(str(v)))
-        if f"{column}.target._target_=" in runs.iloc[0]["setting"]:  # which says it
-            continue
-        text = ",".join(_number(value) if isinstance(value, float) else str(value) for value in values)
-        if column == "arch":  # torchvision-resnet50 is arch=torchvision arch.model=resnet50
-            text = text.replace("-", " arch.model=", 1)
-        if column == "method":  # tt+cp_conv is method=tt method.conv=cp
-            text, *kinds = text.split("+")
-            kinds = [f"method.{kind}={name}" for name, _, kind in (part.rpartition("_") for part in kinds)]
-            text = " ".join([text, *kinds, *(quote(whole_key(word)) for word in runs.iloc[0]["variant"].split())])
-        words += [f"{column}={text}"] if text else []
-    return " ".join(words)
-
-
-def _number(value: float) -> str:
-    """As a command line takes it, all digits of it."""
-    return str(int(value)) if value.is_integer() else repr(float(value))
 
 
 def markdown(comparison: Comparison) -> str:
@@ -97,6 +71,4 @@ def markdown(comparison: Comparison) -> str:
     ruler = ["---" if title in TEXT else "---:" for title in COLUMNS]
     table = [COLUMNS, ruler, *rows(runs)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-    setting = runs.iloc[0]["setting"].replace(" ", "\n")
-    made = [*commands(runs), *(["with", setting] if setting else [])]
-    return "\n".join([f"### {', '.join(comparison.what)}", "", *lines, "", "```", *made, "```", ""])
+    return "\n".join([f"### {', '.join(comparison.what)}", "", *lines, "", "```", *commands(runs), "```", ""])

@@ -15,7 +15,7 @@ from ...tables import read_results
 from ..comparison import Comparison, comparisons
 from ..words import rank as rank_said
 from ..words import said
-from .cells import commands
+from .command import commands
 
 FILES = {"latex": "tables.tex", "markdown": "tables.md"}
 _ESCAPED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
@@ -25,7 +25,7 @@ _ESCAPED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 class Table:
     """A comparison's networks, a row each.
 
-    ``bold``: the rows whose accuracy, in the column ``accuracy``, is; ``commands``: what makes them, and with what.
+    ``bold``: the rows whose accuracy, in the column ``accuracy``, is; ``commands``: what makes them.
     """
 
     title: str
@@ -71,9 +71,7 @@ def table(comparison: Comparison) -> Table:
     columns += ["parameters", "compression", "MACs per image", "test accuracy (%)", "seeds"]
     bold = {place for place, one in enumerate(found) if _best(one, found)}
     title = ", ".join(comparison.what) + "." + " Bold: the most accurate of each rank." * bool(bold)
-    setting = comparison.runs.iloc[0]["setting"]
-    made = [*commands(comparison.runs), *([f"with {setting}"] if setting else [])]
-    return Table(title, columns, rows, bold, len(columns) - 2, made)
+    return Table(title, columns, rows, bold, len(columns) - 2, commands(comparison.runs))
 
 
 def _best(one: Network, found: Sequence[Network]) -> bool:

@@ -24,7 +24,8 @@ from ..comparison import Comparison, comparisons
 from ..figures import drawings
 from ..look import INK, Look
 from .answer import Answer, answers
-from .cells import COLUMNS, TEXT, commands, markdown, rows
+from .cells import COLUMNS, TEXT, markdown, rows
+from .command import commands
 
 _INKS = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e4e4e4}}}}"
 _QUOTES = str.maketrans({'"': "'", "'": '"'})
@@ -40,7 +41,6 @@ class Part:
     answers: list[Answer]
     rows: list[list[str]]
     commands: list[str]
-    setting: str
 
 
 def write_report(results_dir: Path | str) -> list[Path]:
@@ -92,8 +92,7 @@ def _versions(runs: pandas.DataFrame) -> list[str]:
 
 
 def _part(comparison: Comparison) -> Part:
-    setting = comparison.runs.iloc[0]["setting"].replace(" ", "\n")
-    return Part(comparison, list(answers(comparison)), rows(comparison.runs), commands(comparison.runs), setting)
+    return Part(comparison, list(answers(comparison)), rows(comparison.runs), commands(comparison.runs))
 
 
 def _picture(drawing: Drawing) -> dict[str, str]:
