@@ -58,7 +58,7 @@ def compared(before: Side, after: Side, image: Image, device: torch.device, test
     """Time both sides in turn on ``device``, and let them answer the ``test`` images where there are any."""
     times = {}
     for batch in BATCHES:
-        images = torch.randn(batch, *image, generator=torch.Generator().manual_seed(batch)).to(device)
+        images = torch.randn(batch, *image, generator=torch.Generator().manual_seed(batch), device="cpu").to(device)
         ours, rival = (finished(partial(infer, side.network, images), device) for side in (before, after))
         times[batch] = compare(ours, {"": rival}, _ROUNDS)[""]
     accuracies = None if test is None else (accuracy(before.network, test), accuracy(after.network, test))

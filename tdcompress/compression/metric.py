@@ -128,8 +128,11 @@ def _patches(
         for axis, (tap, stride, dilation) in enumerate(zip(taps, layer.stride, layer.dilation, strict=True), 2):
             windows = windows.unfold(axis, dilation * (tap - 1) + 1, stride)[..., ::dilation]
     sizes = (len(x), *windows.shape[2 : 2 + axes])
-    drawn = torch.randint(math.prod(sizes), (ROWS,), generator=generator) if math.prod(sizes) > ROWS else None
-    pixels = torch.arange(math.prod(sizes)) if drawn is None else drawn
+    count = math.prod(sizes)
+    few = count <= ROWS
+    pixels = (
+        torch.arange(count, device="cpu") if few else torch.randint(count, (ROWS,), generator=generator, device="cpu")
+    )
     image, *places = torch.unravel_index(pixels.to(x.device), sizes)
     rows = windows.movedim(1, 1 + axes)[(image, *places)]  # (pixels, channels, taps ..)
     return rows.reshape(-1, inputs * (math.prod(taps) if whole else 1))
@@ -138,7 +141,7 @@ def _patches(
 def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
     if len(rows) <= ROWS:
         return rows
-    return rows[torch.randint(len(rows), (ROWS,), generator=generator).to(rows.device)]
+    return rows[torch.randint(len(rows), (ROWS,), generator=generator, device="cpu").to(rows.device)]
 
 
 def _estimates(layer: nn.Module) -> TypeGuard[_BatchNorm]:

@@ -212,7 +212,7 @@ def _cores(swap: Swap, init: str | None, moment: Moment | None) -> Callable[[], 
     if name not in FITTED:
         drawn = INITS[name](swap.graph, weight)
         return lambda: drawn
-    algorithm, seed = FITS[swap.method.fit](swap.format), int(torch.randint(2**31, ()))
+    algorithm, seed = FITS[swap.method.fit](swap.format), int(torch.randint(2**31, (), device="cpu"))
     fit = partial(INITS[name], seed=seed, algorithm=algorithm)
     return partial(fit if moment is None else partial(fit_in_metric, moment=moment, fit=fit), swap.graph, weight)
 

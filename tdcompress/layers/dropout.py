@@ -27,6 +27,10 @@ class Dropout(nn.Dropout):
         if not drawn_here or mapped or torch.compiler.is_compiling():  # the compiler fuses draws of its own
             return super().forward(x)
         noise = torch.empty_like(x, requires_grad=False)  # dense, in the input's memory format
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        draws = (
+            torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+            .random_(-(2**63), None)
+            .view(torch.int16)
+        )
         kept = draws[: x.numel()].as_strided(x.shape, noise.stride()) >= dropped - _LEVELS // 2
         return x * noise.copy_(kept).mul_(_LEVELS / (_LEVELS - dropped))

@@ -197,7 +197,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
             x = data.reshape(len(sizes), sizes[0], data.shape[1])
             output, *after = _KERNELS[self.mode](x, given, *settings, False)
         else:
-            output, *after = _KERNELS[self.mode](data, torch.tensor(sizes), given, *settings)
+            output, *after = _KERNELS[self.mode](data, torch.tensor(sizes, device="cpu"), given, *settings)
         return output.reshape(data.shape[0], output.shape[-1]), tuple(after)
 
     def _contracted(self, layer: int, data: Tensor, sizes: list[int], states: States) -> tuple[Tensor, States]:
@@ -285,8 +285,8 @@ def _from_end(data: Tensor, sizes: list[int]) -> Tensor:
     """Packed sequences, each from its end to its start."""
     if sizes[0] == sizes[-1]:
         return data.view(len(sizes), sizes[0], data.shape[1]).flip(0).view(data.shape)
-    counts = torch.tensor(sizes)
-    starts, lengths = counts.cumsum(0) - counts, (counts[:, None] > torch.arange(sizes[0])).sum(0)
-    steps = torch.arange(len(sizes)).repeat_interleave(counts)
-    sequence = torch.arange(len(steps)) - starts[steps]
+    counts = torch.tensor(sizes, device="cpu")
+    starts, lengths = counts.cumsum(0) - counts, (counts[:, None] > torch.arange(sizes[0], device="cpu")).sum(0)
+    steps = torch.arange(len(sizes), device="cpu").repeat_interleave(counts)
+    sequence = torch.arange(len(steps), device="cpu") - starts[steps]
     return data[(starts[lengths[sequence] - 1 - steps] + sequence).to(data.device)]

@@ -89,7 +89,7 @@ def export(
     content = writer.write(network, trained.image, said or {})
     written = writer.read(content, trained.dense)
     for batch in _BATCHES:
-        images = torch.randn(batch, *trained.image, generator=torch.Generator().manual_seed(batch))
+        images = torch.randn(batch, *trained.image, generator=torch.Generator().manual_seed(batch), device="cpu")
         with torch.inference_mode():
             found, wanted = written(images), trained.factorised(images)
         difference = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1))
@@ -177,7 +177,7 @@ def _read_state(content: bytes, dense: nn.Module) -> Network:
 
 
 def _images(image: Image) -> Tensor:
-    return torch.zeros(2, *image)
+    return torch.zeros(2, *image, device="cpu")
 
 
 def _free_batch() -> tuple[dict[int, Any]]:

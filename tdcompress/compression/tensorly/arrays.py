@@ -59,7 +59,7 @@ class Reading:
         found = []
         for array in self.arrays:
             if array.core is None:
-                found.append(torch.eye(self.size(array.groups[0])).to(cores[0]))
+                found.append(torch.eye(self.size(array.groups[0]), device=cores[0].device).to(cores[0]))
             else:
                 indices = self.graph.cores[array.core].indices
                 value = cores[array.core].permute([indices.index(index) for group in array.groups for index in group])
@@ -99,7 +99,7 @@ class Reading:
             if array.core is None:
                 axis = self.arrays[0].groups.index(array.groups[0])
                 arrays[0] = torch.tensordot(arrays[place], arrays[0], ([1], [axis])).movedim(0, axis)
-                arrays[place] = torch.eye(len(arrays[place])).to(arrays[0])
+                arrays[place] = torch.eye(len(arrays[place]), device=arrays[0].device).to(arrays[0])
         return arrays
 
     def size(self, group: Group) -> int:

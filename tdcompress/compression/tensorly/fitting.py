@@ -55,7 +55,7 @@ def _partial_tucker(read: Reading, tensor: Tensor, sweeps: int, seed: int) -> An
     axes = [axis for axis, factor in enumerate(factors) if factor.core is not None]
     ranks = [read.size(factors[axis].groups[1]) for axis in axes]
     (core, found), _ = partial_tucker(tensor, ranks, axes, n_iter_max=sweeps, random_state=seed)
-    whole = [torch.eye(size).to(tensor) for size in tensor.shape]
+    whole = [torch.eye(size, device=tensor.device).to(tensor) for size in tensor.shape]
     for axis, factor in zip(axes, found, strict=True):
         whole[axis] = factor
     return TuckerTensor((core, whole))

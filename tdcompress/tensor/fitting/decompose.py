@@ -57,13 +57,15 @@ def own(graph: Graph, weight: Tensor, sweeps: int, seed: int) -> list[Tensor]:
         others = tuple(other for other in graph.cores if other != core)
         modes = tuple(mode for mode in graph.modes if mode not in core.indices)
         if _only_weights(graph, position):
-            rest, value = replace(graph, cores=others, modes=modes), torch.ones(graph.shape(core))
+            rest, value = replace(graph, cores=others, modes=modes), weight.new_ones(graph.shape(core))
         elif _only_joins(graph, position):
             kept, gone = (index for index in core.indices if index in graph.bonds)
             size = min(graph.sizes[kept], graph.sizes[gone])
             others = tuple(replace(o, indices=tuple(kept if i == gone else i for i in o.indices)) for o in others)
             rest = replace(graph, cores=others, modes=modes, sizes={**graph.sizes, kept: size})
-            value = torch.eye(size).reshape([size if index in (kept, gone) else 1 for index in core.indices])
+            value = torch.eye(size, device=weight.device).reshape(
+                [size if index in (kept, gone) else 1 for index in core.indices]
+            )
         else:
             continue
         cores = own(rest, weight.reshape([graph.sizes[mode] for mode in modes]), sweeps, seed)
@@ -196,7 +198,8 @@ def _constructed(graph: Graph, weight: Tensor) -> list[Tensor] | None:
 
 def _gaussian(graph: Graph, weight: Tensor, generator: torch.Generator) -> list[Tensor]:
     shapes = [graph.shape(core) for core in graph.cores]
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(weight.device) for shape in shapes]
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") for shape in shapes]
+    return [value.to(weight.device) for value in drawn]
 
 
 def _steps(graph: Graph) -> list[Graph]:

@@ -20,7 +20,9 @@ def variance_law(graph: Graph, weight: Tensor, generator: torch.Generator | None
     variances); every core gets the same norm. What a single draw misses of it (much, at low rank) is corrected
     exactly by one factor on all cores, from the norm of the network.
     """
-    cores = [torch.randn(graph.shape(core), generator=generator, dtype=torch.float64) for core in graph.cores]
+    cores = [
+        torch.randn(graph.shape(core), generator=generator, dtype=torch.float64, device="cpu") for core in graph.cores
+    ]
     return _scaled(graph, cores, weight)
 
 
@@ -39,7 +41,8 @@ def orthogonal(graph: Graph, weight: Tensor, generator: torch.Generator | None =
         order = [core.indices.index(index) for index in (*blocks, *rows, *columns)]
         batch, height, width = (math.prod(graph.sizes[index] for index in part) for part in (blocks, rows, columns))
         shape = (batch, max(height, width), min(height, width))
-        matrix = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64))[0] * math.sqrt(shape[1])
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        matrix = torch.linalg.qr(drawn)[0] * math.sqrt(shape[1])
         matrix = matrix if height >= width else matrix.mT
         matrix = matrix.reshape([graph.sizes[core.indices[k]] for k in order])
         cores.append(matrix.permute([order.index(k) for k in range(len(order))]).contiguous())

@@ -85,11 +85,14 @@ class _Metric:
         missing = graph.padding[0 if moment.rows else 1]
         value = moment.value.double()
         mean = float((value if value.dim() == 1 else value.diagonal()).mean())
-        value = value / mean if mean else torch.ones_like(value) if value.dim() == 1 else torch.eye(len(value)).double()
+        if not mean:
+            value = torch.ones_like(value) if value.dim() == 1 else torch.ones_like(value.diagonal()).diag()
+        else:
+            value = value / mean
         for axis in range(value.dim()):
             split = value.unflatten(axis, (count, taps)).movedim(axis, -1)
             value = F.pad(split, (0, missing)).movedim(-1, axis).flatten(axis, axis + 1)
-        ridge = torch.full((len(value),), RIDGE, dtype=value.dtype)
+        ridge = value.new_full((len(value),), RIDGE)
         self.whole = value + (ridge if value.dim() == 1 else ridge.diag())
         self.parts: list[tuple[int, Part, Tensor]] = []
         diagonal, whole = self.whole.dim() == 1, []

@@ -24,7 +24,7 @@ def padded(graph: Graph, cores: Sequence[Tensor], seed: int = 0) -> list[Tensor]
             missing = list(value.shape)
             missing[axis] = graph.sizes[index] - value.shape[axis]
             if missing[axis]:
-                drawn = torch.randn(missing, generator=generator, dtype=value.dtype).to(value.device)
+                drawn = torch.randn(missing, generator=generator, dtype=value.dtype, device="cpu").to(value.device)
                 value = torch.cat([value, drawn * (0 if graph.carriers[index][0] == k else scale)], axis)
         found.append(value)
     return found

@@ -188,7 +188,8 @@ def leading(matrix: Tensor, rank: int, generator: torch.Generator | None = None)
         return torch.eye(height, dtype=matrix.dtype, device=matrix.device).expand(*batch, height, height)
     if short > EXACT and 4 * rank < short:
         chance = generator or torch.Generator().manual_seed(0)
-        start = torch.randn(*batch, height, min(rank + OVERSAMPLING, short), generator=chance, dtype=matrix.dtype)
+        shape = (*batch, height, min(rank + OVERSAMPLING, short))
+        start = torch.randn(shape, generator=chance, dtype=matrix.dtype, device="cpu")
         basis = torch.linalg.qr(start.to(matrix.device))[0]
         for _ in range(ITERATIONS):
             basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.mT @ basis)[0])[0]

@@ -18,7 +18,7 @@ def vbmf_rank(singular_values: Tensor, rows: int, columns: int) -> int:
     minimises the free energy. Kim et al. 2016 choose Tucker-2 ranks by it. Zero for pure noise and a matrix of zeros.
     """
     small, large = min(rows, columns), max(rows, columns)
-    squares = torch.zeros(small, dtype=torch.float64)
+    squares = torch.zeros(small, dtype=torch.float64, device="cpu")
     squares[: len(singular_values)] = singular_values.double().cpu().square().sort(descending=True).values[:small]
     if squares[0] == 0:
         return 0
@@ -27,7 +27,7 @@ def vbmf_rank(singular_values: Tensor, rows: int, columns: int) -> int:
     edge = (1 + tau) * (1 + aspect / tau)
     low, high = _noise_bounds(squares, large, aspect, edge)
     for _ in range(_REFINEMENTS):
-        grid = torch.logspace(low.log10(), high.log10(), _GRID, dtype=torch.float64)
+        grid = torch.logspace(low.log10(), high.log10(), _GRID, dtype=torch.float64, device="cpu")
         best = int(_free_energy(squares, grid, large, aspect, edge).argmin())
         low, high = grid[max(best - 1, 0)], grid[min(best + 1, _GRID - 1)]
     return int((squares > large * grid[best] * edge).sum())

@@ -26,8 +26,8 @@ def weight_decay(config: TrainConfig) -> float:
     value = config.optim.optimizer.get("weight_decay", 0.0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"optim.optimizer.weight_decay={value} is not a number")
-    parameter = nn.Parameter(torch.zeros(1, 1))
-    parameter.grad = torch.zeros(1, 1)
+    parameter = nn.Parameter(torch.zeros(1, 1, device="cpu"))
+    parameter.grad = torch.zeros(1, 1, device="cpu")
     like = build_optimizer(config, [parameter], torch.device("cpu"))
     _call(like.step, "optim.optimizer")
     return float(like.defaults.get("weight_decay", 0.0))

@@ -83,7 +83,7 @@ class Muon(Optimizer):
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
                 zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-                state |= {"step": torch.tensor(0.0), **zeros}
+                state |= {"step": torch.tensor(0.0, device="cpu"), **zeros}
         means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
         first, second = group["betas"]
         adamw(

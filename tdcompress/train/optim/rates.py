@@ -56,7 +56,7 @@ def gradient_degree(build: Callable[[list[Any]], Optimizer]) -> int:
 
     def step(gradient: float, value: float, multiple: float = 0.0) -> float:
         """How far the last of some steps goes; with a ``multiple`` at so many times the rate, with weight decay."""
-        parameter = nn.Parameter(torch.full((2,), value))
+        parameter = nn.Parameter(torch.full((2,), value, device="cpu"))
         optimizer = build([{"params": [parameter]}])
         for group in optimizer.param_groups:
             group["weight_decay"] = group.get("weight_decay", 0.0) / multiple if multiple else 0.0
