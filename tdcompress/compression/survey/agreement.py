@@ -65,6 +65,7 @@ class Agreement:
 
         Outputs of convolutions that it views as if they were not channels last are made contiguous from now on.
         """
+        self._refuse_kept(model)
         with ExitStack() as stack:
             for layer, new in self.swapped.items():
                 _read(stack, layer, _Left(layer._parameters, _weight(layer), self.names[new]))
@@ -77,6 +78,18 @@ class Agreement:
                     "may ask for a layer's class or treat some otherwise than by calling them; say by keep which stay "
                     "dense"
                 )
+
+    def _refuse_kept(self, model: nn.Module) -> None:
+        """Raise ``ConfigError`` where an attribute, or a container that is one, holds the weight of such a layer."""
+        weights = {id(layer._parameters[_weight(layer)]): self.names[new] for layer, new in self.swapped.items()}
+        for owner, module in model.named_modules():
+            for key, value in vars(module).items():
+                leaves = () if key.startswith("_") else tree_leaves(value)
+                for lost in (weights[id(leaf)] for leaf in leaves if id(leaf) in weights):
+                    raise ConfigError(
+                        f"layer {lost}: its weight is in {f'{owner}.{key}'.lstrip('.')}, too, which would no longer be "
+                        f"what it computes with: set that once the model is compressed, or keep={lost!r} dense"
+                    )
 
     def _given(self, model: nn.Module) -> Any:
         """What the model gives, and if need be once convolutions give contiguous outputs."""

@@ -174,3 +174,14 @@ def test_a_weight_that_is_read_is_put_together():
 def test_nothing_is_kept_of_the_check():
     model = tdcompress.compress(nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 32)), "tt", 4, (32,), keep=[]).eval()
     assert all(layer.keeps and not layer.kept._found for layer in factorised(model).values())
+
+
+@pytest.mark.parametrize("kept", [lambda weight: [weight], lambda weight: {"it": (weight, 1)}], ids=["list", "tuples"])
+def test_a_weight_that_is_kept_elsewhere_is_named(kept):
+    model = nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 32))
+    model.penalised = kept(model[1].weight)
+    with pytest.raises(ConfigError, match=r"layer 1: its weight is in penalised, too, .* or keep='1' dense"):
+        tdcompress.compress(model, "tt", 4, (32,), keep=[])
+    assert not factorised(model) and isinstance(model[1].weight, nn.Parameter)
+    del model.penalised
+    tdcompress.compress(model, "tt", 4, (32,), keep=[])
