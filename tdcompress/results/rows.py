@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -45,7 +46,7 @@ class Row:
     best_test_accuracy: float | None = None
     train_seconds_per_epoch: float | None = None
     device: str | None = None
-    exported: str = ""  # the kind of the newest file of tdc export
+    exported: str = ""  # the kind of an exported file
     exported_bytes: int | None = None
     exported_ms: float | None = None  # of one image
     exported_ms_64: float | None = None  # of 64 at once
@@ -76,10 +77,21 @@ def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
 
     ``status`` is finished, diverged, running (a process holds its lock, or who reads may not see whether one does),
     interrupted (none does), or broken (its summary is missing or unreadable; only what the path says is then known).
-    Quantities are those of summary.json. A filter on a column of numbers compares numbers: lr="1e-2" finds 0.01.
+    Quantities are those of summary.json; of several exported files those of the kind that most runs have, the newest of
+    equals, because only files of one kind can be compared. A filter on a column of numbers compares numbers: lr="1e-2"
+    finds 0.01.
     """
     found = sorted(Path(results_dir).glob("runs/*/*/*/seed*"))
-    return chosen(pandas.DataFrame([_values(_row(directory)) for directory in found], columns=list(COLUMNS)), **filters)
+    known = [(directory, read_summary(directory)) for directory in found]
+    files = [
+        [] if summary is None else [one for one in summary.exports if isinstance(one, dict)] for _, summary in known
+    ]
+    common = Counter(kind for exports in files for kind in {kind_of(one) for one in exports})
+    rows = [
+        _row(directory, summary, max(exports, key=lambda one: common[kind_of(one)], default={}))
+        for (directory, summary), exports in zip(known, [exports[::-1] for exports in files], strict=True)
+    ]
+    return chosen(pandas.DataFrame(map(_values, rows), columns=list(COLUMNS)), **filters)
 
 
 def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
@@ -139,8 +151,8 @@ def _epochs(directory: Path) -> list[Epoch]:
         return []
 
 
-def _row(directory: Path) -> Row:
-    summary = read_summary(directory)
+def _row(directory: Path, summary: Summary | None, export: dict[str, Any]) -> Row:
+    """The row of a run; ``export``: which of its exported files it tells of."""
     if summary is None:
         dataset, arch, name, seed = directory.parts[-4:]
         status = "running" if held(directory) else "broken"
@@ -156,7 +168,7 @@ def _row(directory: Path) -> Row:
         **known,
         variant=variant,
         setting=setting,
-        **_exported(summary.exports),
+        **_exported(export),
         dataset_label=_values_of([config.get("dataset")]).get("label") or "",
         lr=config.get("lr"),
         batch_size=config.get("batch_size"),
@@ -186,16 +198,15 @@ def natural(rank: str) -> tuple[float, str]:
     return (float(digits[0]) if digits else 0.0, rank)
 
 
-def _exported(exports: list[Any]) -> dict[str, Any]:
-    """What a row says of the newest export."""
-    newest = _values_of(exports[-1:])
-    times = _values_of([newest.get("ms")])
+def _exported(export: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of an exported file."""
+    times = _values_of([export.get("ms")])
     return {
-        "exported": kind_of(newest),
-        "exported_bytes": newest.get("bytes"),
+        "exported": kind_of(export),
+        "exported_bytes": export.get("bytes"),
         "exported_ms": times.get("1"),
         "exported_ms_64": times.get("64"),
-        "exported_on": newest.get("device", ""),
+        "exported_on": export.get("device", ""),
     }
 
 

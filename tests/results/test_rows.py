@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import BASELINE, row, write_run
+from runs import BASELINE, make, row, write_run
 
 from tdcompress.config.schema import DatasetConfig, MethodConfig
 from tdcompress.results.identity import plain
@@ -99,3 +99,14 @@ def test_many_runs_are_read(tmp_path):
         (directory / "summary.json").write_text(text)
         (directory / "metrics.csv").write_text(csv)
     assert len(read_metrics(read_runs(tmp_path))) == 10_000
+
+
+def test_of_several_exported_files_a_row_tells_of_those_that_can_be_compared(tmp_path):
+    files = {"onnx": 500, "torch": 300, "dense": 900}
+    for seed, kinds in enumerate((["onnx"], ["onnx", "torch", "dense"], ["torch", "onnx"], ["dense"], [])):
+        run = make(tmp_path, seed=seed)
+        exports = [{"format": kind, "bytes": files[kind] + seed} for kind in kinds]
+        run.write_summary(replace(run.summary(), exports=exports))
+    runs = read_runs(tmp_path)
+    assert runs["exported"].tolist() == ["onnx", "onnx", "onnx", "dense", ""]
+    assert runs["exported_bytes"].dropna().tolist() == [500, 501, 502, 903]

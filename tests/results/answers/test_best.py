@@ -119,5 +119,8 @@ def test_files_with_other_weights_are_of_another_kind(results):
         run.add_export({"kind": kind, "format": "onnx", "bytes": size, "ms": {}, "device": "a CPU"})
     assert [one["bytes"] for one in run.summary().exports] == [90, 11]
     make(results, "cp", 0.95, seed=0).add_export({"kind": "onnx folded", "format": "onnx", "bytes": 80, "ms": {}})
+    (answer,) = best_under(networks(read_runs(results)), MEASURES["bytes"], 100)  # the kind that both have
+    assert answer.alike == ("onnx folded",) and answer.best is not None and answer.best.size == 90
+    make(results, "ht", 0.95, seed=0).add_export({"kind": "onnx", "format": "onnx", "bytes": 12, "ms": {}})
     alike = [answer.alike for answer in best_under(networks(read_runs(results)), MEASURES["bytes"], 100)]
     assert alike == [("onnx",), ("onnx folded",)]
