@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..config.words import choice, read
 from ..results.drawing.figures import EXTENSIONS, plot_all
@@ -28,6 +29,7 @@ class PlotOptions(Place):
     figure: tuple[str, ...] = ()  # names of figures, as their files have them; none: all
     x: str | None = None  # a column of runs or epochs: draw y over it, in place of all other figures
     y: str | None = None  # a column too; none: test_accuracy
+    out: str | None = None  # the folder to draw into; none: results_dir/figures
 
 
 def run(words: Sequence[str]) -> None:
@@ -40,7 +42,12 @@ def run(words: Sequence[str]) -> None:
         style=options.style,
         order=options.order,
     )
-    for path in plot_all(
-        options.results_dir, options.format, look, options.figure, options.x, options.y, **filters(options)
-    ):
+    asked: dict[str, Any] = {
+        "figures": options.figure,
+        "x": options.x,
+        "y": options.y,
+        "out": options.out,
+        **filters(options),
+    }
+    for path in plot_all(options.results_dir, options.format, look, **asked):
         print(path)

@@ -18,9 +18,12 @@ from .shared.filters import Place
 
 @dataclass(frozen=True)
 class ReportOptions(Place):
-    """``format``: html is the page and the tables that a repository keeps, the others are tables for a paper."""
+    """``format``: html is the page and the tables that a repository keeps, the others are tables for a paper. ``out``:
+    the folder to write into, by default ``results_dir``.
+    """
 
     format: str = choice("html", ("html", "latex", "markdown"))
+    out: str | None = None
 
 
 def run(words: Sequence[str]) -> None:
@@ -29,6 +32,7 @@ def run(words: Sequence[str]) -> None:
     Raises ``ConfigError`` without runs.
     """
     options = read(words, ReportOptions)
-    own = options.format in FILES
-    for path in [write_tables(options.results_dir, options.format)] if own else write_report(options.results_dir):
-        print(path)
+    if options.format in FILES:
+        print(write_tables(options.results_dir, options.format, options.out))
+    else:
+        print(*write_report(options.results_dir, options.out), sep="\n")

@@ -40,15 +40,17 @@ def read_results(results_dir: Path | str, **filters: Any) -> tuple[pandas.DataFr
     return runs, epochs[epochs["directory"].isin(runs["directory"])].reset_index(drop=True)
 
 
-def write_results(results_dir: Path | str, runs: pandas.DataFrame, epochs: pandas.DataFrame) -> list[Path]:
+def write_results(
+    results_dir: Path | str, runs: pandas.DataFrame, epochs: pandas.DataFrame, out: Path | str | None = None
+) -> list[Path]:
     """Write both tables: every run but broken ones, directories relative to ``results_dir``; the files written.
 
-    Whole numbers are written as such, also in columns where some are not known.
+    They go to ``out``, by default there. Whole numbers are written as such, also in columns where some are not known.
     """
     folder = Path(results_dir)
     runs = runs[runs["status"] != "broken"].replace({"status": {"running": "interrupted"}})
     epochs = epochs[epochs["directory"].isin(runs["directory"])]
-    written = [folder / "summary.csv", folder / "metrics.csv"]
+    written = [(folder if out is None else Path(out)) / name for name in ("summary.csv", "metrics.csv")]
     # Counts keep all their digits; of the epochs' other numbers, six say all that a figure shows.
     epochs = epochs.astype(dict.fromkeys(COUNTS, "Int64"))  # which a column with gaps can be, too
     runs = runs.assign(**{name: _whole(runs[name]) for name in WHOLE})

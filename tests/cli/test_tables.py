@@ -12,6 +12,7 @@ from runs import BASE, make, write_run
 from tdcompress.cli.shared.tables import print_outcome, print_runs
 from tdcompress.results.record import Summary
 from tdcompress.results.rows import read_runs
+from tdcompress.results.tables import read_results
 
 
 def test_what_a_summary_does_not_know_is_a_dash(capsys: pytest.CaptureFixture[str]):
@@ -48,3 +49,18 @@ def test_what_is_left_out_is_said_in_a_line(tdc, tmp_path: Path, monkeypatch: py
     (line,) = (warnings.formatwarning(one.message, one.category, one.filename, one.lineno) for one in caught)
     assert line == "tdc: results/runs/mnist/lenet/tt-10x/seed0 is left out: its summary.json is missing or damaged\n"
     assert warnings.formatwarning("other", UserWarning, "/other.py", 3).startswith("/other.py:3: UserWarning: other")
+
+
+def test_what_is_made_of_runs_goes_elsewhere_if_asked_to(tdc, tmp_path: Path):
+    for method in ("dense", "tt"):
+        make(tmp_path / "shared", method)
+    before = sorted(tmp_path.joinpath("shared").rglob("*"))
+    code, out, _ = tdc("plot results_dir=shared out=mine/figures format=png")
+    assert code == 0 and all(line.startswith("mine/figures/") for line in out.split())
+    assert (
+        tdc("report results_dir=shared out=mine")[0] == tdc("report results_dir=shared out=mine format=latex")[0] == 0
+    )
+    made = {path.name for path in tmp_path.joinpath("mine").iterdir()}
+    assert made == {"figures", "report.html", "report.md", "summary.csv", "metrics.csv", "tables.tex"}
+    assert sorted(tmp_path.joinpath("shared").rglob("*")) == before
+    assert read_results(tmp_path / "mine")[0]["method"].tolist() == ["dense", "tt"]

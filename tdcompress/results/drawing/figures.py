@@ -33,13 +33,15 @@ def plot_all(
     figures: Sequence[str] = (),
     x: str | None = None,
     y: str | None = None,
+    out: str | Path | None = None,
     **filters: Any,
 ) -> list[Path]:
-    """Draw every figure that the runs under ``results_dir`` allow, into ``results_dir``/figures; the files written.
+    """Draw every figure that the runs under ``results_dir`` allow; the files written.
 
-    ``figures``: the names of those that are wanted, with ``*`` for any part, none for all; ``x``, ``y``: columns, to
-    draw the one over the other instead. ``filters`` choose runs as in ``read_runs``. Raises ``ConfigError`` when
-    there is nothing to draw, and for a file format, a figure or a column that there is not.
+    ``out``: the folder that they go to, by default ``results_dir``/figures. ``figures``: the names of those that are
+    wanted, with ``*`` for any part, none for all; ``x``, ``y``: columns, to draw the one over the other instead.
+    ``filters`` choose runs as in ``read_runs``. Raises ``ConfigError`` when there is nothing to draw, and for a file
+    format, a figure or a column that there is not.
     """
     unknown = sorted(set(extensions) - set(EXTENSIONS))
     if unknown:
@@ -62,10 +64,10 @@ def plot_all(
         near = difflib.get_close_matches(lost, names, 3, cutoff=0.3)
         meant = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise ConfigError(f"no figure '{lost}'{meant}, there are {len(names)}; * stands for any part of a name")
-    written = []
+    folder, written = Path(results_dir) / "figures" if out is None else Path(out), []
     for drawing in found:
         if not figures or any(fnmatch.fnmatchcase(drawing.name, name) for name in figures):
-            written += write(drawing, look, Path(results_dir) / "figures", extensions)
+            written += write(drawing, look, folder, extensions)
     return written
 
 

@@ -36,8 +36,8 @@ class Table:
     commands: list[str]
 
 
-def write_tables(results_dir: Path | str, form: str) -> Path:
-    """Write the tables of all runs as ``form``, one of ``FILES``, into ``results_dir``; the file written.
+def write_tables(results_dir: Path | str, form: str, out: Path | str | None = None) -> Path:
+    """Write the tables of all runs as ``form``, one of ``FILES``, into ``out`` or ``results_dir``; the file written.
 
     Raises ``ConfigError`` when no run has finished.
     """
@@ -45,7 +45,7 @@ def write_tables(results_dir: Path | str, form: str) -> Path:
     found = [table(comparison) for comparison in comparisons(runs)]
     if not found:
         raise ConfigError(f"no finished runs in {Path(results_dir)}: tdc train -m method=tt,dense makes two")
-    path = Path(results_dir) / FILES[form]
+    path = Path(results_dir if out is None else out) / FILES[form]
     write_text(path, _latex(found) if form == "latex" else "\n".join(map(_markdown, found)))
     return path
 

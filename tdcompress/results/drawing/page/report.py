@@ -43,8 +43,8 @@ class Part:
     commands: list[str]
 
 
-def write_report(results_dir: Path | str) -> list[Path]:
-    """Write report.html, report.md, summary.csv and metrics.csv into ``results_dir``; the files written.
+def write_report(results_dir: Path | str, out: Path | str | None = None) -> list[Path]:
+    """Write report.html, report.md, summary.csv and metrics.csv into ``out`` or ``results_dir``; the files written.
 
     Broken runs are left out with a warning. Raises ``ConfigError`` when no run has finished.
     """
@@ -69,9 +69,10 @@ def write_report(results_dir: Path | str) -> list[Path]:
         results_dir=shlex.quote(Path(results_dir).as_posix()),
     )
     pages = {"report.html": page, "report.md": "\n".join(markdown(one.comparison) for one in parts)}
+    folder = Path(results_dir if out is None else out)
     for name, text in pages.items():
-        write_text(Path(results_dir) / name, text)
-    return [*(Path(results_dir) / name for name in pages), *write_results(results_dir, runs, epochs)]
+        write_text(folder / name, text)
+    return [*(folder / name for name in pages), *write_results(results_dir, runs, epochs, folder)]
 
 
 def _shared(found: Sequence[Comparison]) -> list[str]:
