@@ -120,7 +120,7 @@ def _print(answer: Answer, measure: Measure) -> None:
     if answer.best is None:
         print("none will do")
     elif dense is not None and answer.best.size > dense.size:
-        print(f"{BASELINE} has fewer {measure.unit} than any")
+        print(f"{BASELINE} has fewer {measure.unit} than the best")
     if len(alike) > _RIVALS:
         print(f"{len(alike) - _RIVALS} more that the seeds do not tell from these")
     if answer.unknown:

@@ -148,12 +148,11 @@ def _compressed(
     swapped = _held(new, request, choice, progress, values, data)
     for name, reason in choice.left.items():
         vars(new.get_submodule(name))["left_dense"] = reason
-    agreement = Agreement.of(new, swapped, request.examples) if values is None else None
+    agreement = Agreement.of(new, swapped, request.examples)
     new = put_back(put_cores(new, swapped), wholes)
     keep_trace(new, choice.seen.of(new))
     call_layers(new)
-    if agreement is not None:
-        agreement.check(new)
+    agreement.check(new)
     return cast(M, new)
 
 

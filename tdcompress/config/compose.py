@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -118,14 +117,8 @@ def _typed(raw: DictConfig) -> TrainConfig:
     except OmegaConfBaseException as error:  # such as an interpolation of nothing
         raise ConfigError(one_line(error)) from None
     assert isinstance(config, TrainConfig)
-    start = None if config.init_from is None else _place(config.init_from)
+    start = os.path.normpath(config.init_from) if config.init_from else config.init_from  # in one spelling
     return validate(replace(config, init_from=start))
-
-
-def _place(path: str) -> str:
-    """A path in one spelling: from here where it lies below, else from the root."""
-    whole, here = os.path.abspath(path), os.getcwd()
-    return os.path.relpath(whole, here) if Path(whole).is_relative_to(here) else whole
 
 
 def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> None:

@@ -57,6 +57,4 @@ def sync_directory(directory: Path) -> None:
 def cannot(verb: str, path: Path, error: Exception) -> RunError:
     """The error to raise where to ``verb`` ``path`` raised ``error``: one line, with the reason and what helps."""
     reason = getattr(error, "strerror", None) or "the disk may be full"
-    return RunError(
-        f"cannot {verb} {path}: {reason}; make room or give permission, or write elsewhere (out=, results_dir=)"
-    )
+    return RunError(f"cannot {verb} {path}: {reason}; make room or give permission, or write elsewhere")

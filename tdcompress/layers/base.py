@@ -101,7 +101,7 @@ class Factorised(nn.Module, ABC):
         self.format = format
         taken = vars(self).keys() | set(dir(type(self)))
         vars(self).update({key: value for key, value in vars(twin).items() if key[0] != "_" and key not in taken})
-        self.settings = frozenset(getattr(twin, "__constants__", ()))
+        self._settled = frozenset(getattr(twin, "__constants__", ()))
         self.planner = planner
         self.kept = Kept()
         self.cores = nn.ParameterDict(zip((core.name for core in graph.cores), map(_trainable, cores), strict=True))
@@ -274,7 +274,7 @@ class Factorised(nn.Module, ABC):
             raise AttributeError(
                 "a weight held as cores cannot be set: write to the cores, or set the dense layer's before compress"
             )
-        if name in vars(self).get("settings", ()):
+        if name in vars(self).get("_settled", ()):
             raise AttributeError(f"{name} of a layer held as cores is settled: set the dense layer's before compress")
         super().__setattr__(name, value)
 

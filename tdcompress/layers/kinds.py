@@ -196,7 +196,9 @@ def why_not(layer: nn.Module) -> str | None:
 def _more(layer: nn.Module, kind: Kind) -> str | None:
     """What a layer has besides the weight that is held as cores, and a bias; None for nothing."""
     held = {*(weight.name for weight in kind.weights), kind.bias}
-    more = sorted((layer._parameters.keys() - held) | layer._buffers.keys() | layer._modules.keys())
+    further: dict[str, Any] = {name: value for name, value in layer._parameters.items() if name not in held}
+    further |= {**layer._buffers, **layer._modules}
+    more = sorted(name for name, value in further.items() if value is not None)
     return f"this {type(layer).__name__} has {', '.join(more)} besides" if more else None
 
 

@@ -144,9 +144,6 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
         for key, (value, _) in changed.items()
         if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
     }
-    own = f"/seed{values.get('seed')}"  # of the run that it starts from: seeds are one network's
-    if words.get("init_from", "").endswith(own):
-        words["init_from"] = words["init_from"].removesuffix(own) + "/seed${seed}"
     of_method = {
         key: word.removeprefix("method.") for key, word in words.items() if key.startswith(("method.", *OF_CORES))
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -77,21 +78,36 @@ def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
 
     ``status`` is finished, diverged, running (a process holds its lock, or who reads may not see whether one does),
     interrupted (none does), or broken (its summary is missing or unreadable; only what the path says is then known).
-    Quantities are those of summary.json; of several exported files those of the kind that most runs have, the newest of
-    equals, because only files of one kind can be compared. A filter on a column of numbers compares numbers: lr="1e-2"
-    finds 0.01.
+    Quantities are those of summary.json; of several exported files those of the kind that most runs of the data set and
+    the network have, the newest of equals, because only files of one kind can be compared. A filter on a column of
+    numbers compares numbers: lr="1e-2" finds 0.01.
     """
     found = sorted(Path(results_dir).glob("runs/*/*/*/seed*"))
     known = [(directory, read_summary(directory)) for directory in found]
     files = [
         [] if summary is None else [one for one in summary.exports if isinstance(one, dict)] for _, summary in known
     ]
-    common = Counter(kind for exports in files for kind in {kind_of(one) for one in exports})
+    common = Counter(
+        (summary.dataset, summary.arch, kind)
+        for (_, summary), exports in zip(known, files, strict=True)
+        if summary is not None
+        for kind in {kind_of(one) for one in exports}
+    )
     rows = [
-        _row(directory, summary, max(exports, key=lambda one: common[kind_of(one)], default={}))
-        for (directory, summary), exports in zip(known, [exports[::-1] for exports in files], strict=True)
+        _row(directory, summary, _most_common(exports, summary, common))
+        for (directory, summary), exports in zip(known, files, strict=True)
     ]
-    return chosen(pandas.DataFrame(map(_values, rows), columns=list(COLUMNS)), **filters)
+    return chosen(_seeds_together(pandas.DataFrame(map(_values, rows), columns=list(COLUMNS))), **filters)
+
+
+def _seeds_together(runs: pandas.DataFrame) -> pandas.DataFrame:
+    """The same, where runs that each start from the seed of another network that is their own have one setting."""
+    own = [
+        re.sub(rf"((?:^| )init_from=\S*/seed){seed}(?= |$)", r"\1${seed}", setting)
+        for setting, seed in zip(runs["setting"], runs["seed"], strict=True)
+    ]
+    starts = runs["setting"].groupby(own).transform("nunique") if len(runs) else runs["seed"]
+    return runs.assign(setting=runs["setting"].where(starts < 2, own))
 
 
 def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
@@ -196,6 +212,16 @@ def natural(rank: str) -> tuple[float, str]:
     """A key that sorts 2x before 10x."""
     digits = re.search(r"[0-9]+(\.[0-9]+)?", rank)
     return (float(digits[0]) if digits else 0.0, rank)
+
+
+def _most_common(
+    exports: list[dict[str, Any]], summary: Summary | None, common: Mapping[tuple[Any, ...], int]
+) -> dict[str, Any]:
+    """Of a run's files that of the kind that most runs of its data set and network have; the newest of equals."""
+    if summary is None:
+        return {}
+    where = summary.dataset, summary.arch
+    return max(exports[::-1], key=lambda one: common[(*where, kind_of(one))], default={})
 
 
 def _exported(export: dict[str, Any]) -> dict[str, Any]:

@@ -123,17 +123,17 @@ def _train(
 ) -> Summary:
     """``whole``: ``config``, or the one whose dense epochs it is; ``begun``: where such epochs would lie."""
     data = datasets(config.dataset, device, log, config.seed)
-    train_data, images, sizes = data.train, data.sizes, (data.train.in_channels, data.train.image_size, data.classes)
+    train_data, seen, sizes = data.train, data.sizes, (data.train.in_channels, data.train.image_size, data.classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
     rates = rates_of(config, device)
     if state is None:
         model, image = initial(config, device, sizes=sizes, dense=True)
         start = Start.of(whole, model, image, rates, log)
-        if start is not None and begun is not None and (state := shared.state_in(begun, config, images, log)):
+        if start is not None and begun is not None and (state := shared.state_in(begun, config, seen, log)):
             start.after(state, begun)
     else:
         run.refuse_other(config, state.get("config"))
-        _refuse_other_images(run, state, images)
+        _refuse_other_images(run, state, seen)
         model, image = restored(config, device, run.directory, state, sizes)
         start = Start.from_plain(state["start"]) if state["start"] is not None else None
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -168,7 +168,7 @@ def _train(
             planned(model)
         tested = state.get("counts") if state is not None else None
         after = factorise if whole is config else None
-        summary = replace(_first_summary(config, device, world), normalisation=train_data.normalisation, images=images)
+        summary = replace(_first_summary(config, device, world), normalisation=train_data.normalisation, images=seen)
         if state is None:
             given = read_weights(config.init_from).digest if config.init_from is not None else None
             summary = replace(summary, init_digest=given)

@@ -225,3 +225,13 @@ def test_what_cannot_be_used_is_refused_in_one_line(data: Any, settings: dict[st
     with pytest.raises(ConfigError, match=said) as error:
         compress(model, "tucker", 4, (3, 9, 9), data=data, keep=["0"], **settings)
     assert "\n" not in str(error.value) and not factorised(model)
+
+
+@pytest.mark.parametrize("method", FACTORISED)
+def test_a_weight_of_zeros_is_left_as_it_is(method: str):
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+    nn.init.zeros_(model[2].weight)
+    compress(model, method, 8, (64,), data=[torch.randn(50, 64)], keep=[], allow_larger=True)
+    assert not model[2].to_dense().any()
+    model(torch.randn(3, 64)).square().sum().backward()
+    assert any(core.grad.any() for core in model[2].cores.values())

@@ -107,13 +107,8 @@ def test_omegaconf_and_hydra_are_seen_by_this_room_alone():
     assert seen == {"config"}
 
 
-@pytest.mark.parametrize(
-    "spelled", ["results/a/seed0", "./results/a/seed0/", "results/../results//a/seed0", "{here}/results/a/seed0"]
-)
-def test_a_place_has_one_spelling(spelled, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("spelled", ["results/a/seed0", "./results/a/seed0/", "results/../results//a/seed0"])
+def test_a_place_has_one_spelling(spelled):
     found = []
-    call_composed(
-        [f"init_from={spelled.format(here=tmp_path)}"], lambda composed: found.append(typed(composed).init_from)
-    )
+    call_composed([f"init_from={spelled}"], lambda composed: found.append(typed(composed).init_from))
     assert found == ["results/a/seed0"]

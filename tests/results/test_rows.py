@@ -60,8 +60,7 @@ def test_the_run_that_one_starts_from_is_named_wherever_the_results_lie(tmp_path
         config = plain(replace(BASELINE, init_from=start))
         write_run(tmp_path / f"results/runs/mnist/vgg16/tt-8-{seed}/seed{seed}", config=config)
     for results_dir in ("results", tmp_path / "results"):
-        told = [f"init_from={path}" for path in (dense.parent / "seed${seed}", dense.parent / "seed${seed}", elsewhere)]
-        assert read_runs(results_dir).setting.tolist() == told
+        assert read_runs(results_dir).setting.tolist() == [f"init_from={path}" for path in (dense, dense, elsewhere)]
 
 
 def test_no_results_are_an_empty_table(tmp_path):
@@ -107,6 +106,9 @@ def test_of_several_exported_files_a_row_tells_of_those_that_can_be_compared(tmp
         run = make(tmp_path, seed=seed)
         exports = [{"format": kind, "bytes": files[kind] + seed} for kind in kinds]
         run.write_summary(replace(run.summary(), exports=exports))
-    runs = read_runs(tmp_path)
+    for seed in range(3):  # of another data set, whose kind is another
+        run = make(tmp_path, seed=seed, dataset=DatasetConfig("cifar10"))
+        run.write_summary(replace(run.summary(), exports=[{"format": "torch", "bytes": 7}]))
+    runs = read_runs(tmp_path, dataset="mnist")
     assert runs["exported"].tolist() == ["onnx", "onnx", "onnx", "dense", ""]
     assert runs["exported_bytes"].dropna().tolist() == [500, 501, 502, 903]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ...layers.base import Factorised
 from ...layers.conv import FactorisedConv
@@ -19,6 +18,8 @@ from ...tensor.errors import ConfigError
 from .inputs import Examples, said_of
 from .trace import outputs
 
+_ROUNDING = 0.01  # that of products in TF32 may add up to; what is of another kind is far larger
+_LISTS = (list, tuple, set)
 Swapped = Mapping[nn.Module, Factorised]
 """From layers of a model to what takes their places."""
 
@@ -82,10 +83,11 @@ class Agreement:
     def _refuse_kept(self, model: nn.Module) -> None:
         """Raise ``ConfigError`` where an attribute, or a container that is one, holds the weight of such a layer."""
         weights = {id(layer._parameters[_weight(layer)]): self.names[new] for layer, new in self.swapped.items()}
+        of_torch = {*vars(nn.Module()), "_flat_weights"}
         for owner, module in model.named_modules():
-            for key, value in vars(module).items():
-                leaves = () if key.startswith("_") else tree_leaves(value)
-                for lost in (weights[id(leaf)] for leaf in leaves if id(leaf) in weights):
+            for key in vars(module).keys() - of_torch:
+                lost = next((weights[id(one)] for one in _tensors(vars(module)[key]) if id(one) in weights), None)
+                if lost is not None:
                     raise ConfigError(
                         f"layer {lost}: its weight is in {f'{owner}.{key}'.lstrip('.')}, too, which would no longer be "
                         f"what it computes with: set that once the model is compressed, or keep={lost!r} dense"
@@ -101,14 +103,14 @@ class Agreement:
             except ConfigError:
                 raise
             except Exception as error:  # anyone's code
-                last = next((layer for layer in called[::-1] if isinstance(layer, FactorisedConv)), None)
-                if not isinstance(error, RuntimeError) or last is None or last.contiguous:
+                images = [layer for layer in called if isinstance(layer, FactorisedConv) and not layer.contiguous]
+                if "view" not in str(error) or not images:
                     behind = f", behind {self.names[called[-1]]}," if called else ""
                     raise ConfigError(
                         f"once its layers hold cores the model{behind} cannot take {self.examples}: {said_of(error)}; "
                         "say by keep which stay dense"
                     ) from error
-                last.contiguous = True
+                images[-1].contiguous = True
 
 
 class _PutTogether(dict[str, Any]):
@@ -178,14 +180,30 @@ def _keeping_nothing(stack: ExitStack, layer: Factorised) -> None:
 
 def _differ(found: Any, wanted: Any) -> bool:
     """Whether two outputs have other shapes, or floating-point numbers that rounding does not explain."""
-    pairs = [[leaf for leaf in tree_leaves(some) if isinstance(leaf, Tensor)] for some in (found, wanted)]
-    if [leaf.shape for leaf in pairs[0]] != [leaf.shape for leaf in pairs[1]]:
+    pairs = [_tensors(some) for some in (found, wanted)]
+    if [one.shape for one in pairs[0]] != [one.shape for one in pairs[1]]:
         return True
     return any(_far(a, b) for a, b in zip(*pairs, strict=True) if b.is_floating_point())
 
 
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a value, and in containers and dataclasses inside of it, each of those once."""
+    found, left, seen = [], [value], set[int]()
+    while left:
+        one = left.pop()
+        if isinstance(one, Tensor):
+            found.append(one)
+        elif id(one) not in seen:
+            seen.add(id(one))
+            fields = vars(one) if is_dataclass(one) and hasattr(one, "__dict__") else one
+            left += fields.values() if isinstance(fields, Mapping) else fields if isinstance(fields, _LISTS) else ()
+    return found[::-1]
+
+
 def _far(found: Tensor, wanted: Tensor) -> bool:
-    largest = torch.finfo(wanted.dtype).eps ** 0.5
+    if torch.equal(found, wanted):
+        return False
+    largest = max(_ROUNDING, torch.finfo(wanted.dtype).eps ** 0.5)
     found, wanted = found.double(), wanted.double()
     if not wanted.isfinite().all():
         return False

@@ -170,7 +170,7 @@ def _over_runs(
     missing = ~drawn & (runs["status"] == "finished")
     others = runs.assign(status=runs["status"].mask(missing, reason))
     if x.column in FILES:
-        others["status"] = others["status"].mask(missing & runs[x.column].notna(), "last exported otherwise")
+        others["status"] = others["status"].mask(missing & runs[x.column].notna(), "exported otherwise")
     shown = runs[drawn]
     about = _About(
         comparison, others, shown, "lr" if x.column == "lr" else "rank", [*_bars(shown), *_band(shown)], group

@@ -19,7 +19,7 @@ from .walk import walk
 PLANS = ("model", "measure", "contract", "chain", "dense")
 _SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
 _MEASURED = 6
-_SUBSETS = 1100  # of cores that hang together: a search of so many takes some ten seconds
+_SUBSETS = 2100  # of cores that hang together: a search of so many takes some ten seconds
 
 
 class Search:

@@ -154,6 +154,8 @@ def _descended(graph: Graph, weight: Tensor, moment: Tensor, axes: list[int], co
     before = [core.detach().clone() for core in found]
     last = list(range(-len(axes), 0))
     scale = float(weight.square().sum())
+    if not scale:
+        return list(cores)
 
     def loss() -> Tensor:
         error = (weight - merge_all(graph, found)).movedim(axes, last).reshape(-1, len(moment))

@@ -56,7 +56,10 @@ def state_in(
     if directory is None or not is_there(directory):
         return None
     state = checkpoint.load(directory, log)
-    if state is None or state["config"]["precision"] != config.precision or state.get("images", images) != images:
+    if state is None or state["config"]["precision"] != config.precision:
+        return None
+    if state.get("images", images) != images:
+        log(f"{directory} is of other data than there are now, and left as it is: the dense epochs are made again")
         return None
     return state
 

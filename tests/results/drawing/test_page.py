@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import matplotlib.image
 import pandas
 import pytest
-from runs import make
+from runs import BASE, make
 
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings
@@ -104,6 +104,22 @@ def test_seconds_that_nobody_knows_are_a_dash(tmp_path):
     run.write_summary(replace(run.summary(), train_seconds_per_epoch=None))
     (comparison,) = comparisons(read_results(tmp_path)[0])
     assert cells.rows(comparison.runs)[0][-2:] == ["-", "a CPU"]
+
+
+def test_seeds_that_start_from_one_seed_are_one_network(tmp_path):
+    for seed in range(3):
+        make(tmp_path, seed=seed, init_from="elsewhere/dense-1a2b/seed0")
+    (comparison,) = comparisons(read_results(tmp_path)[0])
+    assert sorted(comparison.runs["seed"]) == [0, 1, 2]
+    assert "init_from=elsewhere/dense-1a2b/seed0" in command.commands(comparison.runs)[0]
+
+
+def test_runs_of_networks_that_are_gone_are_told_all_the_same(tmp_path):
+    run = make(tmp_path, dataset=replace(BASE.dataset, name="gone"))
+    assert run.summary().dataset == "gone"
+    (comparison,) = comparisons(read_results(tmp_path)[0])
+    (line,) = command.commands(comparison.runs)
+    assert "dataset=gone" in line and "method=tt rank=10x" in line
 
 
 def test_seeds_that_start_from_seeds_of_one_network_are_one_network(tmp_path):

@@ -15,6 +15,7 @@ from ....config.compose import call_composed, typed
 from ....config.conf import choices
 from ....config.schema import DatasetConfig, TrainConfig
 from ....config.words import quoted
+from ....tensor.errors import ConfigError
 from ....tensor.formats import BASELINE
 from ...identity import BLANK, OF_CORES, plain, whole_key, worded
 from ...rows import natural
@@ -52,9 +53,7 @@ def settings(network: Sequence[str], setting: Sequence[str], variant: Sequence[s
     whole = {key: word for key, word in usual.items() if not any(other.startswith(f"{key}.") for other in chosen)}
     whole |= chosen
     best: tuple[int, list[str]] | None = None
-    for preset in _presets():
-        base = _composed((*network, f"optim={preset}") if preset else tuple(network))
-        base = {key: word for key, word in base.items() if not _of_cores(key)}
+    for preset, base in _bases(tuple(network)):
         there = {*chosen, *base, *(key.rpartition(".")[0] for key in base)} - set(_SAID)
         keys = [key for key in whole if _of_cores(key) or (key in there and base.get(key) != whole[key])]
         lost = [key for key in base if key not in whole and not key.startswith(tuple(f"{one}." for one in keys))]
@@ -62,8 +61,7 @@ def settings(network: Sequence[str], setting: Sequence[str], variant: Sequence[s
         cost = 100 * len(lost) + len(words)
         if best is None or cost < best[0]:
             best = cost, words
-    assert best is not None
-    return best[1]
+    return [f"{key}={_read(word)}" for key, word in chosen.items()] if best is None else best[1]
 
 
 def _of_cores(key: str) -> bool:
@@ -71,9 +69,21 @@ def _of_cores(key: str) -> bool:
     return key.startswith(("method.", *OF_CORES)) and key != _CORE_LR
 
 
-def _presets() -> list[str]:
-    """The optimizers' files, the usual one first, as no word."""
-    return ["", *choices("optim")]
+def _bases(network: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
+    """What commands of this network ask for, by the optimizer's file, the usual one first, as no word.
+
+    None where that cannot be composed: this version may not have such a network any more.
+    """
+    try:
+        usual = _composed(network)
+        found = {"": usual} | {name: _composed((f"optim={name}",)) for name in choices("optim")}
+    except (ConfigError, ValueError):  # the second of Hydra's, where an application of its own writes the page
+        return []
+    rest = {key: word for key, word in usual.items() if not key.startswith("optim.") and not _of_cores(key)}
+    return [
+        (name, rest | {key: word for key, word in base.items() if key.startswith("optim.")})
+        for name, base in found.items()
+    ]
 
 
 @cache
