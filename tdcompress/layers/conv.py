@@ -195,13 +195,16 @@ class FactorisedConvTranspose(FactorisedConv):
         return holding(module, self.to_dense(), self.bias)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        axes, moves = len(self.kernel_size), self.moves
-        if output_size is not None:
-            settings = (list(moves.stride), list(moves.padding), list(self.kernel_size), axes, list(moves.dilation))
-            padding = _TRANSPOSED[axes]._output_padding(self, input, list(output_size), *settings)
-            moves = replace(moves, output_padding=tuple(padding))
-        output = self._convolved(input, None if output_size is None else moves)
+        moves = None if output_size is None else self._moves_to(input, output_size)
+        output = self._convolved(input, moves)
         return output.contiguous() if self.contiguous else output
+
+    def _moves_to(self, input: Tensor, size: Sequence[int]) -> Convolution:
+        """How the kernel moves where outputs are to have this size."""
+        axes, moves = len(self.kernel_size), self.moves
+        settings = (list(moves.stride), list(moves.padding), list(self.kernel_size), axes, list(moves.dilation))
+        padding = _TRANSPOSED[axes]._output_padding(self, input, list(size), *settings)
+        return replace(moves, output_padding=tuple(padding))
 
 
 def torch_conv(moves: Convolution, inputs: int, outputs: int, taps: Sequence[int], **settings: Any) -> nn.Module:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -47,7 +48,7 @@ class Agreement:
         names = {swapped[layer]: name for name, layer in model.named_modules() if layer in swapped}
         with ExitStack() as stack:
             for layer, new in swapped.items():
-                _read(stack, layer, _PutTogether(layer._parameters, _weight(layer), new))
+                _read(stack, layer, partial(getattr, new, "weight"))
                 vars(layer)["forward"] = new.forward  # which no layer that is swapped has of its own
                 stack.callback(vars(layer).pop, "forward")
                 _keeping_nothing(stack, new)
@@ -69,7 +70,7 @@ class Agreement:
         self._refuse_kept(model)
         with ExitStack() as stack:
             for layer, new in self.swapped.items():
-                _read(stack, layer, _Left(layer._parameters, _weight(layer), self.names[new]))
+                _read(stack, layer, partial(_refuse_read, self.names[new]))
                 _keeping_nothing(stack, new)
             found = self._given(model)
             # A model that gives something else every time says nothing.
@@ -113,32 +114,23 @@ class Agreement:
                 images[-1].contiguous = True
 
 
-class _PutTogether(dict[str, Any]):
-    """Parameters of a layer, of which the weight is what cores make."""
+class _Parameters(dict[str, Any]):
+    """Parameters of a layer, of which the weight is what ``weight`` gives whenever it is read."""
 
-    def __init__(self, own: Mapping[str, Any], weight: str, cores: Factorised) -> None:
-        super().__init__(own)
-        self.weight, self.cores = weight, cores
-
-    def __getitem__(self, name: str) -> Any:
-        return self.cores.weight if name == self.weight else super().__getitem__(name)
-
-
-class _Left(dict[str, Any]):
-    """Parameters of a layer whose place another has taken, of which nobody may read the weight."""
-
-    def __init__(self, own: Mapping[str, Any], weight: str, layer: str) -> None:
-        super().__init__(own)
-        self.weight, self.layer = weight, layer
+    def __init__(self, layer: nn.Module, weight: Callable[[], Any]) -> None:
+        super().__init__(layer._parameters)
+        self.name, self.weight = _weight(layer), weight
 
     def __getitem__(self, name: str) -> Any:
-        if name == self.weight:
-            raise ConfigError(
-                f"layer {self.layer}: the model has it elsewhere than among its modules, too, in a list, a dictionary "
-                f"or a function, and computes with that: make it an nn.ModuleList or nn.ModuleDict, or keep="
-                f"{self.layer!r} dense"
-            )
-        return super().__getitem__(name)
+        return self.weight() if name == self.name else super().__getitem__(name)
+
+
+def _refuse_read(layer: str) -> None:
+    """Raise ``ConfigError``: somebody reads the weight of a layer whose place another has taken."""
+    raise ConfigError(
+        f"layer {layer}: the model has it elsewhere than among its modules, too, in a list, a dictionary or a "
+        f"function, and computes with that: make it an nn.ModuleList or nn.ModuleDict, or keep={layer!r} dense"
+    )
 
 
 @contextmanager
@@ -167,10 +159,10 @@ def _weight(layer: nn.Module) -> str:
     return kind.weights[0].name
 
 
-def _read(stack: ExitStack, layer: nn.Module, parameters: dict[str, Any]) -> None:
-    """Let ``layer`` have these parameters for the time of ``stack``."""
+def _read(stack: ExitStack, layer: nn.Module, weight: Callable[[], Any]) -> None:
+    """Let the weight of ``layer`` be what ``weight`` gives, for the time of ``stack``."""
     stack.callback(vars(layer).update, _parameters=layer._parameters)
-    vars(layer)["_parameters"] = parameters
+    vars(layer)["_parameters"] = _Parameters(layer, weight)
 
 
 def _keeping_nothing(stack: ExitStack, layer: Factorised) -> None:
