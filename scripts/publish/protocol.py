@@ -7,8 +7,9 @@ from dataclasses import dataclass
 _VGG = ("train", "experiment=cifar10_comparison", "arch.width=0.25", "epochs=30")
 _SCRATCH = ("train", "experiment=scratch", "arch.width=0.25", "epochs=30")
 _CHANNELS = "method=cp,tucker,tt,tr,ht"  # the formats that have this layout, and pairs
+_AND_DENSE = "method=dense,cp,tucker,tt,tr,ht"
 _CUT = (
-    *("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "method=dense,cp,tucker,tt,tr,ht"),
+    *("train", "experiment=scratch", "arch.width=0.25", "epochs=15", _AND_DENSE),
     *("method.layout=channels", "rank=adaptive:10x", "optim=muon"),
 )
 _EQUAL = ("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "rank=macs:0.4", "optim=muon", "seed=0")
@@ -58,12 +59,14 @@ PROTOCOL = (
     Part(
         "resnet20",
         "ResNet-20 at a third and a fifth",
-        ("train", "experiment=cifar10_comparison", "arch=resnet20", "epochs=30", "rank=3x,5x", "seed=0"),
+        ("train", "experiment=cifar10_comparison", _AND_DENSE, "arch=resnet20", "epochs=30", "rank=3x,5x", "seed=0"),
         30,
     ),
     Part("lstm", "an LSTM that reads MNIST row by row", ("train", "experiment=sequence"), 4, "mnist"),
     Part("trl", "LeNet's head as tensor regression", ("train", "experiment=trl", "seed=0"), 4, "mnist"),
-    Part("vgg16_half", "VGG-16 of half the width", (*_VGG[:2], "arch.width=0.5", "epochs=30", "seed=0"), 40),
+    Part(
+        "vgg16_half", "VGG-16 of half the width", (*_VGG[:2], _AND_DENSE, "arch.width=0.5", "epochs=30", "seed=0"), 40
+    ),
     Part(
         "reference_mnist",
         "the reference system's figure of MNIST",
@@ -96,7 +99,7 @@ PROTOCOL = (
     Part(
         "vgg16_full_time",
         "the seconds of a training at full width, its schedule in small",
-        ("train", "experiment=cifar10_comparison", "epochs=9", "dataset.limit=5000", "seed=0"),
+        ("train", "experiment=cifar10_comparison", _AND_DENSE, "epochs=9", "dataset.limit=5000", "seed=0"),
         5,
         "cifar10",
         True,
@@ -105,6 +108,7 @@ PROTOCOL = (
     Part("step_fp32_cut", "the same in float32", (*_STEP, "precision=fp32"), 8, runs="vgg16_full_time"),
     Part("step_bf16_full", "a step of VGG-16 at full width", (*_STEP, *_MADE), 10),
     Part("step_bf16_pairs", "the same from scratch", (*_STEP, "rank=10x", _CHANNELS, "layout=paired"), 12),
+    Part("step_bf16_blocks", "the same of blocks", (*_STEP, "rank=10x", "method=btt"), 2),
     Part("infer_full", "a forward pass of VGG-16 at full width", (*_INFER, *_MADE), 4),
     Part("export_lenet", "files of LeNet", (*_EXPORT, "arch=lenet", "dataset=mnist", "rank=10.5x"), 3),
     Part("fit", "fits of single weights beside tensorly's", ("bench", "fit"), 3),

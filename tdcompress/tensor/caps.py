@@ -10,13 +10,16 @@ from functools import lru_cache
 from .graph import Core, Graph
 
 
-def grain(rank: int, multiple: int) -> int:
+def grain(graph: Graph, bond: str, rank: int, multiple: int) -> int:
     """What a rank of about this size should be a multiple of: ``multiple``, but 1 for ranks below four of them.
 
     The units that multiply matrices work on tiles of 8 numbers or more, and a tensor whose channels are no multiple of
-    8 is padded first, or read entry by entry. Of small ranks rounding would decide what a layer gets.
+    8 is padded first, or read entry by entry. Of small ranks rounding would decide what a layer gets. Ranks within
+    blocks are small, and products in groups are what padding costs most: half the multiple, from itself on.
     """
-    return multiple if rank >= 4 * multiple else 1
+    if rank >= 4 * multiple:
+        return multiple
+    return max(1, multiple // 2) if graph.blocks[bond] and rank >= multiple else 1
 
 
 def caps(graph: Graph) -> dict[str, int]:

@@ -122,15 +122,24 @@ def test_every_block_starts_semi_orthogonal():
 def test_a_ladder_climbs_to_the_dense_weight_in_small_steps():
     graphs = family((128, 128, 3, 3), FORMATS["btt"])
     assert {graph.parameters for graph in graphs} == {128 * 2**a + 1152 * 2**b for a in range(8) for b in range(8)}
-    found = rungs(graphs)
+    found = rungs(graphs, 1)
     sizes = [graph.parameters for graph in found]
     assert sizes == sorted(set(sizes)) and sizes[0] == 1280 and sizes[-2] < 147_456 <= sizes[-1]
     assert max(b / a for a, b in itertools.pairwise(sizes) if b > 14_746) < 1.2
     # Of rank one 2 by 2 blocks pass 4 channels, 16 by 8 all that there are
     assert passes(next(graph for graph in graphs if graph.sizes["i1"] == graph.sizes["o1"] == 2)) == (4, 1)
     assert max(passes(graph)[0] for graph in found) == 128
-    small = rungs(family((24, 1, 3, 3), FORMATS["btt"]))
+    small = rungs(family((24, 1, 3, 3), FORMATS["btt"]), 1)
     assert [graph.parameters >= graph.dense_parameters for graph in small] == [True]  # the smallest, of no use
+
+
+def test_ranks_within_blocks_are_multiples_of_four_from_eight_on():
+    graphs = family((128, 128, 3, 3), FORMATS["btt"])
+    found = {(rank, caps(graph)[bond]) for graph in rungs(graphs, 8) for bond, rank in graph.ranks.items()}
+    assert all(rank % 4 == 0 for rank, cap in found if rank >= 8 and rank != cap)
+    assert all(rank % 8 == 0 for rank, cap in found if rank >= 32 and rank != cap)
+    assert {rank for rank, _ in found} >= {5, 12, 20, 32}
+    assert any(rank % 4 and rank > 8 for graph in rungs(graphs, 1) for rank in graph.ranks.values())
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ class _Layer:
         here = self.module.graph.with_ranks(self.ranks).parameters
         for bond, rank in self.ranks.items():
             if rank > 1:
-                lower = rank - 1 - (rank - 1) % grain(rank - 1, self.multiple)
+                lower = rank - 1 - (rank - 1) % grain(self.module.graph, bond, rank - 1, self.multiple)
                 graph = capped(self.module.graph, {**self.ranks, bond: lower})
                 saved = here - graph.parameters
                 if (bottleneck(graph) or 0.0) >= self.least:
@@ -189,7 +189,7 @@ class _Layer:
         """
         here = self.module.graph.with_ranks(self.ranks).parameters
         for bond, rank in self.ranks.items():
-            step = grain(rank, self.multiple)
+            step = grain(self.module.graph, bond, rank, self.multiple)
             higher = min(rank + step - rank % step, len(self.energies[bond]))
             ranks = {b: higher if b == bond or (n == rank and not alone) else n for b, n in self.ranks.items()}
             cost = self.module.graph.with_ranks(ranks).parameters - here

@@ -136,7 +136,7 @@ class _Search:
 
     def grain(self, bond: Bond, size: int) -> int:
         """What sizes of a bond of about this one are multiples of."""
-        return self.scales[bond[0]].grain(size)
+        return self.scales[bond[0]].grain(bond[1], size)
 
     def floor(self, bond: Bond, size: float) -> int:
         """The largest size that a bond may have up to this one: a multiple of its grain, or its cap."""

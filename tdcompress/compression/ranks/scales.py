@@ -23,8 +23,8 @@ class Scale(Protocol):
     def wanted(self, power: float) -> dict[str, float]:
         """The sizes, not yet whole, that a power gives: 0 for the smallest."""
 
-    def grain(self, size: int) -> int:
-        """What sizes of about this one are multiples of."""
+    def grain(self, name: str, size: int) -> int:
+        """What such a size of about this one is a multiple of."""
 
     def graph(self, sizes: Mapping[str, int]) -> Graph:
         """The weight at these sizes."""
@@ -50,9 +50,9 @@ class Bonds:
         """The size of every bond, not yet whole."""
         return {bond: min(share**power, self.caps[bond]) for bond, share in self.shares.items()}
 
-    def grain(self, size: int) -> int:
+    def grain(self, name: str, size: int) -> int:
         """What ranks of about this size are multiples of."""
-        return grain(size, self.multiple)
+        return grain(self.of, name, size, self.multiple)
 
     def graph(self, sizes: Mapping[str, int]) -> Graph:
         """The graph with these ranks, capped."""
@@ -64,17 +64,20 @@ class Bonds:
 
 
 class Ladder:
-    """The graphs of one weight with different factors of its channels, from the smallest: their place is the size."""
+    """The graphs of one weight with different factors of its channels, from the smallest: their place is the size.
 
-    def __init__(self, family: tuple[Graph, ...]) -> None:
-        self.rungs = rungs(family)
+    ``multiple``: of what their ranks are multiples (see ``tensor.caps.grain``).
+    """
+
+    def __init__(self, family: tuple[Graph, ...], multiple: int) -> None:
+        self.rungs = rungs(family, multiple)
         self.caps, self.top = {"": len(self.rungs)}, 1.0
 
     def wanted(self, power: float) -> dict[str, float]:
         """The place, not yet whole."""
         return {"": len(self.rungs) ** power}
 
-    def grain(self, size: int) -> int:
+    def grain(self, name: str, size: int) -> int:
         """One: every rung may be taken."""
         return 1
 
@@ -89,7 +92,7 @@ class Ladder:
 
 def scale(family: Sequence[Graph], multiple: int) -> Scale:
     """Of a weight that can be held as any graph of ``family``, all of rank one."""
-    return Bonds(family[0], multiple) if len(family) == 1 else Ladder(tuple(family))
+    return Bonds(family[0], multiple) if len(family) == 1 else Ladder(tuple(family), multiple)
 
 
 def passes(graph: Graph) -> tuple[int, int]:
@@ -105,17 +108,19 @@ def passes(graph: Graph) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def rungs(family: tuple[Graph, ...]) -> list[Graph]:
+def rungs(family: tuple[Graph, ...], multiple: int) -> list[Graph]:
     """Of all ``family`` at all ranks those that pass more than any that is no larger, the smallest first.
 
-    Where the next of them is larger by more than ``STEP``, there are some between that pass at least half as much. The
-    last is the first that has as many parameters as the dense weight.
+    Where the next of them is larger by more than ``STEP``, there are some between that pass at least half as much, in
+    blocks of at least half the rank. Ranks are multiples of their grain (see ``tensor.caps.grain``), or caps. The last
+    is the first that has as many parameters as the dense weight.
     """
-    found = [(graph.parameters, passes(graph), graph) for one in family for graph in _ranked(one)]
+    found = [(graph.parameters, passes(graph), graph) for one in family for graph in _ranked(one, multiple)]
     kept: list[Graph] = []
     best, last = (0, 0), 0
     for parameters, passed, graph in sorted(found, key=lambda one: (one[0], -one[1][0], -one[1][1])):
-        if passed > best or (parameters > (1 + STEP) * last and 2 * passed[0] >= best[0]):
+        enough = all(2 * of >= at_best for of, at_best in zip(passed, best, strict=True))
+        if passed > best or (parameters > (1 + STEP) * last and enough):
             best, last = max(best, passed), parameters
             kept.append(graph)
             if parameters >= graph.dense_parameters:
@@ -129,14 +134,15 @@ def roomy(family: Sequence[Graph], parameters: float) -> Graph:
     return max(small, key=passes) if small else min(family, key=lambda graph: graph.parameters)
 
 
-def _ranked(graph: Graph) -> Iterator[Graph]:
+def _ranked(graph: Graph, multiple: int) -> Iterator[Graph]:
     """A graph at rank one and at all higher ones, the same of all bonds, until it has as many parameters as the dense
     weight."""
     limits = caps(graph)
     rank, largest = 1, max(limits.values())
-    while rank <= largest:
+    while True:
         graph = graph.with_ranks({bond: min(rank, limit) for bond, limit in limits.items()})
         yield graph
-        if graph.parameters >= graph.dense_parameters:
+        if rank == largest or graph.parameters >= graph.dense_parameters:
             return
-        rank += 1 + int(STEP * rank)
+        step = max(grain(graph, bond, rank, multiple) for bond in limits)
+        rank = min(rank + step + int(STEP * rank) // step * step, largest)
