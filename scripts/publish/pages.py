@@ -238,13 +238,12 @@ _CUT = (
 _SMALL = (
     ("LeNet-5, 16.6x", "lenet5", "16.6x"),
     ("LeNet-5, 50x", "lenet5", "50x"),
-    ("LeNet, 16.6x", "lenet", "16.6x"),
     ("LeNet, 50x", "lenet", "50x"),
 )
 _OTHER = (
     ("VGG-16, half as wide, 10x", "vgg16_half", "10x"),
-    ("ResNet-20, 3x", "resnet20", "3x"),
-    ("ResNet-20, 5x", "resnet20", "5x"),
+    ("ResNet-20, 3x, 15 epochs", "resnet20", "3x"),
+    ("ResNet-20, 5x, 15 epochs", "resnet20", "5x"),
     ("LSTM, 10x", "lstm", "10x"),
 )
 _BATCHES = ({"batch_size": 1}, {"batch_size": 64})
