@@ -19,15 +19,15 @@ from ..config.words import choice, read
 from ..results.answers.best import MEASURES, Answer, Measure, best_under, smallest_within
 from ..results.answers.networks import Network, difference, networks
 from ..results.drawing.comparison import Comparison, comparisons
-from ..results.rows import chosen
-from ..results.tables import read_results
+from ..results.rows import OF_FILES, as_exported, chosen
+from ..results.tables import read_results, warn_of_broken
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
 from .shared.filters import Place, filters, with_filters
 
 _WITHIN = 0.5  # percentage points, where nothing is asked
 _RIVALS = 4  # beside the nearest one
-_OF_ITS_OWN = ("method", "variant", "rank", "exported", "exported_on")  # words that do not choose among dense runs
+_OF_ITS_OWN = ("method", "variant", "rank", "lr", "exported", "exported_on")  # which do not choose among dense runs
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ def run(words: Sequence[str]) -> None:
         raise ConfigError("within=.. asks for the smallest network and under=.. for the best one: give one of them")
     wanted = filters(options)
     runs, _ = read_results(options.results_dir, **{k: v for k, v in wanted.items() if k not in _OF_ITS_OWN})
+    warn_of_broken(runs)
     asked = chosen(runs, **wanted)
     if options.under is None:
         dense = runs[(runs["method"] == BASELINE) & ~runs["directory"].isin(asked["directory"])]
-        asked = pandas.concat([asked, dense]) if len(dense) else asked
+        asked = pandas.concat([asked, dense], ignore_index=True) if len(dense) else asked
     answered = [_answered(comparison, options) for comparison in comparisons(asked)]
     if not any(answered):
         like = " like that" if wanted else ""
@@ -61,7 +62,8 @@ def run(words: Sequence[str]) -> None:
 
 def _answered(comparison: Comparison, options: BestOptions) -> bool:
     """Print what the runs of one comparison answer, behind its title; whether they do."""
-    measure, found = MEASURES[options.by], networks(comparison.runs)
+    measure = MEASURES[options.by]
+    found = networks(as_exported(comparison.runs) if measure.column in OF_FILES else comparison.runs)
     title = ", ".join(comparison.what)
     if options.under is None and all(network.baseline for network in found):
         return False
@@ -80,7 +82,7 @@ def _answered(comparison: Comparison, options: BestOptions) -> bool:
         print(", ".join([f"{title}: {asked}", *answer.alike]))
         _print(answer, measure)
     if not answers:
-        how = "; tdc export run=RUN writes them down" if measure.column.startswith("exported") else ""
+        how = "; tdc export run=RUN writes them down" if measure.column in OF_FILES else ""
         print(f"{title}: no {measure.unit} known{how}")
     return bool(answers)
 

@@ -71,13 +71,16 @@ AGREE = {
     "exported_bytes": ("exported",),
 }
 """In which columns runs must agree to be compared by this one: times are of a machine, files of a format."""
+OF_FILES = ("exported_bytes", "exported_ms", "exported_ms_64")
+"""The columns that tell of an exported file."""
 
 
 def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
     """One row a run under ``results_dir``/runs, the columns ``COLUMNS``; ``filters``: column=value or [values].
 
     ``status`` is finished, diverged, running (a process holds its lock, or who reads may not see whether one does),
-    interrupted (none does), or broken (its summary is missing or unreadable; only what the path says is then known).
+    interrupted (none does), or broken (its summary is missing, unreadable or does not say which run it is; only what
+    the path says is then known).
     Quantities are those of summary.json; of several exported files those of the kind that most runs of the data set and
     the network have, the newest of equals, because only files of one kind can be compared. A filter on a column of
     numbers compares numbers: lr="1e-2" finds 0.01.
@@ -103,8 +106,8 @@ def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
 def _seeds_together(runs: pandas.DataFrame) -> pandas.DataFrame:
     """The same, where runs that each start from the seed of another network that is their own have one setting."""
     own = [
-        re.sub(rf"((?:^| )init_from=\S*/seed){seed}(?= |$)", r"\1${seed}", setting)
-        for setting, seed in zip(runs["setting"], runs["seed"], strict=True)
+        setting if seed != seed else re.sub(rf"((?:^| )init_from=\S*/seed){seed:.0f}(?= |$)", r"\1${seed}", setting)
+        for setting, seed in zip(runs["setting"], runs["seed"].astype(float), strict=True)
     ]
     starts = runs["setting"].groupby(own).transform("nunique") if len(runs) else runs["seed"]
     return runs.assign(setting=runs["setting"].where(starts < 2, own))
@@ -126,6 +129,12 @@ def chosen(runs: pandas.DataFrame, **filters: Any) -> pandas.DataFrame:
             values = [float(value) for value in values]
         runs = runs[runs[column].isin(values)]
     return runs.reset_index(drop=True)
+
+
+def as_exported(runs: pandas.DataFrame) -> pandas.DataFrame:
+    """The same with the test accuracy of what an exported file holds: the epoch that was best by validation, if any."""
+    best = runs["best_test_accuracy"].where(runs["best_epoch"].notna(), runs["test_accuracy"])
+    return runs.assign(test_accuracy=best)
 
 
 def _without_place(config: dict[str, Any], results_dir: Path) -> dict[str, Any]:
@@ -169,15 +178,15 @@ def _epochs(directory: Path) -> list[Epoch]:
 
 def _row(directory: Path, summary: Summary | None, export: dict[str, Any]) -> Row:
     """The row of a run; ``export``: which of its exported files it tells of."""
-    if summary is None:
+    said = None if summary is None else _said(summary, directory)
+    if summary is None or said is None:
         dataset, arch, name, seed = directory.parts[-4:]
         status = "running" if held(directory) else "broken"
         number = int(seed[4:]) if seed[4:].lstrip("-").isdigit() else None
         return Row(dataset, arch, name.split("-")[0], "", "", number, status, directory=str(directory))
-    config = _without_place(summary.config, directory.parents[4])
-    variant, setting = choices(config) if config else ("", "")
+    config, variant, setting = said
     known: dict[str, Any] = {name: getattr(summary, name) for name in _OF_SUMMARY}
-    known["rank"] = summary.rank or ""  # grouping by rank would drop rows that have none
+    known |= {"rank": summary.rank or "", "device": summary.device or ""}  # grouping would drop rows that have none
     if summary.status == "running" and held(directory) is False:
         known["status"] = "interrupted"
     return Row(
@@ -186,12 +195,29 @@ def _row(directory: Path, summary: Summary | None, export: dict[str, Any]) -> Ro
         setting=setting,
         **_exported(export),
         dataset_label=_values_of([config.get("dataset")]).get("label") or "",
-        lr=config.get("lr"),
-        batch_size=config.get("batch_size"),
+        lr=_number(config.get("lr")),
+        batch_size=_number(config.get("batch_size")),
         torch=summary.versions.get("torch"),
         tdcompress=summary.versions.get("tdcompress"),
         directory=str(directory),
     )
+
+
+def _said(summary: Summary, directory: Path) -> tuple[dict[str, Any], str, str] | None:
+    """The configuration, the choices of the method and all others; None where these do not say which run it is."""
+    if None in (summary.dataset, summary.arch, summary.method, summary.seed):
+        return None
+    config = _without_place(summary.config, directory.parents[4])
+    try:
+        variant, setting = choices(config) if config else ("", "")
+    except (ConfigError, AttributeError, LookupError, TypeError, ValueError):  # edited by hand
+        return None
+    return config, variant, setting
+
+
+def _number(value: Any) -> Any:
+    """A number as it is, None for all else."""
+    return value if isinstance(value, (int, float)) else None
 
 
 def _values_of(found: list[Any]) -> dict[str, Any]:
@@ -229,9 +255,9 @@ def _exported(export: dict[str, Any]) -> dict[str, Any]:
     times = _values_of([export.get("ms")])
     return {
         "exported": kind_of(export),
-        "exported_bytes": export.get("bytes"),
-        "exported_ms": times.get("1"),
-        "exported_ms_64": times.get("64"),
+        "exported_bytes": _number(export.get("bytes")),
+        "exported_ms": _number(times.get("1")),
+        "exported_ms_64": _number(times.get("64")),
         "exported_on": export.get("device", ""),
     }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas
 
 from ..device.files import write_text
+from ..tensor.errors import ConfigError
 from .record import COUNTS, METRICS
 from .rows import COLUMNS, WHOLE, chosen, read_metrics, read_runs
 
@@ -16,26 +19,26 @@ TEXT = (
     "dataset_label",
     *("torch", "tdcompress"),
 )
+_TABLES = {"summary.csv": COLUMNS, "metrics.csv": ("directory", *METRICS)}
 
 
 def read_results(results_dir: Path | str, **filters: Any) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """The runs (columns ``COLUMNS``) and their epochs (directory and ``METRICS``) under ``results_dir``.
 
-    A run is read from its directory where there is one, else from the two tables; so whoever has only the tables, or
-    has them and runs of their own, draws the same figures. ``filters`` as in ``read_runs``.
+    A run is read from its directory where there is one that is not broken, else from the two tables; so whoever has
+    only the tables, or has them and runs of their own, draws the same figures. ``filters`` as in ``read_runs``. Raises
+    ``ConfigError`` for tables that are damaged.
     """
-    runs = read_runs(results_dir)
+    runs, folder = read_runs(results_dir), Path(results_dir)
+    tables = [_table(folder / name, columns) for name, columns in _TABLES.items() if (folder / name).is_file()]
+    if len(tables) == len(_TABLES):
+        runs = runs[(runs["status"] != "broken") | ~runs["directory"].isin(tables[0]["directory"])]
     epochs = read_metrics(runs)[["directory", *METRICS]]
-    folder = Path(results_dir)
-    if (folder / "summary.csv").is_file() and (folder / "metrics.csv").is_file():
-        kept = pandas.read_csv(folder / "summary.csv", dtype=dict.fromkeys(TEXT, str)).reindex(columns=COLUMNS)
-        kept = kept.astype(dict.fromkeys(TEXT, object)).fillna(dict.fromkeys(TEXT, ""))
-        kept_epochs = pandas.read_csv(folder / "metrics.csv").reindex(columns=["directory", *METRICS])
-        for table in (kept, kept_epochs):
-            table["directory"] = [str(folder / directory) for directory in table["directory"]]
+    if len(tables) == len(_TABLES):
+        kept, kept_epochs = tables
         kept = kept[~kept["directory"].isin(runs["directory"])]
         kept_epochs = kept_epochs[kept_epochs["directory"].isin(kept["directory"])]
-        runs, epochs = (_joined(tables) for tables in ((runs, kept), (epochs, kept_epochs)))
+        runs, epochs = (_joined(both) for both in ((runs, kept), (epochs, kept_epochs)))
     runs = chosen(runs.sort_values("directory"), **filters)
     return runs, epochs[epochs["directory"].isin(runs["directory"])].reset_index(drop=True)
 
@@ -59,6 +62,27 @@ def write_results(
         text = table.assign(directory=relative).to_csv(index=False, float_format=digits, lineterminator="\n")
         write_text(path, text)
     return written
+
+
+def warn_of_broken(runs: pandas.DataFrame) -> None:
+    """Name the runs that no table and no figure has."""
+    for directory in runs.loc[runs["status"] == "broken", "directory"]:
+        warnings.warn(f"{directory} is left out: its summary.json is missing or damaged", stacklevel=3)
+
+
+def _table(path: Path, columns: Sequence[str]) -> pandas.DataFrame:
+    """The table in a file, with whole directories. Raises ``ConfigError`` where it is none."""
+    text = [column for column in TEXT if column in columns]
+    try:
+        table = pandas.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+        table = table.reindex(columns=list(columns)).astype(dict.fromkeys(text, object))
+        table = table.fillna(dict.fromkeys(text, ""))
+        numbers = table.drop(columns=["directory", *text])
+        table[numbers.columns] = numbers.apply(pandas.to_numeric)
+        table["directory"] = [str(path.parent / directory) for directory in table["directory"]]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({type(error).__name__}): restore or delete it") from None
+    return table
 
 
 def _whole(column: pandas.Series[Any]) -> pandas.Series[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -86,3 +87,33 @@ def test_seconds_that_nobody_knows(tdc, tmp_path):
 def test_mistakes_are_one_line(tdc, results, words, told):
     code, _, err = tdc(f"best {words}")
     assert (code, err) == (2, f"tdc: {told}\n")
+
+
+def test_a_run_that_is_there_twice_costs_no_other(tdc, results):
+    copied = results / "runs/mnist/lenet/tt-10x/seed0"
+    shutil.copytree(copied, copied.with_name("seed0-old"))
+    with pytest.warns(UserWarning, match="seed0-old is left out"):
+        code, out, _ = tdc("best within=30 method=tt dataset=mnist")
+    assert code == 0 and "95.00 ± 1.41 % (2)" in out and "96.00 ± 1.41 % (2)" in out
+
+
+def test_a_rate_that_was_asked_for_is_not_that_of_dense(tdc, results):
+    make(results, "tr", 0.955, parameters=100, lr=0.1)
+    code, out, _ = tdc("best within=1 lr=0.1 dataset=mnist")
+    assert code == 0 and "tr 10x" in out and "dense" in out.splitlines()[-1]
+
+
+def test_broken_runs_are_named(tdc, results):
+    broken = make(results, "tt", seed=7).directory
+    (broken / "summary.json").write_text("{")
+    with pytest.warns(UserWarning, match="seed7 is left out: its summary.json is missing or damaged"):
+        tdc("best within=1")
+
+
+def test_files_have_the_accuracy_of_their_weights(tdc, tmp_path):
+    for method, size in (("dense", 4000), ("tt", 400)):
+        run = make(tmp_path / "results", method, 0.9, dataset=DatasetConfig("mnist", validation=0.1))
+        run.add_export({"format": "onnx", "bytes": size})
+    best = 0.9 - 2 / 100  # of the second of four epochs, which is chosen by validation
+    assert "90.00 % (1)" in tdc("best within=1")[1]
+    assert f"{100 * best:.2f} % (1)" in tdc("best by=bytes within=1")[1]

@@ -88,6 +88,41 @@ def test_damaged_runs_are_listed_and_harm_no_other(tmp_path):
     assert metrics.seed.tolist() == [0, 0, 3]
 
 
+def test_a_summary_that_does_not_say_which_run_it_is_is_broken(tmp_path):
+    edits = [
+        *({name: None} for name in ("dataset", "arch", "method", "seed")),
+        *({"seed": "0"}, {"config": {"dataset": "mnist"}}, {"config": {"method": 3}}),
+    ]
+    for seed, edit in enumerate([{}, *edits]):
+        directory = tmp_path / f"runs/mnist/lenet/tt-8/seed{seed}"
+        text = directory / "summary.json"
+        write_run(directory)
+        text.write_text(json.dumps(json.loads(text.read_text()) | edit))
+    assert read_runs(tmp_path).status.tolist() == ["finished"] + ["broken"] * len(edits)
+
+
+def test_numbers_that_are_none_are_not_known(tmp_path):
+    run = make(tmp_path)
+    text = run.directory / "summary.json"
+    summary = json.loads(text.read_text())
+    summary |= {"device": None, "exports": [{"format": "onnx", "bytes": "many", "ms": {"1": "few"}}]}
+    summary["config"] |= {"lr": "0.1", "batch_size": None}
+    text.write_text(json.dumps(summary))
+    (found,) = read_runs(tmp_path).to_dict("records")
+    assert found["status"] == "finished" and found["device"] == "" and found["exported"] == "onnx"
+    assert all(found[key] is None for key in ("lr", "batch_size", "exported_bytes", "exported_ms"))
+
+
+def test_a_folder_of_no_seed_parts_no_others(tmp_path):
+    for seed in range(2):
+        start = f"{tmp_path}/runs/mnist/lenet/dense/seed{seed}"
+        make(tmp_path, seed=seed, init_from=start)
+    together = read_runs(tmp_path).setting.tolist()
+    (tmp_path / "runs/mnist/lenet/tt-10x/seed_old").mkdir(parents=True)
+    runs = read_runs(tmp_path)
+    assert runs[runs.status == "finished"].setting.tolist() == together and len(set(together)) == 1
+
+
 def test_many_runs_are_read(tmp_path):
     layers = [{"name": f"features.{index}", "plan": "x" * 300} for index in range(16)]
     text = json.dumps({"dataset": "mnist", "status": "finished", "layers": layers})

@@ -64,6 +64,42 @@ def test_own_runs_come_before_the_kept_ones_and_none_is_lost(results):
     assert tables(results)[0].read_text() == text
 
 
+def test_a_broken_run_is_that_of_the_table(results):
+    tables(results)
+    (results / "runs/mnist/lenet/tt-10x/seed1/summary.json").write_text("{")
+    runs, epochs = read_results(results, method="tt", seed=1)
+    assert runs.status.tolist() == ["finished"] and runs.test_accuracy.tolist() == [0.93] and len(epochs) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("summary.csv", lambda text: ""),
+        ("metrics.csv", lambda text: ""),
+        ("summary.csv", lambda text: text[: len(text) // 2]),
+        ("summary.csv", lambda text: "<<<<<<< HEAD\n" + text),
+        ("metrics.csv", lambda text: "<<<<<<< HEAD\n" + text),
+        ("summary.csv", lambda text: text.replace(",", ";")),
+        ("summary.csv", lambda text: text + text),
+        ("metrics.csv", lambda text: text + text),
+    ],
+)
+def test_damaged_tables_are_one_line(results, name, damage):
+    tables(results)
+    (results / name).write_text(damage((results / name).read_text()))
+    shutil.rmtree(results / "runs")
+    with pytest.raises(ConfigError, match=rf"{name} is damaged \(\w+\): restore or delete it"):
+        read_results(results)
+
+
+@pytest.mark.parametrize("label", ["NA", "None", "nan", "CIFAR-10 (JPEG)"])
+def test_words_that_mean_nothing_elsewhere_are_kept(tmp_path, label):
+    make(tmp_path, dataset=DatasetConfig("mnist", label=label))
+    tables(tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    assert read_results(tmp_path)[0].dataset_label.tolist() == [label]
+
+
 def test_pandas_reads_the_table_of_runs_without_options_and_its_columns_are_documented(results):
     table = pandas.read_csv(tables(results)[0])
     unfinished = table[table.status == "interrupted"].iloc[0]

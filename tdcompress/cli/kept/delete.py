@@ -56,16 +56,16 @@ def run(words: Sequence[str]) -> None:
     if not (options.yes or _agreed(f"delete {what}, {size:,.1f} MB?")):
         print("nothing deleted")
         return
-    deleted = 0
+    deleted = []
     for folder in folders:
         try:
             delete(folder, results_dir)
-            deleted += 1
+            deleted.append(str(folder))
         except ConfigError as error:
             complain(error)
-    print(f"{deleted} of {len(folders)} folders deleted")
-    tell_tables(results_dir, doomed)
-    if deleted < len(folders):
+    print(f"{len(deleted)} of {len(folders)} folders deleted")
+    tell_tables(results_dir, doomed[doomed["directory"].isin(deleted)])
+    if len(deleted) < len(folders):
         sys.exit(1)
 
 

@@ -60,14 +60,14 @@ def run(words: Sequence[str]) -> None:
     if taken:
         more = f" and {len(taken) - 1} more" * (len(taken) > 1)
         raise RunError(f"{taken[0]}{more}: there already, nothing is overwritten, and nothing was moved")
-    failed = 0
+    moved = []
     for folder in folders:
         try:
             print(move(folder, results_dir, to))
+            moved.append(str(folder))
         except ConfigError as error:
-            failed += 1
             complain(error)
-    tell_tables(results_dir, asked)
-    print(f"{len(folders) - failed} of {len(folders)} folders moved; their commands go on there with results_dir={to}")
-    if failed:
+    tell_tables(results_dir, asked[asked["directory"].isin(moved)])
+    print(f"{len(moved)} of {len(folders)} folders moved; their commands go on there with results_dir={to}")
+    if len(moved) < len(folders):
         sys.exit(1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas
 
-from ..rows import adaptive, natural
+from ..rows import OF_FILES, adaptive, natural
+from .comparison import shared_variant
+from .quantities import Quantity
 from .words import rank
 
 
@@ -29,10 +31,13 @@ def _seeds(seeds: Sequence[float]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {text}"
 
 
-def absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str]:
+def absent(
+    runs: pandas.DataFrame, shown: set[str], by: str | None, lost: Collection[tuple[str, int]] = ()
+) -> list[str]:
     """What one would look for in a figure of ``runs`` and not find, each with the reason.
 
-    Of every label the seeds that most of them have; of plain methods also every value of ``by`` (rank, lr).
+    Of every label the seeds that most of them have, but those ``lost`` of its method, of which more is not known; of
+    methods without choices of their own also every value of ``by`` (rank, lr).
     """
     value = runs[by].map("{:g}".format if by == "lr" else str) if by else runs["label"].map(lambda _: "")
     cells: dict[tuple[str, str], dict[int, str]] = {}
@@ -40,7 +45,10 @@ def absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str]
         runs["label"], value, runs["seed"], runs["status"], runs["directory"], strict=True
     ):
         cells.setdefault((label, at), {})[int(seed)] = "" if directory in shown else status
-    plain = runs[(runs["variant"] == "") & ((runs["rank"] != "") | (by != "rank"))]
+    shared = set(shared_variant(runs))
+    own = runs["variant"].map(lambda words: bool(set(words.split()) - shared))
+    plain = runs[~own & ((runs["rank"] != "") | (by != "rank"))]
+    methods = dict(zip(runs["label"], runs["method"], strict=True))
     for label, rows in plain.groupby("label", sort=False):
         alike = plain["rank"].map(adaptive) == adaptive(rows["rank"].iloc[0])
         for at in sorted(set(value[plain.index[alike]]), key=natural):
@@ -49,7 +57,8 @@ def absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str]
     usual = {seed for seed in seeds if 2 * seeds.count(seed) > sum(map(bool, cells.values()))}
     told = []
     for (label, at), found in cells.items():
-        reasons = {**dict.fromkeys(usual, "no run"), **found}
+        missing = [seed for seed in usual if (methods[label], seed) not in lost]
+        reasons = {**dict.fromkeys(missing, "no run"), **found}
         # A label says by itself where ranks are cut.
         value_said = rank(at).removeprefix("adaptive ") if by == "rank" else at
         name = " ".join(filter(None, (label, "lr" if by == "lr" else "", value_said)))
@@ -60,3 +69,33 @@ def absent(runs: pandas.DataFrame, shown: set[str], by: str | None) -> list[str]
             of = [seed for seed, why in reasons.items() if why == reason]
             told.append(f"{name} {_seeds(of)} ({reason})" if len(of) < len(reasons) else f"{name} ({reason})")
     return told
+
+
+def with_reasons(
+    runs: pandas.DataFrame, drawn: pandas.Series[bool], quantities: Sequence[Quantity]
+) -> pandas.DataFrame:
+    """The same, where finished runs that are not ``drawn`` have the reason for it as their status.
+
+    That one of the ``quantities`` is not known of them, or was had where it cannot be compared.
+    """
+    missing = ~drawn & (runs["status"] == "finished")
+    files = any(one.column in OF_FILES for one in quantities)
+    status = runs["status"].mask(missing, "exported otherwise" if files else "on another device")
+    for one in quantities:
+        if one.column in runs:
+            unknown = "not exported" if one.column in OF_FILES else f"no {one.title}"
+            status = status.mask(missing & runs[one.column].isna(), unknown)
+    return runs.assign(status=status)
+
+
+def told_of_cost(cost: Quantity, alike: Sequence[str], shown: pandas.DataFrame, known: pandas.DataFrame) -> list[str]:
+    """What a panel's costs are of, and the networks that it lacks."""
+    cells = [list(dict.fromkeys(zip(runs["label"], runs["rank"], strict=True))) for runs in (shown, known)]
+    lacking = [" ".join(filter(None, (label, rank(at)))) for label, at in cells[0] if (label, at) not in cells[1]]
+    title = f"{cost.title[0].upper()}{cost.title[1:]}"
+    if not (alike or lacking):
+        return []
+    some = ", of some seeds" if len(known) < len(shown) else ""
+    more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
+    without = f"; without {', '.join(lacking[:4])}{more}" if lacking else ""
+    return [f"{title}: {', '.join(alike) or 'as known'}{some}{without}"]

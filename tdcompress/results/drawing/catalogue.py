@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from ...tensor.errors import ConfigError
 from ...tensor.formats import BASELINE
 from ..record import METRICS, read_summary
+from ..rows import OF_FILES, as_exported
 from . import layers, pareto, plots, words
-from .captions import absent, seeds_told
+from .captions import absent, seeds_told, told_of_cost, with_reasons
 from .comparison import Comparison, at_one_rate, labelled, panels, shared_variant
 from .look import Look
 from .quantities import OF_EPOCHS, Quantity, quantity
@@ -132,12 +133,10 @@ class _About:
             what += [said(value) for value in values if len(values) == 1]
         what += words.phrases(" ".join(shared_variant(self.runs))).values()
         sentences = [", ".join([*what, *self.more]), seeds_told(self.shown), *self.marks]
-        missing = absent(self.runs, set(self.shown["directory"]), self.by)
-        ours = self.comparison.lost["method"].isin(self.runs["method"])
-        missing += [
-            f"{method} seed {seed:.0f} (broken)"
-            for method, seed in zip(*(self.comparison.lost.loc[ours, key] for key in ("method", "seed")), strict=True)
-        ]
+        ours = self.comparison.lost[self.comparison.lost["method"].isin(self.runs["method"])].dropna(subset=["seed"])
+        lost = [(str(method), int(seed)) for method, seed in zip(ours["method"], ours["seed"], strict=True)]
+        missing = absent(self.runs, set(self.shown["directory"]), self.by, lost)
+        missing += [f"{method} seed {seed} (broken)" for method, seed in lost]
         if missing:
             sentences.append("Not drawn: " + "; ".join(missing[:8]) + f"; {len(missing) - 8} more" * (len(missing) > 8))
         return ". ".join(sentences) + "."
@@ -164,14 +163,11 @@ def _over_runs(
     group: tuple[str, ...] = (),
 ) -> Drawing:
     """``y`` over ``x`` of the runs ``known`` to have them, and of the baseline, which needs no ``x``."""
+    if {x.column, y.column} & set(OF_FILES):
+        runs = as_exported(runs)
     baseline = (runs["label"] == BASELINE) & (runs["status"] == "finished") & (not y.alike) & (x.column != "lr")
-    drawn = runs.index.isin(known.index) | baseline
-    reason = "not exported" if x.column in FILES else "elsewhere" if group else f"no {x.title}"
-    missing = ~drawn & (runs["status"] == "finished")
-    others = runs.assign(status=runs["status"].mask(missing, reason))
-    if x.column in FILES:
-        others["status"] = others["status"].mask(missing & runs[x.column].notna(), "exported otherwise")
-    shown = runs[drawn]
+    drawn = runs["directory"].isin(known["directory"]) | baseline
+    others, shown = with_reasons(runs, drawn, [x, y]), runs[drawn]
     about = _About(
         comparison, others, shown, "lr" if x.column == "lr" else "rank", [*_bars(shown), *_band(shown)], group
     )
@@ -185,8 +181,9 @@ def _over_epochs(
     shown = panel[panel["status"] == "finished"]
     columns = list(dict.fromkeys(["directory", "epoch", y.column, "parameters", "macs"]))
     epochs = metrics[columns].assign(**{x: metrics[x]})
-    if x == "train_seconds":
-        epochs[x] = epochs.groupby("directory")[x].cumsum()
+    if x == "train_seconds":  # unknown behind an epoch whose are
+        known = ~epochs[x].isna().groupby(epochs["directory"]).cummax()
+        epochs[x] = epochs.groupby("directory")[x].cumsum().where(known)
     keys = ["label", "method", "seed", "directory", "device", "dense_parameters", "dense_macs", "rank"]
     curves = shown[keys].merge(epochs, on="directory").dropna(subset=[x, y.column])
     for group, part in _comparable(curves, [quantity(x), y]):
@@ -195,7 +192,9 @@ def _over_epochs(
         marks = ["Bands: the range over seeds"] if seeds > 1 else []
         marks += ["Rings: the switch from full rank to cores"] if switches else []
         runs = shown[shown["directory"].isin(part["directory"])]
-        others = panel[panel["directory"].isin(runs["directory"]) | (panel["status"] != "finished")] if group else panel
+        others = with_reasons(panel, panel["directory"].isin(runs["directory"]), [])
+        unread = (panel["status"] == "finished") & ~panel["directory"].isin(curves["directory"])
+        others["status"] = others["status"].mask(unread, f"no {y.title} of all epochs")
         about = _About(comparison, others, runs, None, marks, group)
         over = "epochs" if x == "epoch" else "seconds"
         plot = partial(plots.over_epochs, part, y, x=x, switches=switches)
@@ -214,7 +213,7 @@ def _seconds(comparison: Comparison, apart: str, panel: pandas.DataFrame) -> Ite
     finished = panel["status"] == "finished"
     devices = list(panel[finished & panel["train_seconds_per_epoch"].notna()].groupby("device"))
     for device, rows in devices:
-        others = panel[(panel["device"] == device) | ~finished]
+        others = with_reasons(panel, panel["directory"].isin(rows["directory"]), [quantity("train_seconds_per_epoch")])
         marks = ["Whiskers: the range over seeds"] if rows["seed"].nunique() > 1 else []
         about = _About(comparison, others, rows, None, marks, [device])
         places = [device] if len(devices) > 1 else []
@@ -233,7 +232,7 @@ def _pareto(comparison: Comparison, runs: pandas.DataFrame, shown: pandas.DataFr
             if values.max() > SPREAD * values.min():
                 costs.append(cost)
                 table = table.assign(**{cost.column: table[cost.column].where(table.index.isin(known.index))})
-                told += [f"{cost.title[0].upper()}{cost.title[1:]}: {', '.join(alike)}"] if alike else []
+                told += told_of_cost(cost, alike, shown, known)
     if len(costs) > 1:
         marks = ["Points: means over seeds", *_bars(shown), "Dashed: the networks that no other one beats", *told]
         about = _About(comparison, runs, shown, "rank", marks)

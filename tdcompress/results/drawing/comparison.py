@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import pandas
 
@@ -42,8 +43,8 @@ class Comparison:
     """Runs that agree in all but method, rank, learning rate and seed.
 
     ``subject``: network and data set, as people call them; ``facts``: what else the runs share, in words; ``apart``:
-    those that not all runs of this subject share; ``title``: the subject and as few of these as will do, ``name`` the
-    same for files; ``lost``: broken runs, perhaps some of these.
+    those that not all runs of this subject share; ``root``: the folders to the data, if these were chosen; ``title``: the
+    subject and as few of these as will do, ``name`` the same for files; ``lost``: broken runs, perhaps some of these.
     """
 
     def __init__(self, runs: pandas.DataFrame, broken: pandas.DataFrame) -> None:
@@ -58,6 +59,7 @@ class Comparison:
         batch = "" if first["batch_size"] != first["batch_size"] else f"batch size {first['batch_size']:.0f}"
         self.setting = words.phrases(first["setting"])
         self.facts = list(filter(None, [self.epochs, batch, *self.setting.values()]))
+        self.root = [part for part in PurePosixPath(words.root(first["setting"])).parts if part != "/"]
         self.apart: list[str] = []
         self.title = self.subject
 
@@ -70,6 +72,8 @@ class Comparison:
             if len(alike) < len(left):
                 named.append(fact)
                 left = alike
+        own = [part for part in self.root if any(part not in other.root for other in left)]
+        named += [f"in {' '.join(own)}"] * bool(own)  # folders of one name
         self.title = ", ".join([self.subject, *named])
         self.name = "-".join([self.name, *map(words.slug, named)])
 
@@ -88,14 +92,21 @@ class Comparison:
 def at_one_rate(runs: pandas.DataFrame) -> pandas.DataFrame:
     """The runs at the learning rate at which most have finished; among equals, the one that serves them best.
 
-    By what they reached on validation images where some were held out, else on those of the test.
+    By what they reached on validation images where some were held out, else on those of the test. Networks that have
+    none at this rate are there at others, which their status then says.
     """
     if runs["lr"].nunique() < 2:
         return runs
     done = runs[runs["status"] == "finished"]
     reached = done["best_validation_accuracy"].astype(float).fillna(done["test_accuracy"]).fillna(0.0)
     rates = reached.groupby(done["lr"]).agg(["size", "mean"]).sort_values(["size", "mean"])
-    return runs[runs["lr"] == rates.index[-1]]
+    kept = runs[runs["lr"] == rates.index[-1]]
+    network = ["method", "variant", "rank"]
+    others = runs[~runs.set_index(network).index.isin(kept.set_index(network).index)]
+    tried = others.groupby(network)["lr"].transform(
+        lambda values: ", ".join(f"{rate:g}" for rate in sorted(set(values)))
+    )
+    return pandas.concat([kept, others.assign(status="learning rate " + tried)]) if len(others) else kept
 
 
 def panels(runs: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:

@@ -111,12 +111,12 @@ def _frame(figure: Figure, drawing: Drawing, look: Look) -> None:
     if look.height is None:
         figure.set_figheight(figure.get_figheight() + size * (1.4 * len(lines) + 0.9 * len(caption)) / 72)
     if lines:
-        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontweight="bold")
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontweight="bold", parse_math=False)
     if caption:
-        figure.supxlabel("\n".join(caption), fontsize=0.7 * size, x=0.01, ha="left")
+        figure.supxlabel("\n".join(caption), fontsize=0.7 * size, x=0.01, ha="left", parse_math=False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+            warnings.filterwarnings("error", ".*layout", UserWarning)
             figure.draw_without_rendering()
     except UserWarning:
         raise ConfigError(

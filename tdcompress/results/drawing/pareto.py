@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas
 from matplotlib.figure import Figure
 
+from ..rows import OF_FILES, as_exported
 from .axes import Entry, labels_beside, set_scale
 from .look import INK, PAGE, Look
 from .quantities import Quantity
@@ -30,7 +31,8 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
     """``y`` over each of the ``costs``, a point for each label and rank (mean over seeds, a bar from the least to
     the most), and the front through the means.
 
-    ``runs``: columns label, method, rank, ``y``'s, and those of the costs, nan where a run has none.
+    ``runs``: columns label, method, rank, ``y``'s, and those of the costs, nan where a run has none: means and bars are
+    over all seeds, costs over those that have one. Over a file's size ``y`` is that of what the file holds.
     """
     columns = len(costs) if look.width > 0.8 * PAGE else min(2, len(costs))
     rows = -(-len(costs) // columns)
@@ -41,9 +43,9 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
     for axis, cost in zip(table.flat, costs, strict=False):
         points: list[tuple[float, float]] = []
         for label, style, part in lines:
-            groups = part.dropna(subset=[cost.column]).groupby("rank")
-            places, heights = (one.values(groups[one.column].mean()) for one in (cost, y))
-            low, high = (y.values(values) for values in (groups[y.column].min(), groups[y.column].max()))
+            groups = (as_exported(part) if cost.column in OF_FILES else part).groupby("rank")
+            places = cost.values(groups[cost.column].mean()).dropna()
+            heights, low, high = (y.values(groups[y.column].agg(of)).loc[places.index] for of in ("mean", "min", "max"))
             axis.vlines(places, low, high, color=style["color"], lw=0.8, zorder=1.5)
             axis.plot(places, heights, label=label, **{**style, "ls": ""})
             points += zip(places, heights, strict=True)

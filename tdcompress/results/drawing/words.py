@@ -56,9 +56,13 @@ def dataset(name: str, label: str, setting: str) -> str:
         return label
     if name not in _FOLDERS:
         return spelled(name)
+    return PurePosixPath(root(setting)).name or _FOLDERS[name]
+
+
+def root(setting: str) -> str:
+    """The folder of the data, as it was chosen; empty where it was not."""
     words = setting.split()
-    roots = [word.partition("=")[2].replace(BLANK, " ") for word in words if word.startswith(f"{_ROOT}=")]
-    return next((PurePosixPath(root).name for root in roots if PurePosixPath(root).name), _FOLDERS[name])
+    return next((word.partition("=")[2].replace(BLANK, " ") for word in words if word.startswith(f"{_ROOT}=")), "")
 
 
 def phrases(words: str) -> dict[str, str]:

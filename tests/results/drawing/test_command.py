@@ -46,7 +46,8 @@ def row(config: TrainConfig) -> dict[str, Any]:
     values = {"dataset": dataset_name(config), "arch": arch_name(config), "method": method_name(config.method)}
     rank = "" if values["method"] == BASELINE else str(config.rank)
     columns = {key: getattr(config, key) for key in ("lr", "epochs", "batch_size", "seed")}
-    return values | columns | {"rank": rank, "variant": variant, "setting": setting}
+    place = "results/runs/mnist/lenet/tt-4/seed0"
+    return values | columns | {"rank": rank, "variant": variant, "setting": setting, "directory": place}
 
 
 def again(configs: list[TrainConfig]) -> list[TrainConfig]:
@@ -60,6 +61,14 @@ def test_a_command_makes_the_run_again(words: list[str]):
     (config,) = composed(words)
     (made,) = again([config])
     assert identity(plain(made)) == identity(plain(config))
+
+
+def test_weights_are_found_from_where_the_results_are_read():
+    (config,) = composed(["init_from=results/runs/a b/seed0", "rank=10x"])
+    there = row(config) | {"directory": "my papers/results/runs/mnist/lenet/tt-4/seed0"}
+    (line,) = commands(pandas.DataFrame([there]))
+    (made,) = composed(shlex.split(line)[2:])
+    assert made.init_from == "my papers/results/runs/a b/seed0"
 
 
 def swept(methods: list[str], ranks: list[str], seeds: list[int]) -> list[TrainConfig]:

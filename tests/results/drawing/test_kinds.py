@@ -76,6 +76,20 @@ def test_times_on_another_device_are_not_on_the_front(sizes):
     assert [x for x, _ in points(times)["ht"]] == [4, 5, 3] and "Training seconds per epoch: a CPU" in drawing.caption
 
 
+def test_a_panel_has_the_accuracy_of_all_seeds_and_names_what_it_lacks(sizes):
+    for seed, accuracy in ((1, 0.7), (2, 0.6)):
+        for rank, parameters in (("5x", 2000), ("10x", 1000)):
+            make(sizes, "cp", rank=rank, parameters=parameters, accuracy=accuracy, seed=seed)
+    for rank in ("5x", "10x"):
+        run = make(sizes, "cp", rank=rank, parameters={"5x": 2000, "10x": 1000}[rank], accuracy=0.7, seed=1)
+        run.add_export({"format": "onnx", "bytes": 100 if rank == "5x" else 50})
+    make(sizes, "dense", accuracy=0.99, parameters=10_000).add_export({"format": "onnx", "bytes": 500})
+    drawing = drawn(sizes)["pareto-front"]
+    files = plotted(drawing).axes[3]
+    numpy.testing.assert_allclose(points(files)["cp"], [(50, 70), (100, (97 + 70 + 60) / 3)])
+    assert "Bytes of the exported file: onnx, of some seeds; without" in drawing.caption
+
+
 LAYERS = [
     {"name": "conv1", "ranks": {}, "parameters": 9, "dense_parameters": 9, "macs": 90, "dense_macs": 90},
     {"name": "conv2", "ranks": {"a": 4}, "parameters": 50, "dense_parameters": 500, "macs": 70, "dense_macs": 700},

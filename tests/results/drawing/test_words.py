@@ -63,12 +63,12 @@ def test_names_of_files_say_what_differs_and_no_two_are_alike(tmp_path):
     make(tmp_path, dataset=DatasetConfig("image_folder", root="/other/cats"))
     runs = read_runs(tmp_path)
     assert sorted(comparison.name for comparison in comparisons(runs)) == [
-        "lenet-cats", "lenet-cats", "lenet-mnist-4-epochs", "lenet-mnist-8-epochs-batch-size-100",
+        "lenet-cats-in-one", "lenet-cats-in-other", "lenet-mnist-4-epochs", "lenet-mnist-8-epochs-batch-size-100",
         "lenet-mnist-8-epochs-batch-size-50",
     ]  # fmt: skip
     found = list(drawings(runs, read_metrics(runs)))
     assert len({drawing.name for drawing in found}) == len(found)
-    assert {"lenet-cats_seconds-per-epoch", "lenet-cats_seconds-per-epoch-2"} <= {drawing.name for drawing in found}
+    assert {f"lenet-cats-in-{place}_seconds-per-epoch" for place in ("one", "other")} <= {one.name for one in found}
     assert not any("/" in drawing.caption + drawing.title or "=" in drawing.caption for drawing in found)
 
 

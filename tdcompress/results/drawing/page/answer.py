@@ -33,20 +33,22 @@ class Answer:
 def answers(comparison: Comparison) -> Iterator[Answer]:
     """The smallest network that is about as accurate as the baseline, and the most accurate one at each budget.
 
-    Of the runs at one learning rate; a budget with a single network answers nothing.
+    Of the runs at one learning rate, which is said where there are others; a budget with a single network answers
+    nothing.
     """
     found = networks(at_one_rate(comparison.runs))
+    rate = f", learning rate {found[0].lr:g}" if found and comparison.runs["lr"].nunique() > 1 else ""
     dense = max((one for one in found if one.baseline), key=lambda one: one.mean, default=None)
     if dense is not None:
         for answer in smallest_within(found, MEASURES["parameters"], WITHIN):
             if answer.best is not None:
-                asked = f"fewest parameters within {WITHIN:g} points of {BASELINE}"
+                asked = f"fewest parameters within {WITHIN:g} points of {BASELINE}{rate}"
                 best = answer.best.network
                 yield _answer(asked, f"{_name(best)} {rank_said(best.rank)}", best, None, dense)
     for rank in sorted({one.rank for one in found if is_budget(one.rank)}, key=natural):
         first, *others = sorted((one for one in found if one.rank == rank), key=lambda one: -one.mean)
         if others:
-            yield _answer(rank_said(rank), _name(first), first, others[0], dense)
+            yield _answer(rank_said(rank) + rate, _name(first), first, others[0], dense)
 
 
 def _answer(asked: str, name: str, best: Network, rival: Network | None, dense: Network | None) -> Answer:

@@ -48,9 +48,10 @@ def _order(method: str, variant: str, rank: str, lr: float, device: str) -> tupl
 
 
 def _mean(accuracies: pandas.Series[float]) -> str:
-    if accuracies.empty:
+    count = accuracies.count()
+    if not count:
         return "-"
-    spread = f" ± {100 * accuracies.std():.2f} ({len(accuracies)})" if len(accuracies) > 1 else ""
+    spread = f" ± {100 * accuracies.std():.2f} ({count})" if count > 1 else ""
     return f"{100 * accuracies.mean():.2f}{spread}"
 
 
@@ -59,7 +60,7 @@ def _seconds(known: pandas.Series[float]) -> str:
 
 
 def _best(done: pandas.DataFrame) -> str:
-    """What the epochs chosen by validation reach, or else the highest of all epochs and seeds."""
+    """What the epochs chosen by validation reach, or else the highest of all epochs of such networks, and seeds."""
     if done["best_epoch"].notna().any():
         return _mean(done["best_test_accuracy"])
     return "-" if done.empty else f"{100 * done['best_test_accuracy'].max():.2f}"

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -34,7 +35,7 @@ def commands(runs: pandas.DataFrame) -> list[str]:
     found = []
     for variant, part in runs.groupby("variant"):
         ours = [whole_key(word) for word in variant.split()]
-        words = [*network, *settings(network, first["setting"].split(), ours)]
+        words = [*network, *settings(network, _placed(first), ours)]
         if set(part["method"]) == {BASELINE}:  # which has no cores
             words = [word for word in words if not word.startswith(f"{_CORE_LR}=")]
         for method, swept in _sweeps(part):
@@ -108,6 +109,13 @@ def _read(word: str) -> str:
     except ValueError:
         return text if text.startswith("{") or _PLAIN.fullmatch(text) else quoted(text)
     return text
+
+
+def _placed(row: pandas.Series[Any]) -> list[str]:
+    """The words of the setting, with the run that is begun with where the results lie."""
+    folder = Path(row["directory"]).parents[4]
+    begun, place = f"init_from={folder.resolve().name}/", f"init_from={folder.as_posix()}/".replace(" ", BLANK)
+    return [place + word.removeprefix(begun) if word.startswith(begun) else word for word in row["setting"].split()]
 
 
 def _named(column: str, row: pandas.Series[Any]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import shlex
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from markupsafe import Markup
 
 from ....device.files import write_text
 from ....tensor.errors import ConfigError
-from ...tables import read_results, write_results
+from ...tables import read_results, warn_of_broken, write_results
 from ..catalogue import QUESTIONS, Drawing
 from ..comparison import Comparison, comparisons
 from ..figures import drawings
@@ -49,8 +48,7 @@ def write_report(results_dir: Path | str, out: Path | str | None = None) -> list
     Broken runs are left out with a warning. Raises ``ConfigError`` when no run has finished.
     """
     runs, epochs = read_results(results_dir)
-    for directory in runs.loc[runs["status"] == "broken", "directory"]:
-        warnings.warn(f"{directory} is left out: its summary.json is missing or damaged", stacklevel=2)
+    warn_of_broken(runs)
     found = comparisons(runs)
     if not found:
         raise ConfigError(f"no finished runs in {Path(results_dir)}: tdc train -m method=tt,dense makes two")
@@ -62,8 +60,8 @@ def write_report(results_dir: Path | str, out: Path | str | None = None) -> list
         parts=parts,
         columns=("runs", *COLUMNS),
         text=("runs", *TEXT),
-        runs=len(runs),
-        finished=int((runs["status"] == "finished").sum()),
+        runs=sum(len(one.comparison.runs) for one in parts),
+        finished=sum(int((one.comparison.runs["status"] == "finished").sum()) for one in parts),
         shared=[*shared, *_versions(runs)],
         questions=[(question, [one for one in figures if one[0].question == question]) for question in QUESTIONS],
         results_dir=shlex.quote(Path(results_dir).as_posix()),
