@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,15 +58,24 @@ def build(
 def family(weight_shape: Sequence[int], format: Format, **settings: Any) -> tuple[Graph, ...]:
     """The graphs that ``build`` gives with these ``settings`` of its own: more than one where factors are open.
 
-    They are where the format leaves them to a budget, and neither ``in_modes`` nor ``out_modes`` says what they are.
+    They are where the format leaves them to a budget, and neither ``in_modes`` nor ``out_modes`` says what they are. Of
+    those that differ in modes alone which are always together, one.
     """
     factors = settings.get("factors") or format.factors
     given = settings.get("in_modes") or settings.get("out_modes")
     if not format.factors_by_budget or given:
         return (build(weight_shape, format, **settings),)
+    first = build(weight_shape, format, **settings)
     outs, ins = (list(factorisations(channels, factors)) for channels in weight_shape[:2])
-    modes = [{"in_modes": own, "out_modes": others} for own in ins for others in outs]
-    return tuple(build(weight_shape, format, **{**settings, **some}) for some in modes)
+    found: dict[tuple[int, ...], dict[str, Sequence[int]]] = {}
+    for own, others in itertools.product(ins, outs):
+        sizes = dict(zip((*first.inputs, *first.outputs), (*own, *others), strict=True))
+        alike: dict[tuple[Any, ...], int] = {}  # modes of one side on the same cores are as one of all their values
+        for mode, size in sizes.items():
+            side = mode in first.inputs, first.carriers[mode]
+            alike[side] = alike.get(side, 1) * size
+        found.setdefault(tuple(alike.values()), {"in_modes": own, "out_modes": others})
+    return tuple(build(weight_shape, format, **{**settings, **some}) for some in found.values())
 
 
 def with_rank(

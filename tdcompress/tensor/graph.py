@@ -186,3 +186,5 @@ def validate(cores: Sequence[Core], modes: Sequence[str]) -> None:
     lonely = [index for index, positions in carriers.items() if index not in modes and len(positions) < 2]
     if lonely:
         raise ValueError(f"bonds on a single core: {lonely}")
+    if len(parts := Graph(tuple(cores), tuple(modes), {}).branches("")) > 1:
+        raise ValueError(f"no bonds connect {' with '.join(cores[min(part)].name for part in parts)}")

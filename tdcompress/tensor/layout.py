@@ -106,7 +106,7 @@ def _split(name: str, channels: int, given: Sequence[int] | None, factors: int) 
             raise ConfigError(f"factors={factors} must be at least 1")
         return padded_factors(channels, factors)
     example = f"for example {list(padded_factors(channels, len(given) or 1))}"
-    if min(given, default=1) < 1:
+    if min(given, default=0) < 1:
         raise ConfigError(f"{name}={list(given)} must be whole numbers of at least 1 ({example})")
     if not channels <= math.prod(given) < max(2 * channels, channels + 1):
         raise ConfigError(

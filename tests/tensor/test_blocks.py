@@ -99,6 +99,24 @@ def ring(layout) -> list[Core]:
     return [Core(core.name, (f"r{k}", *core.indices[:-1], f"r{(k + 1) % 3}")) for k, core in enumerate(factors)]
 
 
+@pytest.mark.parametrize("shape", [(7, 7), (5, 7, 1, 1)])
+@pytest.mark.parametrize("topology", [hyper, ring])
+def test_modes_of_a_single_value_that_sit_on_several_cores_are_fitted(topology, shape):
+    graph = build(shape, Format("three", topology, layout="split"))
+    assert graph.sizes["i1"] == 1
+    full = capped(graph, dict.fromkeys(graph.bonds, 10**6))
+    weight = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weight = weight.reshape([graph.sizes[mode] for mode in graph.modes])
+    assert relative_error(full, decompose(full, weight), weight) < 1e-3
+
+
+def test_of_factors_that_are_always_together_one_choice_is_enough():
+    two, three = (family((16, 24), FORMATS["btt"], factors=count) for count in (2, 3))
+    pairs = {(graph.sizes["i1"], graph.sizes["o1"]) for graph in two}
+    products = {tuple(math.prod(graph.sizes[f"{side}{k}"] for k in (1, 2)) for side in "io") for graph in three}
+    assert len(two) == len(pairs) == 5 * 8 and len(three) == len(products) and products == pairs
+
+
 @pytest.mark.parametrize("topology", [hyper, ring])
 def test_alternating_least_squares_solve_every_block(topology):
     graph = build(SHAPE, Format("three", topology, layout="split"), **MODES)
@@ -139,6 +157,10 @@ def test_ranks_within_blocks_are_multiples_of_four_from_eight_on():
     assert all(rank % 4 == 0 for rank, cap in found if rank >= 8 and rank != cap)
     assert all(rank % 8 == 0 for rank, cap in found if rank >= 32 and rank != cap)
     assert {rank for rank, _ in found} >= {5, 12, 20, 32}
+    matrices = family((512, 512), FORMATS["btt"])
+    any_of_them, good = ([graph.parameters for graph in rungs(matrices, multiple)] for multiple in (0, 1))
+    assert any(abs(10 * size / 512**2 - 1) < 0.02 for size in any_of_them)
+    assert not any(abs(10 * size / 512**2 - 1) < 0.02 for size in good)
     assert any(rank % 4 and rank > 8 for graph in rungs(graphs, 1) for rank in graph.ranks.values())
 
 
@@ -148,6 +170,8 @@ def test_ranks_within_blocks_are_multiples_of_four_from_eight_on():
         ([Core("a", ("i", "o", "r")), Core("b", ("r", "s")), Core("c", ("s", "o"))], "mode o sits on cores that no"),
         ([Core("a", ("i", "r")), Core("b", ("o", "r", "s")), Core("c", ("s",))], None),
         ([Core("a", ("i", "o", "r")), Core("b", ("o", "r"))], None),
+        ([Core("a", ("i",)), Core("b", ("o",))], "no bonds connect a with b"),
+        ([Core("a", ("i", "r")), Core("b", ("r",)), Core("c", ("o", "s")), Core("d", ("s",))], "connect a with c"),
     ],
 )
 def test_cores_that_share_a_mode_are_connected(cores: list[Core], said: str | None):

@@ -44,6 +44,7 @@ def fit(
     fixed: int,
     target: float,
     multiple: int = 1,
+    tolerance: float = TOLERANCE,
 ) -> list[Graph]:
     """Graphs, one of each family, with ranks at which ``fixed`` and all counts add up to ``target``, to within 2 %.
 
@@ -54,16 +55,17 @@ def fit(
     grow ``scales`` says.
 
     ``multiple``: a power of two of which the ranks are multiples (see ``tensor.caps.grain``), or of a smaller one where
-    the target cannot be met so. ``planned`` is asked again at the ranks found, until they are those that were planned
-    for, because MACs depend on the plan and the plan on the ranks. Where that goes round in a circle it is asked for
-    all ranks that are tried, which takes longer. Raises ``Unreachable``.
+    the target cannot be met so, and at last, where families are open, with any graphs of theirs. ``tolerance``: how far
+    from the target, as a part of it, the total may be. ``planned`` is asked again at the ranks found, until they are
+    those that were planned for, because MACs depend on the plan and the plan on the ranks. Where that goes round in a
+    circle it is asked for all ranks that are tried, which takes longer. Raises ``Unreachable``.
     """
     try:
-        return _fit(families, planned, dense, fixed, target, multiple)
+        return _fit(families, planned, dense, fixed, target, multiple, tolerance)
     except Unreachable:
-        if multiple == 1:
+        if multiple <= all(len(family) == 1 for family in families):
             raise
-    return fit(families, planned, dense, fixed, target, multiple // 2)
+    return fit(families, planned, dense, fixed, target, multiple // 2, tolerance)
 
 
 def _fit(
@@ -73,6 +75,7 @@ def _fit(
     fixed: int,
     target: float,
     multiple: int,
+    tolerance: float,
 ) -> list[Graph]:
     search = _Search(families, [math.sqrt(cost) for cost in dense], multiple)
     room = target * (1 + 1e-9) - fixed  # a target that is whole but for rounding must not miss what meets it exactly
@@ -82,7 +85,7 @@ def _fit(
         nonlocal nearest
         total = fixed + sum(count(k, graph) for k, graph in enumerate(found))
         nearest = min(nearest, total, key=lambda one: abs(one - target))
-        return abs(total - target) <= TOLERANCE * target
+        return abs(total - target) <= tolerance * target
 
     found = search.at([0.25] * len(families))
     count = planned(dict(enumerate(found)))

@@ -91,8 +91,8 @@ class Ladder:
 
 
 def scale(family: Sequence[Graph], multiple: int) -> Scale:
-    """Of a weight that can be held as any graph of ``family``, all of rank one."""
-    return Bonds(family[0], multiple) if len(family) == 1 else Ladder(tuple(family), multiple)
+    """Of a weight that can be held as any graph of ``family``, all of rank one; ``multiple``: 0 as in ``rungs``."""
+    return Bonds(family[0], max(1, multiple)) if len(family) == 1 else Ladder(tuple(family), multiple)
 
 
 def passes(graph: Graph) -> tuple[int, int]:
@@ -112,14 +112,15 @@ def rungs(family: tuple[Graph, ...], multiple: int) -> list[Graph]:
     """Of all ``family`` at all ranks those that pass more than any that is no larger, the smallest first.
 
     Where the next of them is larger by more than ``STEP``, there are some between that pass at least half as much, in
-    blocks of at least half the rank. Ranks are multiples of their grain (see ``tensor.caps.grain``), or caps. The last
-    is the first that has as many parameters as the dense weight.
+    blocks of at least half the rank. Ranks are multiples of their grain (see ``tensor.caps.grain``), or caps; with a
+    ``multiple`` of 0 they are any, and so is what the graphs between pass. The last is the first that has as many
+    parameters as the dense weight.
     """
-    found = [(graph.parameters, passes(graph), graph) for one in family for graph in _ranked(one, multiple)]
+    found = [(graph.parameters, passes(graph), graph) for one in family for graph in _ranked(one, max(1, multiple))]
     kept: list[Graph] = []
     best, last = (0, 0), 0
     for parameters, passed, graph in sorted(found, key=lambda one: (one[0], -one[1][0], -one[1][1])):
-        enough = all(2 * of >= at_best for of, at_best in zip(passed, best, strict=True))
+        enough = not multiple or all(2 * of >= at_best for of, at_best in zip(passed, best, strict=True))
         if passed > best or (parameters > (1 + STEP) * last and enough):
             best, last = max(best, passed), parameters
             kept.append(graph)

@@ -24,7 +24,7 @@ from .budget import Count, Planned, Unreachable, divided, fit
 from .scales import roomy
 
 _SHUNNED = 10
-_COMPONENTS = 4  # of each bond that adaptive ranks end with, about, where the factors of channels are open
+_COMPONENTS = (4, 8, 2)  # of each bond that adaptive ranks end with, about, where the factors of channels are open
 _NAMED = 3  # of the layers that stand in the way of a budget
 
 
@@ -89,23 +89,12 @@ def meet(
             return lambda k, graph: free[k].parameters(graph if budget.adaptive else absorbed(graph))
         return _MacsAlong(free, dense, graphs, batch_size)
 
-    def started(graphs: Mapping[int, Graph]) -> Count:
-        # A layer that starts dense stays dense, so that none is let be before all others are.
-        return lambda k, graph: free[k].parameters(graph) * (_SHUNNED if free[k].stays_dense(graph) else 1)
-
     fixed, costs = present - sum(dense.values()) + kept, [dense[swap.name] for swap in free]
-    families: list[Sequence[Graph]] = [swap.family for swap in free]
-    if budget.adaptive:  # one graph each, of which there are components to cut
-        ends = divided((target - fixed) / _COMPONENTS, costs)
-        families = [[roomy(swap.family, end)] for swap, end in zip(free, ends, strict=True)]
-
-    def fitted(target: float, planned: Planned) -> list[Graph]:
-        return fit(families, planned, costs, fixed, target, multiple)
-
     try:
-        graphs = fitted(target, planned)
-        if budget.adaptive:  # which ends at the target
-            graphs = fitted(adaptive.start(target, whole), started)
+        if budget.adaptive:
+            graphs = _beginning(free, planned, costs, fixed, target, whole, multiple)
+        else:
+            graphs = fit([swap.family for swap in free], planned, costs, fixed, target, multiple)
     except Unreachable as error:
         totals = (error.smallest, error.largest, error.nearest)
         smallest, largest, nearest = (budget.said(total, whole) for total in totals)
@@ -116,6 +105,40 @@ def meet(
         ) from error
     for swap, graph in zip(free, graphs, strict=True):
         swap.graph = graph if budget.adaptive else absorbed(graph)  # a bond that is to be cut must be there
+
+
+def _beginning(
+    free: Sequence[Swap],
+    planned: Planned,
+    costs: Sequence[float],
+    fixed: int,
+    target: float,
+    whole: int,
+    multiple: int,
+) -> list[Graph]:
+    """Graphs to begin with, whose bonds can be cut until they meet the target; raises ``Unreachable``."""
+    families: list[list[Graph]] = []
+    for components in _COMPONENTS:  # one graph each, of which there are so many to cut
+        ends = divided((target - fixed) / components, costs)
+        families = [[roomy(swap.family, end)] for swap, end in zip(free, ends, strict=True)]
+        try:
+            fit(families, planned, costs, fixed, target, multiple)
+            break
+        except Unreachable:
+            if components == _COMPONENTS[-1]:
+                raise
+    never = [swap.stays_dense(least) for swap, (least,) in zip(free, families, strict=True)]
+
+    def started(graphs: Mapping[int, Graph]) -> Count:
+        # A layer that starts dense stays dense, so that none is let be before all others are that can be smaller.
+        shunned = [1 if dense else _SHUNNED for dense in never]
+        return lambda k, graph: free[k].parameters(graph) * (shunned[k] if free[k].stays_dense(graph) else 1)
+
+    begin = adaptive.start(target, whole)
+    try:
+        return fit(families, started, costs, fixed, begin, multiple)
+    except Unreachable:  # not to be met exactly, but there must be something to cut
+        return fit(families, started, costs, fixed, begin, tolerance=1 - target / begin)
 
 
 def _in_the_way(budget: Budget, model: nn.Module, seen: Trace, left: Mapping[str, str], swaps: Collection[str]) -> str:

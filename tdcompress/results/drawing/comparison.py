@@ -43,8 +43,9 @@ class Comparison:
     """Runs that agree in all but method, rank, learning rate and seed.
 
     ``subject``: network and data set, as people call them; ``facts``: what else the runs share, in words; ``apart``:
-    those that not all runs of this subject share; ``root``: the folders to the data, if these were chosen; ``title``: the
-    subject and as few of these as will do, ``name`` the same for files; ``lost``: broken runs, perhaps some of these.
+    those that not all runs of this subject share; ``root``: the folders to the data, if these were chosen; ``title``:
+    the subject and as few of these as will do, ``name`` the same for files; ``lost``: broken runs, perhaps some of
+    these.
     """
 
     def __init__(self, runs: pandas.DataFrame, broken: pandas.DataFrame) -> None:

@@ -171,7 +171,7 @@ class Compiler:
 
         read = None
         if (meeting.new, summed) != (math.prod(new), self.size(need.summed)):
-            read, new = (meeting.new, summed), (meeting.new,)
+            read, new = (meeting.new, summed), new if meeting.new == math.prod(new) else (meeting.new,)
         spread = others(need) if term.spread else ()
         copies = self.size(spread)
 

@@ -81,7 +81,7 @@ def _only_weights(graph: Graph, position: int) -> bool:
     Such is that of the kernel in a CP of a 1x1 convolution, which without it is a matrix, and has a best fit.
     """
     bonds = [index for index in graph.cores[position].indices if index in graph.bonds]
-    return graph.mode_size([position]) == 1 and len(bonds) == 1 and len(graph.carriers[bonds[0]]) > 2
+    return _is_single(graph, position) and len(bonds) == 1 and len(graph.carriers[bonds[0]]) > 2
 
 
 def _only_joins(graph: Graph, position: int) -> bool:
@@ -92,7 +92,13 @@ def _only_joins(graph: Graph, position: int) -> bool:
     bonds = [index for index in graph.cores[position].indices if index in graph.bonds]
     neighbours = {k for bond in bonds for k in graph.carriers[bond]} - {position}
     pairs = len(bonds) == 2 and all(len(graph.carriers[bond]) == 2 for bond in bonds)
-    return graph.mode_size([position]) == 1 and pairs and len(neighbours) == 2 and not graph.is_tree
+    return _is_single(graph, position) and pairs and len(neighbours) == 2 and not graph.is_tree
+
+
+def _is_single(graph: Graph, position: int) -> bool:
+    """Whether the modes of a core, which are on no other, have a single value."""
+    modes = [index for index in graph.cores[position].indices if index in graph.modes]
+    return graph.mode_size([position]) == 1 and all(len(graph.carriers[mode]) == 1 for mode in modes)
 
 
 def _is_matrix(graph: Graph) -> bool:

@@ -284,6 +284,14 @@ def test_a_budget_that_multiples_of_eight_miss_is_met_with_smaller_ones():
         assert ranks(model)["0"]["r1"] == found
 
 
+def test_one_layer_of_blocks_meets_what_any_of_its_graphs_meets():
+    for layer, rank in ((nn.Linear(512, 512), "10x"), (nn.Linear(128, 128), "5x"), (nn.Conv2d(64, 128, 3), "15x")):
+        shape = (layer.weight.shape[1], *(9,) * (layer.weight.dim() - 2))
+        whole = parameters(layer)
+        held = compress(nn.Sequential(layer), "btt", rank, shape, keep=[])
+        assert abs(whole / parameters(held) / float(rank[:-1]) - 1) <= 0.02
+
+
 def test_a_multiple_that_is_no_power_of_two_is_refused():
     with pytest.raises(ConfigError, match=r"rank_multiple=6 must be a power of two"):
         compress(two_layers(), "tt", "3x", (100,), rank_multiple=6)

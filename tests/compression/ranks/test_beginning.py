@@ -1,0 +1,36 @@
+"""Where ranks begin that are cut while training."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from torch import nn
+
+from tdcompress.compression.swap import compress
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("format", ["btt", "tt", "cp"])
+def test_ranks_that_are_cut_begin_halfway_beside_layers_that_are_never_smaller(format: str):
+    def separable(width: int) -> nn.Module:
+        pairs = [(nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1)) for _ in range(2)]
+        ends = nn.Conv2d(3, width, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
+        return nn.Sequential(ends[0], *(layer for pair in pairs for layer in pair), *ends[1:])
+
+    for target in (1.5, 2):
+        model = separable(64)
+        whole = parameters(model)
+        compress(model, format, f"adaptive:{target}x", (3, 8, 8))
+        assert whole / parameters(model) == pytest.approx(math.sqrt(target), rel=0.02)
+
+
+@pytest.mark.parametrize("format", ["btt", "tt", "cp"])
+def test_a_beginning_need_not_be_met_exactly(format: str):
+    model = nn.Sequential(nn.Linear(64, 96, bias=False))
+    modes = {"in_modes": [1, 64], "out_modes": [1, 96]} if format == "btt" else {"layout": "channels"}
+    compress(model, format, "adaptive:5.5x", (64,), keep=[], **modes)
+    assert parameters(model) == 16 * 160  # halfway are 2,620, and 17 are as far from it
