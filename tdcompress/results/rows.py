@@ -79,8 +79,7 @@ def read_runs(results_dir: Path | str, **filters: Any) -> pandas.DataFrame:
     """One row a run under ``results_dir``/runs, the columns ``COLUMNS``; ``filters``: column=value or [values].
 
     ``status`` is finished, diverged, running (a process holds its lock, or who reads may not see whether one does),
-    interrupted (none does), or broken (its summary is missing, unreadable or does not say which run it is; only what
-    the path says is then known).
+    interrupted (none does), or broken (its summary is missing or unreadable; only what the path says is then known).
     Quantities are those of summary.json; of several exported files those of the kind that most runs of the data set and
     the network have, the newest of equals, because only files of one kind can be compared. A filter on a column of
     numbers compares numbers: lr="1e-2" finds 0.01.
@@ -179,14 +178,16 @@ def _epochs(directory: Path) -> list[Epoch]:
 def _row(directory: Path, summary: Summary | None, export: dict[str, Any]) -> Row:
     """The row of a run; ``export``: which of its exported files it tells of."""
     said = None if summary is None else _said(summary, directory)
+    dataset, arch, name, seed = directory.parts[-4:]
+    number = int(seed[4:]) if seed[4:].lstrip("-").isdigit() else None
+    place: dict[str, Any] = {"dataset": dataset, "arch": arch, "method": name.split("-")[0], "seed": number}
     if summary is None or said is None:
-        dataset, arch, name, seed = directory.parts[-4:]
         status = "running" if held(directory) else "broken"
-        number = int(seed[4:]) if seed[4:].lstrip("-").isdigit() else None
-        return Row(dataset, arch, name.split("-")[0], "", "", number, status, directory=str(directory))
+        return Row(**place, variant="", rank="", status=status, directory=str(directory))
     config, variant, setting = said
     known: dict[str, Any] = {name: getattr(summary, name) for name in _OF_SUMMARY}
     known |= {"rank": summary.rank or "", "device": summary.device or ""}  # grouping would drop rows that have none
+    known |= {name: value for name, value in place.items() if known[name] is None}
     if summary.status == "running" and held(directory) is False:
         known["status"] = "interrupted"
     return Row(
@@ -204,9 +205,7 @@ def _row(directory: Path, summary: Summary | None, export: dict[str, Any]) -> Ro
 
 
 def _said(summary: Summary, directory: Path) -> tuple[dict[str, Any], str, str] | None:
-    """The configuration, the choices of the method and all others; None where these do not say which run it is."""
-    if None in (summary.dataset, summary.arch, summary.method, summary.seed):
-        return None
+    """The configuration, the choices of the method and all others; None where it is no configuration."""
     config = _without_place(summary.config, directory.parents[4])
     try:
         variant, setting = choices(config) if config else ("", "")

@@ -88,17 +88,18 @@ def test_damaged_runs_are_listed_and_harm_no_other(tmp_path):
     assert metrics.seed.tolist() == [0, 0, 3]
 
 
-def test_a_summary_that_does_not_say_which_run_it_is_is_broken(tmp_path):
-    edits = [
-        *({name: None} for name in ("dataset", "arch", "method", "seed")),
-        *({"seed": "0"}, {"config": {"dataset": "mnist"}}, {"config": {"method": 3}}),
-    ]
-    for seed, edit in enumerate([{}, *edits]):
+def test_what_a_summary_does_not_say_the_path_does_and_no_configuration_is_broken(tmp_path):
+    edits = [{name: None} for name in ("dataset", "arch", "method", "seed")] + [{"seed": "0"}]
+    broken = [{"config": {"dataset": "mnist"}}, {"config": {"method": 3}}]
+    for seed, edit in enumerate([*edits, *broken]):
         directory = tmp_path / f"runs/mnist/lenet/tt-8/seed{seed}"
         text = directory / "summary.json"
         write_run(directory)
         text.write_text(json.dumps(json.loads(text.read_text()) | edit))
-    assert read_runs(tmp_path).status.tolist() == ["finished"] + ["broken"] * len(edits)
+    runs = read_runs(tmp_path)
+    assert runs.status.tolist() == ["finished"] * len(edits) + ["broken"] * len(broken)
+    assert runs.seed.tolist() == list(range(len(runs)))
+    assert set(zip(runs.dataset, runs.arch, runs.method, strict=True)) == {("mnist", "lenet", "tt")}
 
 
 def test_numbers_that_are_none_are_not_known(tmp_path):
