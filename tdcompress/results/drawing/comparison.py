@@ -85,9 +85,13 @@ class Comparison:
 
     @property
     def what(self) -> list[str]:
-        """What these runs are, for a caption: the optimizer, which has many words, only where it sets them apart."""
-        optim = [phrase for word, phrase in self.setting.items() if word.startswith("optim.")]
-        return [self.subject, *(fact for fact in self.facts if fact in self.apart or fact not in optim)]
+        """What these runs are, for a caption: of the optimizer its name, all its words only where it sets them apart."""
+        less = [
+            phrase
+            for word, phrase in self.setting.items()
+            if word.startswith("optim.") and not word.startswith("optim.optimizer._target_=")
+        ]
+        return [self.subject, *(fact for fact in self.facts if fact in self.apart or fact not in less)]
 
 
 def at_one_rate(runs: pandas.DataFrame) -> pandas.DataFrame:

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from runs import make
 
-from tdcompress.config.schema import DatasetConfig
+from tdcompress.config.schema import DatasetConfig, OptimConfig
 from tdcompress.results.drawing.comparison import comparisons
 from tdcompress.results.drawing.figures import drawings, plot_all
 from tdcompress.results.drawing.look import Look
@@ -202,6 +202,13 @@ def test_networks_of_other_rates_are_said_to_be_missing(tmp_path):
     make(tmp_path, "ht", accuracy=0.8)
     (answer,) = [one for one in answers(comparisons(read_runs(tmp_path))[0]) if one.asked.startswith("10x")]
     assert (answer.asked, answer.best, answer.next) == ("10x, learning rate 0.05", "tt", "ht")
+
+
+def test_an_optimizer_is_named(tmp_path):
+    optim = OptimConfig(optimizer={"_target_": "torch.optim.AdamW", "weight_decay": 0.3})
+    for method in ("tt", "cp"):
+        make(tmp_path, method, optim=optim)
+    assert all("AdamW" in one.caption and "0.3" not in one.caption for one in drawn(tmp_path).values())
 
 
 def test_a_choice_that_all_have_hides_no_gap(tmp_path):
