@@ -85,7 +85,7 @@ class Comparison:
 
     @property
     def what(self) -> list[str]:
-        """What these runs are, for a caption: of the optimizer its name, all its words only where it sets them apart."""
+        """What these runs are, for a caption: the optimizer's name, its other words only where it sets them apart."""
         less = [
             phrase
             for word, phrase in self.setting.items()
