@@ -89,13 +89,13 @@ def with_reasons(
 
 
 def told_of_cost(cost: Quantity, alike: Sequence[str], shown: pandas.DataFrame, known: pandas.DataFrame) -> list[str]:
-    """What a panel's costs are of, and the networks that it lacks."""
+    """Of a cost by which only some runs can be compared: what these agree in, and the networks that lack it."""
+    if not alike:
+        return []
     cells = [list(dict.fromkeys(zip(runs["label"], runs["rank"], strict=True))) for runs in (shown, known)]
     lacking = [" ".join(filter(None, (label, rank(at)))) for label, at in cells[0] if (label, at) not in cells[1]]
     title = f"{cost.title[0].upper()}{cost.title[1:]}"
-    if not (alike or lacking):
-        return []
     some = ", of some seeds" if len(known) < len(shown) else ""
     more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
     without = f"; without {', '.join(lacking[:4])}{more}" if lacking else ""
-    return [f"{title}: {', '.join(alike) or 'as known'}{some}{without}"]
+    return [f"{title}: {', '.join(alike)}{some}{without}"]
