@@ -227,6 +227,7 @@ _VGG = (
     ("10x, a start at full rank", "vgg16", "10x"),
     ("10x from scratch, in pairs", "vgg16_scratch", "10x"),
     ("10x from scratch, by channels", "vgg16_channels", "10x"),
+    ("10x by fewer channels", "vgg16_narrow", None),
     ("5x", "vgg16_5x", "5x"),
     ("20x", "vgg16_ranks", "20x"),
     ("0.135 of the MACs", "vgg16_ranks", "macs:0.135"),
