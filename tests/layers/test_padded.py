@@ -128,9 +128,9 @@ def test_values_gradients_and_counts(case: tuple[str, str, str]):
 @pytest.mark.parametrize(("format", "layout"), [way for layout in ("split", "paired") for way in having(layout)])
 def test_batches_of_every_size_in_eval_mode(format: str, layout: str):
     """Each has a plan of its own, some of which sum all inputs first and have several modes then."""
-    for made, shape in ((lambda: nn.Conv2d(46, 53, 3, padding=1), (46, 8, 8)), (lambda: nn.Linear(19, 16), (19,))):
+    for made, shape in ((lambda: nn.Conv2d(46, 53, 3, padding=1), (46, 4, 4)), (lambda: nn.Linear(19, 16), (19,))):
         settings = {"layout": layout, "keep": [], "allow_larger": True, "rates": Rates(), "factors": 3}
-        for rank in (1, 2, 8):
+        for rank in (2, 8):
             layer = tdcompress.compress(made(), format, rank, shape, batch_size=1, **settings).double().eval()
             whole = tdcompress.fold(layer, shape)
             for batch in (1, 2, 16, 256):
