@@ -86,7 +86,7 @@ def accuracy(runs: pandas.DataFrame) -> str:
     values = 100 * runs["test_accuracy"]
     if not len(values):
         return _NONE
-    digits = 1 if values.mean() < 99 else 2
+    digits = 1 if values.mean() < 97 else 2
     spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{spread} ({len(values)})"
 
