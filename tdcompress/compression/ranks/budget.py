@@ -63,7 +63,8 @@ def fit(
     try:
         return _fit(families, planned, dense, fixed, target, multiple, tolerance)
     except Unreachable:
-        if multiple <= all(len(family) == 1 for family in families):
+        last = 1 if all(len(family) == 1 for family in families) else 0
+        if multiple == last:
             raise
     return fit(families, planned, dense, fixed, target, multiple // 2, tolerance)
 

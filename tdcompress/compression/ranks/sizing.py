@@ -127,11 +127,10 @@ def _beginning(
         except Unreachable:
             if components == _COMPONENTS[-1]:
                 raise
-    never = [swap.stays_dense(least) for swap, (least,) in zip(free, families, strict=True)]
+    # A layer that starts dense stays dense, so that none is let be before all others are that can be smaller.
+    shunned = [1 if swap.stays_dense(least) else _SHUNNED for swap, (least,) in zip(free, families, strict=True)]
 
     def started(graphs: Mapping[int, Graph]) -> Count:
-        # A layer that starts dense stays dense, so that none is let be before all others are that can be smaller.
-        shunned = [1 if dense else _SHUNNED for dense in never]
         return lambda k, graph: free[k].parameters(graph) * (shunned[k] if free[k].stays_dense(graph) else 1)
 
     begin = adaptive.start(target, whole)
