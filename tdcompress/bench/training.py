@@ -59,7 +59,8 @@ class Network:
         arch, dataset, method = config.arch, config.dataset.name, config.method
         its = {"method": method.format, "rank": config.rank.plain, "layout": method.layout}
         its |= {"plan": method.plan, "checkpoint": method.checkpoint}
-        return replace(self, run=run, arch=arch.name, width=arch.width, dataset=dataset, **its)
+        made = replace(self, run=run, arch=arch.name, width=arch.width, dataset=dataset, **its)
+        return made.dense if made.method == BASELINE else made
 
     @property
     def dense(self) -> Network:

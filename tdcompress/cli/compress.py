@@ -19,6 +19,7 @@ from ..compression.survey.report import report
 from ..config.schema import TrainConfig
 from ..config.words import quoted, read, split
 from ..data.datasets import datasets
+from ..device.files import RunError
 from ..device.machine import choose_device
 from ..tensor.errors import ConfigError
 from ..train.launch.job import Job
@@ -44,8 +45,16 @@ class CompressOptions:
 def run(words: Sequence[str]) -> None:
     """Decompose every network that ``words`` ask for: print its layers with their errors, write it, compare the two.
 
-    Words beside ``CompressOptions`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used.
+    Words beside ``CompressOptions`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used and
+    ``RunError`` for weights that cannot be read.
     """
+    try:
+        _run(words)
+    except (ConfigError, RunError) as error:  # to all below, the network is that of init_from
+        raise type(error)(str(error).replace("init_from=", "checkpoint=")) from None
+
+
+def _run(words: Sequence[str]) -> None:
     own, others = split(words, CompressOptions)
     options = read(own, CompressOptions)
     if not options.checkpoint:

@@ -46,8 +46,8 @@ class ExportOptions:
 def run(words: Sequence[str]) -> None:
     """``tdc export run=DIR format=onnx [output=FILE] [weights=cores] [test=false]``: write the file, and compare it.
 
-    It is compared with the dense network as such a file, a file of dense weights with the network as it was trained,
-    one of layers that hold cores with the dense network's ``state_dict``.
+    It is compared with its dense weights, put together of the cores, as such a file; a file of dense weights with the
+    network as it was trained, and one of layers that hold cores with the ``state_dict`` of dense weights.
     Raises ``ConfigError`` for bad options, ``RunError`` for a directory without a trained network, and where what was
     written is not what was trained; then there is no file.
     """
@@ -101,9 +101,9 @@ def _before(trained: Trained, writer: Writer) -> Side:
     if not writer.weights:
         return Side.of("as trained", trained.factorised, trained.image)
     if not writer.of_plain:
-        return Side.of("dense", trained.dense, trained.image)
+        return Side.of("dense weights", trained.dense, trained.image)
     content = writer.write(trained.dense, trained.image, {})
-    return Side.of("dense", trained.dense, trained.image, len(content), writer.read(content, trained.dense))
+    return Side.of("dense weights", trained.dense, trained.image, len(content), writer.read(content, trained.dense))
 
 
 def _record(directory: Path, format: str, writer: Writer, weights: str | None, comparison: Comparison) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..tensor.errors import ConfigError
 from .image_folder import UNREADABLE, FolderImages
 
+_WHOLE = 0.9  # of the time that a file promises: how long its last frame stands is not always told
+
 
 def refuse_missing() -> None:
     """Raise ``ConfigError`` where PyAV, which all of this needs, is missing."""
@@ -53,13 +55,14 @@ class FolderClips(FolderImages):
     def read(self, path: Path) -> Tensor:
         """One clip, uint8 ``(height, width, 3 * frames)``.
 
-        Raises ``ConfigError`` for a file that FFmpeg cannot read, or that has fewer frames.
+        Raises ``ConfigError`` for a file that FFmpeg cannot read, that ends before its time, or that has fewer frames.
         """
         import av
 
         broken: tuple[type[Exception], ...] = (*UNREADABLE, av.FFmpegError)
         try:
             # Not every container knows how many there are, and to keep them all would take gigabytes of a long clip.
+            _refuse_cut_short(path)
             count = sum(1 for _ in _frames(path))
             if count < self.frames:
                 raise ValueError(f"it has {count} frames, dataset.frames={self.frames} asks for more")
@@ -72,6 +75,28 @@ class FolderClips(FolderImages):
     def _pixels(self, frame: Any) -> Tensor:
         """A frame of PyAV's, uint8 ``(height, width, 3)``."""
         return torch.from_numpy(frame.to_ndarray(format="rgb24", width=self.size, height=self.size))
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """Raise ``ValueError`` where a file ends long before the time that its beginning promises, if it promises one.
+
+    Its end is that of all streams, because sound may outlast the pictures.
+    """
+    import av
+
+    with av.open(str(path)) as container:
+        promised = [(container.duration or 0) / av.time_base]
+        promised += [
+            float(stream.frames / stream.average_rate) for stream in container.streams.video if stream.average_rate
+        ]
+        ends = [
+            float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            for packet in container.demux()
+            if packet.pts is not None
+        ]
+        held = max(ends, default=0.0) - (container.start_time or 0) / av.time_base
+    if held < _WHOLE * max(promised):
+        raise ValueError(f"it is cut short: {held:.1f} s of {max(promised):.1f} s")
 
 
 def _frames(path: Path) -> Iterator[Any]:

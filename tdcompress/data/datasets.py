@@ -13,15 +13,18 @@ from torch import Tensor
 
 from ..config.schema import DatasetConfig
 from ..device.memory import free_memory
+from ..tensor.errors import ConfigError
 from .arrays import Arrays, decoded, subset
 from .batches import Batches
 from .image_folder import FolderImages
-from .sources import find
+from .sources import DATASETS, find
 from .stream import StreamedDataset, read
 from .validation import held_out
 
 Part = tuple[Tensor | FolderImages, Tensor]  # of a data set: images and their labels
 
+_NAMED = {"train": "training images", "validation": "held-out images", "test": "test images", "classes": "classes"}
+_SAME = 0.05  # of 255: as far apart as decoders leave the statistics of the same files
 _SHARE = 0.5  # of the free memory that data may take: the rest is for training
 _WORKERS = 8
 
@@ -54,6 +57,41 @@ class Splits:
         held_out = 0 if self.validation is None else len(self.validation)
         return {"train": len(self.train), "validation": held_out, "test": len(self.test), "classes": self.classes}
 
+    def changes(self, sizes: Mapping[str, int] | None, normalisation: Mapping[str, Sequence[float]]) -> list[str]:
+        """How they differ from data that had these ``sizes`` and ``Batches.normalisation``, as far as either is known.
+
+        By numbers first; where these agree, by the mean and the standard deviation of the training pixels.
+        """
+        found = changes(self.sizes if sizes is None else sizes, self.sizes)
+        for key, then in normalisation.items() if not found else ():
+            now = self.train.normalisation[key]
+            if max(abs(a - b) for a, b in zip(then, now, strict=True)) > _SAME:
+                found.append(f"{key} of the training pixels {_few(then)} then, {_few(now)} now")
+        return found
+
+
+def changes(then: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
+    """How the sizes of a data set, see ``Splits.sizes``, have changed."""
+    return [f"{then[key]} {said} then, {now[key]} now" for key, said in _NAMED.items() if then[key] != now[key]]
+
+
+def listed_sizes(config: DatasetConfig, seed: int = 0) -> dict[str, int] | None:
+    """``Splits.sizes`` of a folder of files, none of which is read; None where that cannot be known so."""
+    of_files = not config.target and config.name in DATASETS and DATASETS[config.name].shape is None
+    if not of_files or config.broken != "fail":
+        return None
+    try:
+        arrays = find(config)
+        parts = _parts(arrays, config, seed)
+    except ConfigError:  # which whoever trains on them is told
+        return None
+    counts = {name: len(parts[name][1]) if name in parts else 0 for name in ("train", "validation", "test")}
+    return {**counts, "classes": arrays.classes}
+
+
+def _few(values: Sequence[float]) -> str:
+    return "/".join(f"{value:.4g}" for value in values)
+
 
 def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], Any] = print, seed: int = 0) -> Splits:
     """The splits, normalised by the statistics of the images that are trained on, and the number of classes.
@@ -66,7 +104,7 @@ def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], A
     arrays = find(config)
     for note in arrays.notes:
         log(f"data: {note}")
-    parts = _parts(arrays, config.validation, seed if config.validation_seed is None else config.validation_seed)
+    parts = _parts(arrays, config, seed)
     if "validation" in parts:
         held, count = len(parts["validation"][1]), len(arrays.train_labels)
         log(f"data: {held:,} of {count:,} training images are held out for validation")
@@ -86,12 +124,13 @@ def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], A
     return Splits(**made, classes=arrays.classes)
 
 
-def _parts(arrays: Arrays, fraction: float, seed: int) -> dict[str, Part]:
-    """Images and labels of the splits by their names, ``fraction`` of the training images being held out."""
+def _parts(arrays: Arrays, config: DatasetConfig, seed: int) -> dict[str, Part]:
+    """Images and labels of the splits by their names; ``seed`` is the run's."""
     test = arrays.test_images, arrays.test_labels
-    if fraction == 0:
+    if config.validation == 0:
         return {"train": (arrays.train_images, arrays.train_labels), "test": test}
-    held = held_out(arrays.train_labels, fraction, seed)
+    chosen_by = seed if config.validation_seed is None else config.validation_seed
+    held = held_out(arrays.train_labels, config.validation, chosen_by)
     train, validation = (
         (subset(arrays.train_images, chosen), arrays.train_labels[chosen])
         for chosen in ((~held).nonzero().flatten(), held.nonzero().flatten())

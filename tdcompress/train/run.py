@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from ..compression.ranks.adaptive import Shrinkage
 from ..compression.survey.counts import count
 from ..compression.survey.plans import plans, tunable, tune, use_plans
 from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
-from ..data.datasets import datasets
+from ..data.datasets import changes, datasets, listed_sizes
 from ..device.files import RunError
 from ..device.machine import choose_device, device_name, set_up
 from ..device.memory import forget_peak, is_out_of_memory, peak_memory
@@ -37,7 +36,6 @@ from .network import cutting, fitting, initial, rates_of, restored, switched
 from .weights import read_weights
 
 _APART = 1_000_003  # between the random numbers of one process and the next
-_SPLITS = {"train": "training images", "validation": "held-out images", "test": "test images", "classes": "classes"}
 
 
 def train(config: TrainConfig, run: Run, log: Log = print, *, dense_only: bool = False) -> Summary:
@@ -63,6 +61,8 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only:
     ended = world.told(run.ended(config))
     if ended is not None:
         _refuse_other_weights(config, run, ended)
+        now = listed_sizes(config.dataset, config.seed) if ended.images else None
+        _refuse_other_data(run, changes(ended.images, now) if now is not None else [])
         log(f"{run.directory}: {outcome(ended)}; not run again")
         return ended
     effective_precision(config.precision, device)  # refuses what the device cannot do, before any data are read
@@ -93,12 +93,8 @@ def _refuse_other_weights(config: TrainConfig, run: Run, ended: Summary) -> None
         )
 
 
-def _refuse_other_images(run: Run, state: Mapping[str, Any], images: Mapping[str, int]) -> None:
-    """Raise RunError where the run in the directory has seen other numbers of images so far than there are now."""
-    seen = state.get("images", images)
-    changed = [
-        f"{seen[key]} {said} then, {images[key]} now" for key, said in _SPLITS.items() if seen[key] != images[key]
-    ]
+def _refuse_other_data(run: Run, changed: Sequence[str]) -> None:
+    """Raise RunError where data have ``changed`` since the run in the directory began."""
     if changed:
         raise RunError(
             f"{run.directory} began with other data ({', '.join(changed)}); delete it or choose another results_dir"
@@ -123,17 +119,18 @@ def _train(
 ) -> Summary:
     """``whole``: ``config``, or the one whose dense epochs it is; ``begun``: where such epochs would lie."""
     data = datasets(config.dataset, device, log, config.seed)
-    train_data, seen, sizes = data.train, data.sizes, (data.train.in_channels, data.train.image_size, data.classes)
+    train_data, sizes = data.train, (data.train.in_channels, data.train.image_size, data.classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
     rates = rates_of(config, device)
     if state is None:
         model, image = initial(config, device, sizes=sizes, dense=True)
         start = Start.of(whole, model, image, rates, log)
-        if start is not None and begun is not None and (state := shared.state_in(begun, config, seen, log)):
+        if start is not None and begun is not None and (state := shared.state_in(begun, config, data, log)):
             start.after(state, begun)
     else:
         run.refuse_other(config, state.get("config"))
-        _refuse_other_images(run, state, seen)
+        before = run.summary()
+        _refuse_other_data(run, data.changes(state.get("images"), before.normalisation if before is not None else {}))
         model, image = restored(config, device, run.directory, state, sizes)
         start = Start.from_plain(state["start"]) if state["start"] is not None else None
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -168,7 +165,9 @@ def _train(
             planned(model)
         tested = state.get("counts") if state is not None else None
         after = factorise if whole is config else None
-        summary = replace(_first_summary(config, device, world), normalisation=train_data.normalisation, images=seen)
+        summary = replace(
+            _first_summary(config, device, world), normalisation=train_data.normalisation, images=data.sizes
+        )
         if state is None:
             given = read_weights(config.init_from).digest if config.init_from is not None else None
             summary = replace(summary, init_digest=given)

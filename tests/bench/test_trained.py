@@ -53,6 +53,13 @@ def test_settings_are_those_of_the_run(bench, tmp_path, monkeypatch):
     assert int(row["macs"]) == trained.macs and (row["width"], row["dataset"]) == ("0.25", "digits")
 
 
+def test_a_dense_run_has_no_rank(tmp_path):
+    config = config_in(tmp_path, method=MethodConfig("dense"), rank=parse("5x"), epochs=1)
+    train(config, run_of(config), print)
+    network = Network("vgg16", 1.0, "cifar10", 2, "fp32", "tt", 8, "model").of_run(str(run_of(config).directory))
+    assert (network.method, network.rank) == ("dense", 1) and network == network.dense
+
+
 def test_cores_have_the_trained_ranks(run):
     directory, summary = run
     network = Network("vgg16", 1.0, "cifar10", 2, "fp32", "dense", 1, "model").of_run(str(directory))

@@ -46,7 +46,7 @@ BAD = {
     "compress checkpoint=x +rnak=16": "unknown key 'rnak' (did you mean rank?), known: dataset,",
     "compress rank=10x": "checkpoint=DIRECTORY of a run, or FILE of weights",
     "compress checkpoint= rank=10x": "checkpoint has no value",
-    "compress checkpoint='a=b' rank=10x": "init_from=a=b: there is no a=b",
+    "compress checkpoint='a=b' rank=10x": "checkpoint=a=b: there is no a=b",
     "train method.layout=rows": "unknown method.layout 'rows', known: channels, matrix, split, paired",
     "train method.kernel=closed": "unknown method.kernel 'closed', known: merged, separate, open",
     "train method=tt method.kernel=open method.layout=channels": "kernel=open needs a format with a central core",

@@ -159,6 +159,31 @@ def test_what_is_no_clip_is_skipped_and_counted(few, tmp_path):
     assert found.notes == (f"under {tmp_path} 3 files are skipped as no clips of a class: {names}",)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("2.mkv", "mpeg4"), ("2.webm", "libvpx"), ("2.avi", "mpeg4")])
+def test_a_clip_that_is_cut_short_is_refused(few, tmp_path, name, codec):
+    path = tmp_path / "train/a" / name
+    write(path, numpy.random.default_rng(0).integers(0, 255, (20, SIZE, SIZE, 3), dtype=numpy.uint8), codec)
+    assert len(load(few).train_images) == 3
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with pytest.raises(
+        ConfigError, match=rf"{name} is not a clip that can be read: it is cut short: [\d.]+ s of 2.0 s"
+    ):
+        load(few)
+
+
+def test_sound_may_outlast_the_pictures(few, tmp_path):
+    with av.open(str(tmp_path / "train/a/2.mkv"), "w") as container:
+        pictures, stream = container.add_stream("mpeg4", rate=10), container.add_stream("pcm_s16le", rate=8000)
+        pictures.height, pictures.width, pictures.pix_fmt = SIZE, SIZE, "yuv420p"
+        for frame in greys(10, 20, 30):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(pictures.encode())
+        silence = av.AudioFrame.from_ndarray(numpy.zeros((1, 8000), dtype=numpy.int16), format="s16", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
+    assert len(load(few).train_images) == 3
+
+
 @pytest.mark.parametrize("message", FAULTS)
 def test_files_that_are_no_clips_are_told_in_one_line(few, tmp_path, message):
     FAULTS[message](tmp_path)

@@ -237,21 +237,6 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
         train(config, run, print)
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
-    config = config_in(tmp_path)
-    run = run_of(config)
-    stopped(config, monkeypatch, 2)
-    state = checkpoint.load(run.directory, print)
-    now = state["images"]
-    assert run.summary().images == now and now["train"] > 0 and now["classes"] == 10
-    checkpoint.save(run.directory, state | {"images": now | {"train": 7, "classes": 3}})
-    said = f"7 training images then, {now['train']} now, 3 classes then, 10 now"
-    with pytest.raises(RunError, match=f"began with other data .{said}.; delete it or choose another results_dir"):
-        train(config, run, print)
-    checkpoint.save(run.directory, {key: value for key, value in state.items() if key != "images"})  # of before
-    assert train(config, run, print).status == "finished"
-
-
 def test_the_weights_of_a_checkpoint_may_lie_otherwise(tmp_path, monkeypatch):
     config = config_in(tmp_path / "whole")
     train(config, run_of(config), print)

@@ -266,7 +266,7 @@ def test_the_verb_and_what_follows_it(tdc, tmp_path: Path, dense: TrainConfig):
         (f"compress checkpoint={folder(dense)} method=dense", "no layer is smaller with method=dense"),
         (f"compress checkpoint={folder(dense)} rank=9999", "its cores would hold no fewer entries"),
         (f"compress checkpoint={folder(dense)} lrr=3", "unknown key 'lrr'"),
-        ("compress checkpoint=nowhere", "init_from=nowhere: there is no nowhere"),
+        ("compress checkpoint=nowhere", "checkpoint=nowhere: there is no nowhere"),
         (f"compress -m checkpoint={folder(dense)} rank=2,3 out=f.pt", "out=f.pt is one file, and these are 2 networks"),
         ("compress rank=3", "say which network is to be decomposed"),
         ("train rank=vbmf", "rank=vbmf follows from trained weights: say which, init_from=DIRECTORY or FILE"),

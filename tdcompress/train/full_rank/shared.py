@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.schema import MethodConfig, OptimConfig, TrainConfig
+from ...data.datasets import Splits
 from ...results.identity import identity, plain, resolved, typed
 from ...results.record import read_summary
 from ...tensor.errors import ConfigError
@@ -47,18 +48,19 @@ def is_there(directory: Path) -> bool:
 
 
 def state_in(
-    directory: Path | None, config: TrainConfig, images: Mapping[str, int], log: Callable[[str], Any]
+    directory: Path | None, config: TrainConfig, data: Splits, log: Callable[[str], Any]
 ) -> dict[str, Any] | None:
     """The checkpoint at the end of shared dense epochs, for a run of ``config`` to go on from; None if there is none.
 
-    None, too, where they were computed in another precision, or saw other numbers of ``images``.
+    None, too, where they were computed in another precision, or of other ``data``.
     """
-    if directory is None or not is_there(directory):
+    summary = read_summary(directory) if directory is not None else None
+    if directory is None or summary is None or summary.status != "finished":
         return None
     state = checkpoint.load(directory, log)
     if state is None or state["config"]["precision"] != config.precision:
         return None
-    if state.get("images", images) != images:
+    if data.changes(state.get("images"), summary.normalisation):
         log(f"{directory} is of other data than there are now, and left as it is: the dense epochs are made again")
         return None
     return state
