@@ -15,6 +15,8 @@ from ..results.drawing.figures import EXTENSIONS, plot_all
 from ..results.drawing.look import Look
 from .shared.filters import Place, filters, with_filters
 
+_NAMED = 3  # of the figures that were not drawn
+
 
 @dataclass(frozen=True)
 class PlotOptions(Place):
@@ -33,7 +35,10 @@ class PlotOptions(Place):
 
 
 def run(words: Sequence[str]) -> None:
-    """Draw the figures that the chosen runs allow, and print the files. Raises ``ConfigError`` if there are none."""
+    """Draw the figures that the chosen runs allow, and print the files; then name others in their folder.
+
+    Those may be of runs or settings of before. Raises ``ConfigError`` if there are none to draw.
+    """
     options = read(words, with_filters(PlotOptions))
     look = Look.sized(
         options.size,
@@ -49,5 +54,11 @@ def run(words: Sequence[str]) -> None:
         "out": options.out,
         **filters(options),
     }
-    for path in plot_all(options.results_dir, options.format, look, **asked):
+    written = plot_all(options.results_dir, options.format, look, **asked)
+    for path in written:
         print(path)
+    there = {path.stem for kind in EXTENSIONS for path in written[0].parent.glob(f"*.{kind}")}
+    beside = sorted(there - {path.stem for path in written})
+    if beside and not (options.figure or options.x or options.y or filters(options)):
+        names = ", ".join(beside[:_NAMED]) + (", .." if len(beside) > _NAMED else "")
+        print(f"{len(beside)} other figures there were not drawn now, and may be of other runs: {names}")

@@ -51,6 +51,18 @@ def test_what_is_left_out_is_said_in_a_line(tdc, tmp_path: Path, monkeypatch: py
     assert warnings.formatwarning("other", UserWarning, "/other.py", 3).startswith("/other.py:3: UserWarning: other")
 
 
+def test_figures_of_before_are_named(tdc, tmp_path: Path):
+    for method in ("dense", "tt"):
+        make(tmp_path / "results", method)
+    assert "not drawn now" not in tdc("plot")[1]
+    assert "not drawn now" not in tdc("plot format=png")[1]  # the others' names are drawn
+    for name in ("of-before.png", "of-before.svg", "another.pdf", "notes.txt"):
+        (tmp_path / "results/figures" / name).write_text("")
+    told = "2 other figures there were not drawn now, and may be of other runs: another, of-before"
+    assert tdc("plot")[1].splitlines()[-1] == told
+    assert "not drawn now" not in tdc("plot method=tt,dense")[1] and "not drawn now" not in tdc("plot x=macs")[1]
+
+
 def test_what_is_made_of_runs_goes_elsewhere_if_asked_to(tdc, tmp_path: Path):
     for method in ("dense", "tt"):
         make(tmp_path / "shared", method)
