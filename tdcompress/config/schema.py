@@ -133,7 +133,7 @@ class TrainConfig:
     # epochs in which the network is dense, before its weights are decomposed: a number, or "auto": with a budget until
     # its ranks have settled, else 0
     full_rank_epochs: Any = AUTO
-    cut: str = "gradual"  # from full rank to a budget of parameters: over half of the epochs that remain; or "at_once"
+    cut: str = "gradual"  # from full rank to a budget: over half of the epochs that remain; or "at_once"
     lr: float = 0.05  # the learning rate at the start
     epochs: int = 10  # passes over the training images
     batch_size: int = 100  # images of a step

@@ -116,10 +116,9 @@ class Budget(_Rank):
             raise ConfigError(f"rank={self} must be a whole number of parameters")
         if self.kind == "macs" and self.value > 1:
             raise ConfigError(f"rank={self} must be a share of the dense MACs, at most 1")
-        if self.kind == "macs" and self.adaptive:
-            raise ConfigError(f"rank={self} must be a number of parameters: adaptive:10x or adaptive:params:120000")
-        if self.kind == "ratio" and self.adaptive and self.value <= 1:
-            raise ConfigError(f"rank={self} leaves nothing to cut while training: it must be more than 1x")
+        if self.adaptive and ((self.kind == "ratio" and self.value <= 1) or (self.kind == "macs" and self.value == 1)):
+            needed = "more than 1x" if self.kind == "ratio" else "less than 1"
+            raise ConfigError(f"rank={self} leaves nothing to cut while training: it must be {needed}")
 
     def __str__(self) -> str:
         number = _number(self.value)
@@ -157,7 +156,7 @@ def parse(rank: Any) -> Rank:
 
     An integer, numpy's too; a list, tuple or ``torch.Size`` of two or more; or text, in upper or lower case: a size
     ``8``, one for each bond ``4-8`` or ``[4,8]``, ``reference``, ``vbmf``, ``energy:0.9``, or a budget ``10x``,
-    ``params:120000``, ``macs:0.2``, ``adaptive:10x``, ``adaptive:params:120000``. Raises ``ConfigError`` for anything
+    ``params:120000``, ``macs:0.2``, and adaptive ones, ``adaptive:10x`` and so on. Raises ``ConfigError`` for anything
     else, in one line.
     """
     if isinstance(rank, Rank):

@@ -206,12 +206,12 @@ class Learner:
         self._renew()
         return True
 
-    def _shrunk(self, parameters: int, shrinkage: Shrinkage) -> list[nn.Parameter]:
+    def _shrunk(self, wanted: int, shrinkage: Shrinkage) -> list[nn.Parameter]:
         """The cores that changed as ranks were cut; the first process decides and tells the others."""
         if self.world.first:
             felt = sensitivities(self.model, self.optimizer)
-            last = parameters == shrinkage.target
-            changed = shrink(self.model, parameters, shrinkage.fixed, shrinkage.multiple, felt, last)
+            last = wanted == shrinkage.target
+            changed = shrink(self.model, wanted, shrinkage.fixed, shrinkage.multiple, felt, last, shrinkage.costs)
         if self.world.size == 1:
             return changed
         layers = factorised(self.model)

@@ -76,7 +76,7 @@ def network(
 
 
 def cutting(config: TrainConfig) -> Rank:
-    """``config.rank`` as a run goes about it: a budget of parameters after full rank is reached by cuts while training.
+    """``config.rank`` as a run goes about it: a budget after full rank is reached by cuts while training.
 
     Unless it is to be reached at once, or fewer than two epochs remain for it.
     """
@@ -86,7 +86,7 @@ def cutting(config: TrainConfig) -> Rank:
     assert isinstance(rank, Rank)
     if not isinstance(rank, Budget) or start == 0 or not gradual:
         return rank
-    smaller = rank.kind == "params" or (rank.kind == "ratio" and rank.value > 1)
+    smaller = rank.kind == "params" or (rank.value > 1 if rank.kind == "ratio" else rank.value < 1)
     return replace(rank, adaptive=True) if smaller else rank
 
 

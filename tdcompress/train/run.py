@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..compression.ranks.adaptive import Shrinkage
+from ..compression.ranks.costs import Costs
 from ..compression.survey.counts import count
 from ..compression.survey.plans import plans, tunable, tune, use_plans
 from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
@@ -32,7 +33,7 @@ from .full_rank.start import Start
 from .interrupt import StopSignals
 from .learner import Learner
 from .loop import Log, Loop, outcome
-from .network import cutting, fitting, initial, rates_of, restored, switched
+from .network import Image, cutting, fitting, initial, rates_of, restored, switched
 from .weights import read_weights
 
 _APART = 1_000_003  # between the random numbers of one process and the next
@@ -136,7 +137,7 @@ def _train(
     model = model.to(device).to(memory_format=torch.channels_last)
     set_up(device)
     forget_peak(device)
-    shrinkage = _shrinkage(config, count(model, image)["dense_parameters"])
+    shrinkage = _shrinkage(config, model, image)
     learner = Learner(config, model, train_data.batches(config.batch_size), device, world, shrinkage, start)
     if not world.first:
         torch.manual_seed(config.seed + _APART * world.rank)  # dropout differs between parts of a batch
@@ -177,12 +178,15 @@ def _train(
         return loop.until_ended(data)
 
 
-def _shrinkage(config: TrainConfig, dense: int) -> Shrinkage | None:
+def _shrinkage(config: TrainConfig, model: nn.Module, image: Image) -> Shrinkage | None:
     rank = cutting(config)
     if not isinstance(rank, Budget) or not rank.adaptive:
         return None
-    own = tuple(layer_ranks(config.method))
-    return Shrinkage(int(rank.parameters(dense)), config.epochs, own, config.method.rank_multiple)
+    counts, method, own = count(model, image), config.method, tuple(layer_ranks(config.method))
+    if rank.kind == "macs":
+        target = int(rank.value * counts["dense_macs"])
+        return Shrinkage(target, config.epochs, own, method.rank_multiple, costs=Costs(image))
+    return Shrinkage(int(rank.parameters(counts["dense_parameters"])), config.epochs, own, method.rank_multiple)
 
 
 def _gone_on_with(summary: Summary, before: Summary | None, epoch: int) -> Summary:

@@ -115,7 +115,7 @@ GARBAGE = [
     ("1e-400x", "greater than 0"),
     ("energy:0", "rank=energy:0 must be a share"),
     ("energy:1.5", "rank=energy:1.5 must be a share"),
-    ("adaptive:macs:0.2", "rank=adaptive:macs:0.2 must be a number of parameters"),
+    ("adaptive:macs:1", "rank=adaptive:macs:1 leaves nothing to cut.*less than 1"),
     ("adaptive:1x", "rank=adaptive:1x leaves nothing to cut.*more than 1x"),
     ("adaptive:1.0X", "rank=adaptive:1x leaves nothing to cut"),
     ("adaptive:0.5x", "rank=adaptive:0.5x leaves nothing to cut"),

@@ -55,6 +55,16 @@ def test_cut_over_half_of_the_epochs_that_remain(tmp_path):
     assert abs(dense / summary.parameters / 5 - 1) <= 0.02 and summary.rank == "5x"
 
 
+def test_cut_to_a_budget_of_macs(tmp_path):
+    config = config_in(tmp_path, method=MethodConfig("tucker"), rank="macs:0.5", epochs=6, full_rank_epochs=2)
+    summary, rows, lines = trained(config)
+    dense, begun = summary.dense_macs, math.sqrt(0.5)
+    for epoch, share in ((1, 1), (2, 1), (3, begun), (4, math.sqrt(0.5 * begun)), (5, 0.5), (6, 0.5)):
+        assert abs(rows.macs[epoch - 1] / dense / share - 1) <= 0.04, epoch
+    assert abs(summary.macs / dense / 0.5 - 1) <= 0.02 and summary.rank == "macs:0.5"
+    assert any("MACs, reached by cuts, which choose the ranks and so the parameters" in line for line in lines)
+
+
 @pytest.mark.parametrize("rank", ["macs:0.5", "vbmf", 4])
 def test_other_ranks_after_full_rank(tmp_path, rank):
     summary, rows, _ = trained(config_in(tmp_path, rank=rank, epochs=2, full_rank_epochs=1))

@@ -15,8 +15,8 @@ from ...layers.kinds import weights_once
 from ...tensor.caps import bottleneck, capped, grain
 from ...tensor.graph import Graph
 from ...tensor.rounding import energies, truncated
-from ..survey.counts import distinct
 from .budget import TOLERANCE
+from .costs import PARAMETERS, Cost, Costs
 
 DAMPING = 1 / 3
 """The power of a layer's sensitivity that counts: all of it is what a cut costs at once, none of it as if layers were
@@ -29,16 +29,16 @@ hold says what each is worth beside the others; of a layer that loses nearly all
 
 
 def start(target: float, dense: int) -> float:
-    """Parameters to start with for ``target`` parameters in the end: halfway to the dense network's, on a log scale."""
+    """The total to start with for ``target`` in the end: halfway to the dense network's, on a log scale."""
     return math.sqrt(target * dense)
 
 
 @dataclass(frozen=True)
 class Shrinkage:
-    """Cuts a network down to ``target`` parameters over the first half of ``epochs``, by the same factor after each.
+    """Cuts a network down to a total of ``target`` over the first half of ``epochs``, by the same factor after each.
 
-    ``fixed``: name patterns of the layers whose ranks stay; ``multiple``: see ``shrink``; ``begun``: of the epochs
-    those that the network has not been factorised in, the first half of the others counts.
+    ``fixed``: name patterns of the layers whose ranks stay; ``multiple``, ``costs``: see ``shrink``; ``begun``: of the
+    epochs those that the network has not been factorised in, the first half of the others counts.
 
     See ``shrink`` for what is cut, by which the ranks are distributed by what the training made of them (in the spirit
     of Schotthoefer et al. 2022, *Low-rank lottery tickets*, and Zangrando et al. 2024).
@@ -49,44 +49,46 @@ class Shrinkage:
     fixed: tuple[str, ...] = ()
     multiple: int = 1
     begun: int = 0
+    costs: Costs = PARAMETERS
 
     def wanted(self, model: nn.Module, epochs_done: int) -> int | None:
-        """How many parameters ``model`` may have after so many epochs, None if nothing is cut there."""
+        """What ``model`` may cost after so many epochs, None if nothing is cut there."""
         done = epochs_done - self.begun
         left = max(1, (self.epochs - self.begun) // 2) - done
         if done < 1 or left < 0:
             return None
-        present = _parameters(model)
+        present = self.costs.total(model)
         return round(present * (self.target / present) ** (1 / (left + 1)))
 
 
 def shrink(
     model: nn.Module,
-    parameters: int,
+    target: int,
     fixed: Sequence[str] = (),
     multiple: int = 1,
     sensitivity: Mapping[str, float] | None = None,
     last: bool = False,
+    costs: Costs = PARAMETERS,
 ) -> list[nn.Parameter]:
-    """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``parameters``.
+    """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, until it costs ``target``.
 
-    The components are cut that have the least share of their weight's squared norm for each parameter that goes with
-    them, of all layers and bonds together, but for the last ones of a layer, see ``LEAST``. ``sensitivity``: by the
-    names of layers how much such a share of each is worth, in any unit; those without are taken for the geometric mean.
+    The components are cut that have the least share of their weight's squared norm for what they cost, of all layers
+    and bonds together, but for the last ones of a layer, see ``LEAST``. ``costs``: parameters, or multiply-accumulates.
+    ``sensitivity``: by the names of layers how much such a share of each is worth, in any unit; those without are taken
+    for the geometric mean.
 
     Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
-    met otherwise, up to that much above ``parameters``. Ranks become multiples of their grain (see
-    ``tensor.caps.grain``), but for what is given back at last where they leave the total too far from its target.
-    ``last``: no cut follows, so where one component is more than what is left over, others make room for it.
+    met otherwise, up to that much above ``target``. Ranks become multiples of their grain (see ``tensor.caps.grain``),
+    but for what is given back at last where they leave the total too far from its target. ``last``: no cut follows, so
+    where one component is more than what is left over, others make room for it.
     """
-    worth = _worth(sensitivity or {})
+    worth, each = _worth(sensitivity or {}), costs.each(model)
     layers = [
-        _Layer(module, multiple, worth.get(name, 1.0))
+        _Layer(module, multiple, worth.get(name, 1.0), each[name])
         for name, module in weights_once(model).items()
         if not any(fnmatch(name, pattern) for pattern in fixed)
     ]
-    excess = _parameters(model) - parameters
-    held = sum(layer.module.graph.parameters for layer in layers)
+    excess, held = costs.total(model) - target, sum(layer.spent for layer in layers)
     for layer in layers:
         layer.least *= LEAST * max(0.0, 1 - excess / held)
     best = [layer.cheapest() for layer in layers]
@@ -96,8 +98,8 @@ def shrink(
         best[k] = layers[k].cheapest()
         excess -= saved
     while True:  # the last cut may have taken more than was needed
-        near = excess >= -TOLERANCE * parameters
-        room = -excess if near else TOLERANCE * parameters - excess
+        near = excess >= -TOLERANCE * target
+        room = -excess if near else TOLERANCE * target - excess
         steps = [(worth, k, ranks, cost) for k, layer in enumerate(layers) for worth, ranks, cost in layer.raises(room)]
         if not steps and (near or multiple == 1):
             break
@@ -110,7 +112,7 @@ def shrink(
         layers[k].ranks = ranks
         excess += cost
     if last and not near:
-        _trade(layers, excess, TOLERANCE * parameters)
+        _trade(layers, excess, TOLERANCE * target)
     cuts = [(layer.module, cut) for layer in layers if (cut := layer.cut()) is not None]
     for module, (graph, cores) in cuts:  # once none of them can fail any more
         module.resize(graph, cores)
@@ -150,11 +152,12 @@ def _worth(sensitivity: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass
 class _Layer:
-    """A layer, the ranks that it is to have, and what each component of its bonds holds."""
+    """A layer, the ranks that it is to have, and what each component of its bonds holds, times its ``worth``."""
 
     module: Factorised
     multiple: int
     worth: float
+    cost: Cost
     ranks: dict[str, int] = field(init=False)
     energies: dict[str, list[float]] = field(init=False)
     least: float = field(init=False)
@@ -167,34 +170,39 @@ class _Layer:
                 bond: (self.worth * energies(graph, self.module.tensors(), bond)).tolist() for bond in graph.bonds
             }
 
+    @property
+    def spent(self) -> int:
+        """What it costs at these ranks."""
+        return self.cost(self.module.graph.with_ranks(self.ranks))
+
     def cheapest(self) -> tuple[float, dict[str, int], int] | None:
         """The cut that loses least for what it saves."""
         return min(self.cuts(), default=None, key=lambda step: step[0])
 
     def cuts(self) -> Iterator[tuple[float, dict[str, int], int]]:
-        """A cut of each bond: what it loses for what it saves, the ranks after it, the parameters saved."""
-        here = self.module.graph.with_ranks(self.ranks).parameters
+        """A cut of each bond that saves something: what it loses for that, the ranks after it, and what it saves."""
+        here = self.spent
         for bond, rank in self.ranks.items():
             if rank > 1:
                 lower = rank - 1 - (rank - 1) % grain(self.module.graph, bond, rank - 1, self.multiple)
                 graph = capped(self.module.graph, {**self.ranks, bond: lower})
-                saved = here - graph.parameters
-                if (bottleneck(graph) or 0.0) >= self.least:
+                saved = here - self.cost(graph)
+                if saved > 0 and (bottleneck(graph) or 0.0) >= self.least:
                     yield sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved
 
     def raises(self, room: float, alone: bool = True) -> Iterator[tuple[float, dict[str, int], int]]:
-        """The same for each bond that can have components back within ``room`` parameters.
+        """The same for each bond that can have components back at a cost of at most ``room``.
 
         ``alone``: without the layer's other bonds of the same rank, which may have to grow with it for it to be of use.
         """
-        here = self.module.graph.with_ranks(self.ranks).parameters
+        here = self.spent
         for bond, rank in self.ranks.items():
             step = grain(self.module.graph, bond, rank, self.multiple)
             higher = min(rank + step - rank % step, len(self.energies[bond]))
             ranks = {b: higher if b == bond or (n == rank and not alone) else n for b, n in self.ranks.items()}
-            cost = self.module.graph.with_ranks(ranks).parameters - here
+            cost = self.cost(self.module.graph.with_ranks(ranks)) - here
             held = all(n <= len(self.energies[b]) for b, n in ranks.items())
-            if rank < higher and held and cost <= room and capped(self.module.graph, ranks).ranks == ranks:
+            if rank < higher and held and 0 < cost <= room and capped(self.module.graph, ranks).ranks == ranks:
                 yield sum(self.energies[bond][rank:higher]) / cost, ranks, cost
 
     def cut(self) -> tuple[Graph, list[Tensor]] | None:
@@ -203,7 +211,3 @@ class _Layer:
             return None
         with torch.no_grad():
             return truncated(self.module.graph, self.module.tensors(), self.ranks)
-
-
-def _parameters(model: nn.Module) -> int:
-    return distinct(model.parameters())

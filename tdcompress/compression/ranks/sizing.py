@@ -87,7 +87,7 @@ def meet(
     def planned(graphs: Mapping[int, Graph]) -> Count:
         if budget.kind != "macs":
             return lambda k, graph: free[k].parameters(graph if budget.adaptive else absorbed(graph))
-        return _MacsAlong(free, dense, graphs, batch_size)
+        return _MacsAlong(free, dense, graphs, batch_size, budget.adaptive)
 
     fixed, costs = present - sum(dense.values()) + kept, [dense[swap.name] for swap in free]
     try:
@@ -120,7 +120,10 @@ def _beginning(
     families: list[list[Graph]] = []
     for components in _COMPONENTS:  # one graph each, of which there are so many to cut
         ends = divided((target - fixed) / components, costs)
-        families = [[roomy(swap.family, end)] for swap, end in zip(free, ends, strict=True)]
+        families = [
+            [roomy(swap.family, end * swap.weight.numel() / cost)]
+            for swap, end, cost in zip(free, ends, costs, strict=True)
+        ]
         try:
             fit(families, planned, costs, fixed, target, multiple)
             break
@@ -131,7 +134,8 @@ def _beginning(
     shunned = [1 if swap.stays_dense(least) else _SHUNNED for swap, (least,) in zip(free, families, strict=True)]
 
     def started(graphs: Mapping[int, Graph]) -> Count:
-        return lambda k, graph: free[k].parameters(graph) * (shunned[k] if free[k].stays_dense(graph) else 1)
+        count = planned(graphs)
+        return lambda k, graph: count(k, graph) * (shunned[k] if free[k].stays_dense(graph) else 1)
 
     begin = adaptive.start(target, whole)
     try:
@@ -156,18 +160,26 @@ def _in_the_way(budget: Budget, model: nn.Module, seen: Trace, left: Mapping[str
 
 
 class _MacsAlong:
-    """Counts MACs along the paths planned for ``graphs``; for other cores than theirs, along one planned for them."""
+    """Counts MACs along the paths planned for ``graphs``; for other cores than theirs, along one planned for them.
+
+    ``whole``: with square cores, which otherwise are absorbed.
+    """
 
     def __init__(
-        self, swaps: Sequence[Swap], dense: Mapping[str, int], graphs: Mapping[int, Graph], batch_size: int
+        self,
+        swaps: Sequence[Swap],
+        dense: Mapping[str, int],
+        graphs: Mapping[int, Graph],
+        batch_size: int,
+        whole: bool,
     ) -> None:
-        self.swaps, self.dense, self.batch_size = swaps, dense, batch_size
+        self.swaps, self.dense, self.batch_size, self.whole = swaps, dense, batch_size, whole
         self.counts: dict[tuple[int, tuple[Core, ...]], Callable[[Graph], int]] = {}
         for k, graph in graphs.items():
             self(k, graph)
 
     def __call__(self, k: int, graph: Graph) -> int:
-        graph = absorbed(graph)
+        graph = graph if self.whole else absorbed(graph)
         if (k, graph.cores) not in self.counts:
             swap = replace(self.swaps[k], graph=graph)
             self.counts[k, graph.cores] = _macs(swap, self.dense[swap.name], self.batch_size)

@@ -67,9 +67,11 @@ class Start:
         if cuts:
             sketched(config, model, image, cutting(config), rates)  # raises now what would be told after hours
         counts = count(then, image)
-        size = "" if needs_weights else f" with {counts['parameters']:,} parameters"
-        more = ", reached by cuts, which choose the ranks and so the MACs" if cuts else f", {counts['macs']:,} MACs"
-        log(f"{length(config)}, then cores{size}{more if size else ''}")
+        sizes = [f"{counts['parameters']:,} parameters", f"{counts['macs']:,} MACs"]
+        if cuts:
+            met, follows = reversed(sizes) if config.rank.kind == "macs" else sizes
+            sizes = [f"{met}, reached by cuts, which choose the ranks and so the {follows.split()[-1]}"]
+        log(f"{length(config)}, then cores" + ("" if needs_weights else f" with {', '.join(sizes)}"))
         return Start(names, last_epoch(config), ranks)
 
     @property

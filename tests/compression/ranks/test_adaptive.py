@@ -8,8 +8,10 @@ import math
 import pytest
 import torch
 from cases import FACTORISED
+from torch.utils.flop_counter import FlopCounterMode
 
 from tdcompress.compression.ranks.adaptive import Shrinkage, shrink
+from tdcompress.compression.ranks.costs import Costs
 from tdcompress.compression.spec import build_graph
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import ArchConfig, MethodConfig, TrainConfig, validate
@@ -162,6 +164,45 @@ def test_a_network_is_cut_to_the_size_asked_for(name: str):
         if wanted is not None:
             assert wanted - dearest < before <= 1.021 * wanted
     assert target - dearest < parameters(model) <= 1.021 * target
+
+
+@pytest.mark.parametrize("name", FACTORISED)
+def test_a_network_is_cut_to_the_macs_asked_for(name: str):
+    torch.manual_seed(0)
+    model = archs.build(ArchConfig("vgg16", width=0.25), 3, 10, 32)
+    dense, target = macs(model), int(0.2 * macs(model))
+    compress(model, name, "adaptive:macs:0.2", (3, 32, 32), init="variance")
+    assert macs(model) == pytest.approx(math.sqrt(0.2) * dense, rel=0.05)  # by other rates, met to 2 %
+    shrinkage, before = Shrinkage(target, 6, multiple=8, costs=Costs((3, 32, 32))), macs(model)
+    for epoch in (1, 2, 3):
+        wanted = shrinkage.wanted(model, epoch)
+        assert wanted == round(before * (target / before) ** (1 / (4 - epoch)))
+        assert shrink(model, wanted, multiple=8, last=epoch == 3, costs=shrinkage.costs)
+        before = macs(model)
+        assert 0.9 * wanted < before <= 1.02 * wanted
+    assert before == pytest.approx(target, rel=0.02) and shrinkage.wanted(model, 4) is None
+
+
+def macs(model: torch.nn.Module) -> int:
+    """Of one image while training, without products of cores, by torch's own counter."""
+    found = []
+    for count in (2, 3):
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(count, 3, 32, 32))
+        found.append(counter.get_total_flops() // 2)
+    return found[1] - found[0]
+
+
+def test_what_costs_the_most_is_cut_first():
+    torch.manual_seed(0)
+    wide, deep = torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.Conv2d(16, 16, 3, padding=1)
+    deep.load_state_dict(wide.state_dict())
+    first, last = torch.nn.Conv2d(3, 16, 1), torch.nn.Conv2d(16, 10, 1)
+    model = torch.nn.Sequential(first, wide, torch.nn.MaxPool2d(4), deep, last)  # of 16 by 16 positions, then 4 by 4
+    compress(model, "tt", 12, (3, 16, 16), layout="channels", init="fit", plan="contract")
+    costs = Costs((3, 16, 16))
+    shrink(model, int(0.9 * costs.total(model)), costs=costs)
+    assert model[1].graph.parameters < model[3].graph.parameters == 16 * 12 + 12 * 9 * 12 + 12 * 16
 
 
 @pytest.mark.parametrize("name", ["tt", "tucker", "ht", "cp"])
