@@ -67,11 +67,12 @@ class Start:
         if cuts:
             sketched(config, model, image, cutting(config), rates)  # raises now what would be told after hours
         counts = count(then, image)
-        sizes = [f"{counts['parameters']:,} parameters", f"{counts['macs']:,} MACs"]
+        sizes = {"parameters": f"{counts['parameters']:,} parameters", "MACs": f"{counts['macs']:,} MACs"}
+        said = ", ".join(sizes.values())
         if cuts:
-            met, follows = reversed(sizes) if config.rank.kind == "macs" else sizes
-            sizes = [f"{met}, reached by cuts, which choose the ranks and so the {follows.split()[-1]}"]
-        log(f"{length(config)}, then cores" + ("" if needs_weights else f" with {', '.join(sizes)}"))
+            met, follows = met_by_cuts(config)
+            said = f"{sizes[met]}, reached by cuts, which choose the ranks and so the {follows}"
+        log(f"{length(config)}, then cores" + ("" if needs_weights else f" with {said}"))
         return Start(names, last_epoch(config), ranks)
 
     @property
@@ -139,6 +140,11 @@ def last_epoch(config: TrainConfig) -> int:
     if config.full_rank_epochs != AUTO:
         return int(config.full_rank_epochs)
     return min(latest_epoch(config.epochs), config.epochs - 1 - is_cut(config))
+
+
+def met_by_cuts(config: TrainConfig) -> tuple[str, str]:
+    """Which size the cuts of a run go to, and which one follows from the ranks that they choose."""
+    return ("MACs", "parameters") if config.rank.kind == "macs" else ("parameters", "MACs")
 
 
 def is_cut(config: TrainConfig) -> bool:
