@@ -90,7 +90,7 @@ def shrink(
     ]
     excess, held = costs.total(model) - target, sum(layer.spent for layer in layers)
     for layer in layers:
-        layer.least *= LEAST * max(0.0, 1 - excess / held)
+        layer.least *= LEAST * max(0.0, 1 - excess / max(1, held))
     best = [layer.cheapest() for layer in layers]
     while excess > 0 and any(step is not None for step in best):
         k, (_, ranks, saved) = min(((k, step) for k, step in enumerate(best) if step), key=lambda found: found[1][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Costs:
             return dict.fromkeys(weights, attrgetter("parameters"))
         seen, names = self._seen(model), {layer: name for name, layer in factorised(model).items()}
         return {
-            name: _macs([(user, seen.inputs[names[user]]) for user in (layer, *layer.tied)])
+            name: _macs([(user, seen.inputs.get(names[user], Counter())) for user in (layer, *layer.tied)])
             for name, layer in weights.items()
         }
 
