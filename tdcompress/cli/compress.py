@@ -19,7 +19,6 @@ from ..compression.survey.report import report
 from ..config.schema import TrainConfig
 from ..config.words import quoted, read, split
 from ..data.datasets import datasets
-from ..device.files import RunError
 from ..device.machine import choose_device
 from ..tensor.errors import ConfigError
 from ..train.launch.job import Job
@@ -45,13 +44,14 @@ class CompressOptions:
 def run(words: Sequence[str]) -> None:
     """Decompose every network that ``words`` ask for: print its layers with their errors, write it, compare the two.
 
-    Words beside ``CompressOptions`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used and
-    ``RunError`` for weights that cannot be read.
+    Words beside ``CompressOptions`` are those of ``tdc train``. Raises ``ConfigError`` for what cannot be used.
     """
     try:
         _run(words)
-    except (ConfigError, RunError) as error:  # to all below, the network is that of init_from
-        raise type(error)(str(error).replace("init_from=", "checkpoint=")) from None
+    except ConfigError as error:  # to all below, the network is that of init_from
+        if not str(error).startswith("init_from="):
+            raise
+        raise type(error)("checkpoint=" + str(error).removeprefix("init_from=")) from error
 
 
 def _run(words: Sequence[str]) -> None:
@@ -59,6 +59,8 @@ def _run(words: Sequence[str]) -> None:
     options = read(own, CompressOptions)
     if not options.checkpoint:
         raise ConfigError("say which network is to be decomposed: checkpoint=DIRECTORY of a run, or FILE of weights")
+    if any(word.startswith("init_from=") for word in others):
+        raise ConfigError("checkpoint= says which network is to be decomposed: leave init_from= out")
     jobs = asked([*others, "init_from=" + ",".join(map(quoted, options.checkpoint))], job_of)
     if options.out is not None and len(jobs) > 1:
         raise ConfigError(

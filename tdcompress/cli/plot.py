@@ -59,6 +59,6 @@ def run(words: Sequence[str]) -> None:
         print(path)
     there = {path.stem for kind in EXTENSIONS for path in written[0].parent.glob(f"*.{kind}")}
     beside = sorted(there - {path.stem for path in written})
-    if beside and not (options.figure or options.x or options.y or filters(options)):
+    if beside and not (options.out or options.figure or options.x or options.y or filters(options)):
         names = ", ".join(beside[:_NAMED]) + (", .." if len(beside) > _NAMED else "")
-        print(f"{len(beside)} other figures there were not drawn now, and may be of other runs: {names}")
+        print(f"not drawn now, and perhaps of other runs, of the figures there: {names}")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..compression.survey.report import report
 from ..device.machine import choose_device
 from ..results.identity import resolved
-from ..train.full_rank.start import is_cut, length, met_by_cuts
+from ..train.full_rank.start import cuts, length
 from ..train.network import initial
 from .shared.jobs import asked, config
 from .shared.tables import print_report
@@ -36,6 +36,5 @@ def run(words: Sequence[str]) -> None:
         model, _ = initial(chosen, choose_device(chosen.device))
         print_report(report(model), chosen.rank)
         if resolved(chosen).full_rank_epochs != 0:
-            met, follows = met_by_cuts(chosen) if is_cut(resolved(chosen)) else ("", "")
-            then = f"cuts to these {met}, which choose the ranks and so the {follows}" if met else "as above"
-            print(f"{length(resolved(chosen))}, then {then}")
+            met, by_cuts = cuts(resolved(chosen))
+            print(f"{length(resolved(chosen))}, then " + (f"cuts to these {met}{by_cuts}" if by_cuts else "as above"))

@@ -59,7 +59,7 @@ class Request:
         asked = parse(rank)
         if batch_size is None:
             batch_size = _PLANNING_BATCH if examples.batch == 1 else 1
-        if isinstance(asked, Budget) and asked.kind == "macs" and cores is None:
+        if isinstance(asked, Budget) and asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
         patterns = [keep] if isinstance(keep, str) else keep
         if odd := [pattern for pattern in patterns or () if not isinstance(pattern, str)]:

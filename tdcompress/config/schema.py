@@ -127,7 +127,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     # bond dimension, one for each bond, "reference", a budget of the network: "10x", "params:120000", "macs:0.2", or
-    # one that the ranks are cut down to while training: "adaptive:10x"
+    # one that the ranks are cut down to while training: "adaptive:10x", "adaptive:macs:0.2"
     rank: Any = 8
     init_from: Optional[str] = None  # weights to start from: a run's directory or a file; dense ones are decomposed
     # epochs in which the network is dense, before its weights are decomposed: a number, or "auto": with a budget until

@@ -62,8 +62,8 @@ class FolderClips(FolderImages):
         broken: tuple[type[Exception], ...] = (*UNREADABLE, av.FFmpegError)
         try:
             # Not every container knows how many there are, and to keep them all would take gigabytes of a long clip.
-            _refuse_cut_short(path)
             count = sum(1 for _ in _frames(path))
+            _refuse_cut_short(path)
             if count < self.frames:
                 raise ValueError(f"it has {count} frames, dataset.frames={self.frames} asks for more")
             chosen = {(2 * part + 1) * count // (2 * self.frames) for part in range(self.frames)}
@@ -84,19 +84,16 @@ def _refuse_cut_short(path: Path) -> None:
     """
     import av
 
+    end = 0.0
     with av.open(str(path)) as container:
-        promised = [(container.duration or 0) / av.time_base]
-        promised += [
-            float(stream.frames / stream.average_rate) for stream in container.streams.video if stream.average_rate
-        ]
-        ends = [
-            float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            for packet in container.demux()
-            if packet.pts is not None
-        ]
-        held = max(ends, default=0.0) - (container.start_time or 0) / av.time_base
-    if held < _WHOLE * max(promised):
-        raise ValueError(f"it is cut short: {held:.1f} s of {max(promised):.1f} s")
+        promised = (container.duration or 0) / av.time_base
+        for packet in container.demux():
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None:
+                end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
+        held = end - (container.start_time or 0) / av.time_base
+    if held < _WHOLE * promised:
+        raise ValueError(f"it is cut short: {held:.1f} s of {promised:.1f} s")
 
 
 def _frames(path: Path) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,18 +14,18 @@ from torch import Tensor
 
 from ..config.schema import DatasetConfig
 from ..device.memory import free_memory
-from ..tensor.errors import ConfigError
 from .arrays import Arrays, decoded, subset
 from .batches import Batches
+from .folders import FOLDERS, files_of
 from .image_folder import FolderImages
-from .sources import DATASETS, find
+from .sources import find
 from .stream import StreamedDataset, read
 from .validation import held_out
 
 Part = tuple[Tensor | FolderImages, Tensor]  # of a data set: images and their labels
 
 _NAMED = {"train": "training images", "validation": "held-out images", "test": "test images", "classes": "classes"}
-_SAME = 0.05  # of 255: as far apart as decoders leave the statistics of the same files
+_SAME = 0.5  # of 255: nearer than that other decoders may leave the statistics of the same files
 _SHARE = 0.5  # of the free memory that data may take: the rest is for training
 _WORKERS = 8
 
@@ -60,12 +61,13 @@ class Splits:
     def changes(self, sizes: Mapping[str, int] | None, normalisation: Mapping[str, Sequence[float]]) -> list[str]:
         """How they differ from data that had these ``sizes`` and ``Batches.normalisation``, as far as either is known.
 
-        By numbers first; where these agree, by the mean and the standard deviation of the training pixels.
+        By numbers first; where these agree, by the mean and the standard deviation of the training pixels, which tell
+        other images from these, not one image from another.
         """
         found = changes(self.sizes if sizes is None else sizes, self.sizes)
         for key, then in normalisation.items() if not found else ():
             now = self.train.normalisation[key]
-            if max(abs(a - b) for a, b in zip(then, now, strict=True)) > _SAME:
+            if len(then) != len(now) or max(abs(a - b) for a, b in zip(then, now, strict=True)) > _SAME:
                 found.append(f"{key} of the training pixels {_few(then)} then, {_few(now)} now")
         return found
 
@@ -75,18 +77,18 @@ def changes(then: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
     return [f"{then[key]} {said} then, {now[key]} now" for key, said in _NAMED.items() if then[key] != now[key]]
 
 
-def listed_sizes(config: DatasetConfig, seed: int = 0) -> dict[str, int] | None:
-    """``Splits.sizes`` of a folder of files, none of which is read; None where that cannot be known so."""
-    of_files = not config.target and config.name in DATASETS and DATASETS[config.name].shape is None
-    if not of_files or config.broken != "fail":
-        return None
-    try:
-        arrays = find(config)
-        parts = _parts(arrays, config, seed)
-    except ConfigError:  # which whoever trains on them is told
-        return None
-    counts = {name: len(parts[name][1]) if name in parts else 0 for name in ("train", "validation", "test")}
-    return {**counts, "classes": arrays.classes}
+def changed_files(config: DatasetConfig, sizes: Mapping[str, int]) -> list[str]:
+    """How the files of a folder differ in number from data of these ``sizes``, see ``Splits.sizes``.
+
+    Of other data nothing is known so, nor of a folder that is not there, or some of whose files are left out. Raises
+    ``ConfigError`` for a folder that holds no data set any more.
+    """
+    if config.target or config.name not in FOLDERS or config.broken != "fail" or not Path(config.root or "").is_dir():
+        return []
+    train, test, classes = files_of(config)
+    train = train if config.limit is None else min(train, config.limit)
+    now = {"train": train - sizes["validation"], "validation": sizes["validation"], "test": test, "classes": classes}
+    return changes(sizes, now)
 
 
 def _few(values: Sequence[float]) -> str:

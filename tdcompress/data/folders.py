@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -16,6 +16,9 @@ from ..tensor.errors import ConfigError
 from .arrays import Arrays
 from .clips import FolderClips, refuse_missing
 from .image_folder import FolderImages
+
+FOLDERS: dict[str, type[FolderImages]] = {"image_folder": FolderImages, "video_folder": FolderClips}
+"""What lies in the folders of the data sets that are made of some, by the data set's name."""
 
 
 def image_folder(config: DatasetConfig) -> Arrays:
@@ -54,6 +57,24 @@ def _folders(
         labels = _labels(files, folder, classes, kind)
         splits.append((made(folder, files, config.image_size), labels))
     return Arrays(*splits[0], *splits[1], len(classes), _notes(train.parent, kind.kinds, others, broken))
+
+
+def files_of(config: DatasetConfig) -> tuple[int, int, int]:
+    """How many training files, test files and classes the folder of ``config`` has, none of which is opened.
+
+    Raises ``ConfigError`` for folders that are missing, empty, or have other classes than each other.
+    """
+    train, test, classes = split_folders(config)
+    places = [folder / name for folder in (train, test) for name in classes]
+    stamps = tuple(place.stat().st_mtime_ns for place in places)
+    counts = [_count(folder, tuple(classes), config.name, stamps) for folder in (train, test)]
+    return counts[0], counts[1], len(classes)
+
+
+@lru_cache(maxsize=8)  # every run of a sweep asks, and there may be millions
+def _count(folder: Path, classes: tuple[str, ...], name: str, stamps: tuple[int, ...]) -> int:
+    """``name``: of the data set; ``stamps``: when the classes' folders were changed, and perhaps the number."""
+    return len(listed(folder, classes, FOLDERS[name])[0])
 
 
 def listed(folder: Path, classes: Sequence[str], kind: type[FolderImages]) -> tuple[list[Path], list[Path]]:

@@ -16,7 +16,7 @@ from ..compression.ranks.costs import Costs
 from ..compression.survey.counts import count
 from ..compression.survey.plans import plans, tunable, tune, use_plans
 from ..config.schema import PRECISIONS, TrainConfig, layer_ranks, validate
-from ..data.datasets import changes, datasets, listed_sizes
+from ..data.datasets import changed_files, datasets
 from ..device.files import RunError
 from ..device.machine import choose_device, device_name, set_up
 from ..device.memory import forget_peak, is_out_of_memory, peak_memory
@@ -62,8 +62,7 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only:
     ended = world.told(run.ended(config))
     if ended is not None:
         _refuse_other_weights(config, run, ended)
-        now = listed_sizes(config.dataset, config.seed) if ended.images else None
-        _refuse_other_data(run, changes(ended.images, now) if now is not None else [])
+        _refuse_other_data(run, world.told(changed_files(config.dataset, ended.images) if ended.images else []))
         log(f"{run.directory}: {outcome(ended)}; not run again")
         return ended
     effective_precision(config.precision, device)  # refuses what the device cannot do, before any data are read
@@ -130,7 +129,7 @@ def _train(
             start.after(state, begun)
     else:
         run.refuse_other(config, state.get("config"))
-        before = run.summary()
+        before = world.told(run.summary())
         _refuse_other_data(run, data.changes(state.get("images"), before.normalisation if before is not None else {}))
         model, image = restored(config, device, run.directory, state, sizes)
         start = Start.from_plain(state["start"]) if state["start"] is not None else None

@@ -58,7 +58,7 @@ def test_figures_of_before_are_named(tdc, tmp_path: Path):
     assert "not drawn now" not in tdc("plot format=png")[1]  # the others' names are drawn
     for name in ("of-before.png", "of-before.svg", "another.pdf", "notes.txt"):
         (tmp_path / "results/figures" / name).write_text("")
-    told = "2 other figures there were not drawn now, and may be of other runs: another, of-before"
+    told = "not drawn now, and perhaps of other runs, of the figures there: another, of-before"
     assert tdc("plot")[1].splitlines()[-1] == told
     assert "not drawn now" not in tdc("plot method=tt,dense")[1] and "not drawn now" not in tdc("plot x=macs")[1]
 

@@ -23,11 +23,11 @@ SIZE, LENGTH = 32, 12
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def write(path, frames, codec="mpeg4"):
+def write(path, frames, codec="mpeg4", options=None):
     """A clip of uint8 frames ``(n, height, width, 3)``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
+        stream = container.add_stream(codec, rate=10, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
         for frame in frames:
@@ -159,16 +159,37 @@ def test_what_is_no_clip_is_skipped_and_counted(few, tmp_path):
     assert found.notes == (f"under {tmp_path} 3 files are skipped as no clips of a class: {names}",)
 
 
-@pytest.mark.parametrize(("name", "codec"), [("2.mkv", "mpeg4"), ("2.webm", "libvpx"), ("2.avi", "mpeg4")])
-def test_a_clip_that_is_cut_short_is_refused(few, tmp_path, name, codec):
+@pytest.mark.parametrize(
+    ("name", "codec", "said"),
+    [
+        ("2.mkv", "mpeg4", r"[\d.]+ s of 2.0 s"),
+        ("2.webm", "libvpx", r"[\d.]+ s of 2.0 s"),
+        ("2.avi", "mpeg4", ""),
+    ],
+)
+def test_a_clip_that_is_cut_short_is_refused(few, tmp_path, name, codec, said):
     path = tmp_path / "train/a" / name
     write(path, numpy.random.default_rng(0).integers(0, 255, (20, SIZE, SIZE, 3), dtype=numpy.uint8), codec)
     assert len(load(few).train_images) == 3
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with pytest.raises(
-        ConfigError, match=rf"{name} is not a clip that can be read: it is cut short: [\d.]+ s of 2.0 s"
-    ):
+    with pytest.raises(ConfigError, match=rf"{name} is not a clip that can be read: it is cut short: {said}"):
         load(few)
+
+
+def test_a_clip_may_hold_frames_before_the_first_that_is_shown(few, tmp_path):
+    whole, trimmed = tmp_path / "whole.mp4", tmp_path / "train/a/2.mp4"
+    frames = numpy.random.default_rng(0).integers(0, 255, (40, SIZE, SIZE, 3), dtype=numpy.uint8)
+    write(whole, frames, options={"g": "40"})  # of which only the first is whole
+    with av.open(str(whole)) as given, av.open(str(trimmed), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.dts is not None:
+                shift = round(3 / packet.time_base)  # the last of four seconds are shown
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                container.mux(packet)
+    with av.open(str(trimmed)) as container:
+        assert container.streams.video[0].frames == 40 and container.duration < 1.2 * av.time_base
+    assert len(load(few).train_images) == 3
 
 
 def test_sound_may_outlast_the_pictures(few, tmp_path):

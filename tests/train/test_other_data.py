@@ -40,7 +40,10 @@ def test_nor_with_as_many_other_images(tmp_path, monkeypatch, key):
     run.write_summary(replace(run.summary(), normalisation={**now, key: [value + 1]}))
     with pytest.raises(RunError, match=f"other data .{key} of the training pixels {value + 1:.4g} then, {value:.4g} "):
         train(config, run, print)
-    run.write_summary(replace(run.summary(), normalisation={**now, key: [value + 0.01]}))  # by another decoder
+    run.write_summary(replace(run.summary(), normalisation={**now, key: [value] * 3}))  # of colour images
+    with pytest.raises(RunError, match=f"{key} of the training pixels {value:.4g}/{value:.4g}/{value:.4g} then, "):
+        train(config, run, print)
+    run.write_summary(replace(run.summary(), normalisation={**now, key: [value + 0.1]}))  # by another decoder
     assert train(config, run, print).status == "finished"
 
 
@@ -63,7 +66,7 @@ def test_a_run_that_has_ended_tells_of_other_data_in_its_folder(tmp_path, folder
     assert train(config, run_of(config), lines.append) == finished and "not run again" in lines[-1]
     for number in range(6, 12):
         shutil.copy(root / "train/a/0.png", root / f"train/b/{number}.png")
-    said = "8 training images then, 13 now, 4 held-out images then, 5 now"
+    said = "8 training images then, 14 now"  # of 18, four of which are held out
     with pytest.raises(RunError, match=f"began with other data .{said}.; delete it or choose another results_dir"):
         train(config, run_of(config), print)
     shutil.rmtree(root)  # whoever has the results alone

@@ -131,13 +131,16 @@ def test_interrupted_and_gone_on_with(tmp_path, monkeypatch):
         assert metrics(run_of(config)).equals(metrics(run_of(alone)))
 
 
-@pytest.mark.parametrize("harm", ["damaged", "of another precision"])
+@pytest.mark.parametrize("harm", ["damaged", "of another precision", "of other images"])
 def test_a_start_that_cannot_be_used(tmp_path, harm):
     config = config_of(tmp_path)
     start = directory_of(config)
     train(config, Run(start), print, dense_only=True)
     if harm == "damaged":
         (start / "checkpoint.pt").write_bytes(b"no archive")
+    elif harm == "of other images":
+        summary = Run(start).summary()
+        Run(start).write_summary(replace(summary, normalisation={"mean": [200.0], "std": summary.normalisation["std"]}))
     else:
         state = torch.load(start / "checkpoint.pt", weights_only=True)
         state["config"]["precision"] = "fp32" if state["config"]["precision"] == "bf16" else "bf16"

@@ -70,12 +70,11 @@ def shrink(
     last: bool = False,
     costs: Costs = PARAMETERS,
 ) -> list[nn.Parameter]:
-    """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, until it costs ``target``.
+    """Cut bonds of ``model``'s layers, but those of ``fixed`` names, in place, down to ``target`` of ``costs``.
 
     The components are cut that have the least share of their weight's squared norm for what they cost, of all layers
-    and bonds together, but for the last ones of a layer, see ``LEAST``. ``costs``: parameters, or multiply-accumulates.
-    ``sensitivity``: by the names of layers how much such a share of each is worth, in any unit; those without are taken
-    for the geometric mean.
+    and bonds together, but for the last ones of a layer, see ``LEAST``. ``sensitivity``: by the names of layers how
+    much such a share of each is worth, in any unit; those without are taken for the geometric mean.
 
     Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
     met otherwise, up to that much above ``target``. Ranks become multiples of their grain (see ``tensor.caps.grain``),
@@ -186,8 +185,7 @@ class _Layer:
             if rank > 1:
                 lower = rank - 1 - (rank - 1) % grain(self.module.graph, bond, rank - 1, self.multiple)
                 graph = capped(self.module.graph, {**self.ranks, bond: lower})
-                saved = here - self.cost(graph)
-                if saved > 0 and (bottleneck(graph) or 0.0) >= self.least:
+                if (bottleneck(graph) or 0.0) >= self.least and (saved := here - self.cost(graph)) > 0:
                     yield sum(self.energies[bond][lower:rank]) / saved, graph.ranks, saved
 
     def raises(self, room: float, alone: bool = True) -> Iterator[tuple[float, dict[str, int], int]]:
@@ -200,9 +198,10 @@ class _Layer:
             step = grain(self.module.graph, bond, rank, self.multiple)
             higher = min(rank + step - rank % step, len(self.energies[bond]))
             ranks = {b: higher if b == bond or (n == rank and not alone) else n for b, n in self.ranks.items()}
-            cost = self.cost(self.module.graph.with_ranks(ranks)) - here
             held = all(n <= len(self.energies[b]) for b, n in ranks.items())
-            if rank < higher and held and 0 < cost <= room and capped(self.module.graph, ranks).ranks == ranks:
+            if rank == higher or not held or (graph := capped(self.module.graph, ranks)).ranks != ranks:
+                continue
+            if 0 < (cost := self.cost(graph) - here) <= room:
                 yield sum(self.energies[bond][rank:higher]) / cost, ranks, cost
 
     def cut(self) -> tuple[Graph, list[Tensor]] | None:

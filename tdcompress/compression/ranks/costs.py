@@ -1,4 +1,4 @@
-"""What a budget counts: the parameters of a network, or its multiply-accumulates."""
+"""What cuts are to save, of a network and of each weight: parameters, or multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from ...layers.base import Factorised
 from ...layers.kept import Kept
-from ...layers.kinds import factorised, weights_once
+from ...layers.kinds import weights_once
 from ...tensor.graph import Graph
 from ..survey.counts import counted_from, distinct
 from ..survey.inputs import Examples
@@ -25,7 +25,7 @@ Cost = Callable[[Graph], int]
 
 @dataclass(frozen=True)
 class Costs:
-    """Parameters, or multiply-accumulates per image where the shape of an ``image`` is given."""
+    """Multiply-accumulates for an input of the shape ``image``, which the network is shown for it; None: parameters."""
 
     image: Sequence[int] | None = None
 
@@ -36,15 +36,15 @@ class Costs:
         return int(counted_from(model, self._seen(model))["macs"])
 
     def each(self, model: nn.Module) -> dict[str, Cost]:
-        """Of each weight of ``model`` that cores hold, by name, see ``weights_once``, contracted as is planned then."""
+        """Of each weight of ``model`` that cores hold, by name, see ``weights_once``.
+
+        Multiply-accumulates are those along the plan that the layer would have at the ranks that are asked for.
+        """
         weights = weights_once(model)
         if self.image is None:
             return dict.fromkeys(weights, attrgetter("parameters"))
-        seen, names = self._seen(model), {layer: name for name, layer in factorised(model).items()}
-        return {
-            name: _macs([(user, seen.inputs.get(names[user], Counter())) for user in (layer, *layer.tied)])
-            for name, layer in weights.items()
-        }
+        inputs = self._seen(model).inputs
+        return {name: _macs(layer, inputs.get(name, Counter())) for name, layer in weights.items()}
 
     def _seen(self, model: nn.Module) -> Trace:
         return trace(model, Examples.of(model, self.image, None))
@@ -53,22 +53,16 @@ class Costs:
 PARAMETERS = Costs()
 
 
-def _macs(users: Sequence[tuple[Factorised, Inputs]]) -> Cost:
-    """Of a weight that these layers have, for what each of them is given."""
+def _macs(layer: Factorised, inputs: Inputs) -> Cost:
     known: dict[tuple[int, ...], int] = {}
 
     def cost(graph: Graph) -> int:
         ranks = tuple(graph.ranks.values())
         if ranks not in known:
-            known[ranks] = sum(layer_macs(_planned(layer, graph), inputs) for layer, inputs in users)
+            other = copy(layer)  # of the same cores, to be asked only what it would cost
+            other.graph, other.kept = graph, Kept()
+            other._replan()
+            known[ranks] = layer_macs(other, inputs)
         return known[ranks]
 
     return cost
-
-
-def _planned(layer: Factorised, graph: Graph) -> Factorised:
-    """A layer of these ranks that is planned as this one would be, to be asked what it costs."""
-    other = copy(layer)
-    other.graph, other.kept = graph, Kept()
-    other._replan()
-    return other

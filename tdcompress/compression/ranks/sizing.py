@@ -87,7 +87,7 @@ def meet(
     def planned(graphs: Mapping[int, Graph]) -> Count:
         if budget.kind != "macs":
             return lambda k, graph: free[k].parameters(graph if budget.adaptive else absorbed(graph))
-        return _MacsAlong(free, dense, graphs, batch_size, budget.adaptive)
+        return _MacsAlong(free, dense, graphs, batch_size, not budget.adaptive)
 
     fixed, costs = present - sum(dense.values()) + kept, [dense[swap.name] for swap in free]
     try:
@@ -119,11 +119,8 @@ def _beginning(
     """Graphs to begin with, whose bonds can be cut until they meet the target; raises ``Unreachable``."""
     families: list[list[Graph]] = []
     for components in _COMPONENTS:  # one graph each, of which there are so many to cut
-        ends = divided((target - fixed) / components, costs)
-        families = [
-            [roomy(swap.family, end * swap.weight.numel() / cost)]
-            for swap, end, cost in zip(free, ends, costs, strict=True)
-        ]
+        shares = [end / cost for end, cost in zip(divided((target - fixed) / components, costs), costs, strict=True)]
+        families = [[roomy(swap.family, share * swap.weight.numel())] for swap, share in zip(free, shares, strict=True)]
         try:
             fit(families, planned, costs, fixed, target, multiple)
             break
@@ -162,7 +159,7 @@ def _in_the_way(budget: Budget, model: nn.Module, seen: Trace, left: Mapping[str
 class _MacsAlong:
     """Counts MACs along the paths planned for ``graphs``; for other cores than theirs, along one planned for them.
 
-    ``whole``: with square cores, which otherwise are absorbed.
+    ``absorbing``: of the graphs without their square cores, as they are held in the end.
     """
 
     def __init__(
@@ -171,15 +168,15 @@ class _MacsAlong:
         dense: Mapping[str, int],
         graphs: Mapping[int, Graph],
         batch_size: int,
-        whole: bool,
+        absorbing: bool,
     ) -> None:
-        self.swaps, self.dense, self.batch_size, self.whole = swaps, dense, batch_size, whole
+        self.swaps, self.dense, self.batch_size, self.absorbing = swaps, dense, batch_size, absorbing
         self.counts: dict[tuple[int, tuple[Core, ...]], Callable[[Graph], int]] = {}
         for k, graph in graphs.items():
             self(k, graph)
 
     def __call__(self, k: int, graph: Graph) -> int:
-        graph = graph if self.whole else absorbed(graph)
+        graph = absorbed(graph) if self.absorbing else graph
         if (k, graph.cores) not in self.counts:
             swap = replace(self.swaps[k], graph=graph)
             self.counts[k, graph.cores] = _macs(swap, self.dense[swap.name], self.batch_size)

@@ -63,15 +63,12 @@ class Start:
         names = list(factorised(then))
         # Of all layers that may become cores: when the ranks have settled depends on no method.
         ranks = StableRanks.of(model, config.epochs, keep=config.arch.keep) if asked == AUTO else None
-        cuts = is_cut(config)
-        if cuts:
+        met, by_cuts = cuts(config)
+        if by_cuts:
             sketched(config, model, image, cutting(config), rates)  # raises now what would be told after hours
         counts = count(then, image)
         sizes = {"parameters": f"{counts['parameters']:,} parameters", "MACs": f"{counts['macs']:,} MACs"}
-        said = ", ".join(sizes.values())
-        if cuts:
-            met, follows = met_by_cuts(config)
-            said = f"{sizes[met]}, reached by cuts, which choose the ranks and so the {follows}"
+        said = f"{sizes[met]}, reached by cuts{by_cuts}" if by_cuts else ", ".join(sizes.values())
         log(f"{length(config)}, then cores" + ("" if needs_weights else f" with {said}"))
         return Start(names, last_epoch(config), ranks)
 
@@ -142,9 +139,12 @@ def last_epoch(config: TrainConfig) -> int:
     return min(latest_epoch(config.epochs), config.epochs - 1 - is_cut(config))
 
 
-def met_by_cuts(config: TrainConfig) -> tuple[str, str]:
-    """Which size the cuts of a run go to, and which one follows from the ranks that they choose."""
-    return ("MACs", "parameters") if config.rank.kind == "macs" else ("parameters", "MACs")
+def cuts(config: TrainConfig) -> tuple[str, str]:
+    """What cuts of a run of this ``resolved`` configuration go to, and in words what follows; nothing without cuts."""
+    if not is_cut(config):
+        return "", ""
+    met, follows = ("MACs", "parameters") if config.rank.kind == "macs" else ("parameters", "MACs")
+    return met, f", which choose the ranks and so the {follows}"
 
 
 def is_cut(config: TrainConfig) -> bool:
