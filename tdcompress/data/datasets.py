@@ -106,7 +106,7 @@ def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], A
     arrays = find(config)
     for note in arrays.notes:
         log(f"data: {note}")
-    parts = _parts(arrays, config, seed)
+    parts = _parts(arrays, config.validation, seed if config.validation_seed is None else config.validation_seed)
     if "validation" in parts:
         held, count = len(parts["validation"][1]), len(arrays.train_labels)
         log(f"data: {held:,} of {count:,} training images are held out for validation")
@@ -126,13 +126,12 @@ def datasets(config: DatasetConfig, device: torch.device, log: Callable[[str], A
     return Splits(**made, classes=arrays.classes)
 
 
-def _parts(arrays: Arrays, config: DatasetConfig, seed: int) -> dict[str, Part]:
-    """Images and labels of the splits by their names; ``seed`` is the run's."""
+def _parts(arrays: Arrays, fraction: float, seed: int) -> dict[str, Part]:
+    """Images and labels of the splits by their names, ``fraction`` of the training images being held out."""
     test = arrays.test_images, arrays.test_labels
-    if config.validation == 0:
+    if fraction == 0:
         return {"train": (arrays.train_images, arrays.train_labels), "test": test}
-    chosen_by = seed if config.validation_seed is None else config.validation_seed
-    held = held_out(arrays.train_labels, config.validation, chosen_by)
+    held = held_out(arrays.train_labels, fraction, seed)
     train, validation = (
         (subset(arrays.train_images, chosen), arrays.train_labels[chosen])
         for chosen in ((~held).nonzero().flatten(), held.nonzero().flatten())

@@ -60,7 +60,7 @@ def _folders(
 
 
 def files_of(config: DatasetConfig) -> tuple[int, int, int]:
-    """How many training files, test files and classes the folder of ``config`` has, none of which is opened.
+    """How many training files, test files and classes the folder of ``config`` has, by their names where these tell.
 
     Raises ``ConfigError`` for folders that are missing, empty, or have other classes than each other.
     """

@@ -65,6 +65,14 @@ def test_cores_that_learn_at_rates_of_their_own_in_any_order(tmp_path, monkeypat
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
 
 
+def in_pieces(config, place, monkeypatch):
+    """The same run in another place, stopped five times, a step after each start; its configuration and its summary."""
+    broken = replace(config, results_dir=str(place))
+    for _ in range(5):
+        stopped(broken, monkeypatch, 1)
+    return broken, train(broken, run_of(broken), print)
+
+
 def test_a_run_that_is_cut_to_a_budget_of_macs_resumes_exactly(tmp_path, monkeypatch):
     rates = Rates(pointwise=1e14, grouped=1e10, depthwise=1e9, product=1e14, memory=1e13, call=1e-6)  # of no CPU
     monkeypatch.setattr("tdcompress.train.network.device_rates", lambda *device: rates)
@@ -72,10 +80,7 @@ def test_a_run_that_is_cut_to_a_budget_of_macs_resumes_exactly(tmp_path, monkeyp
     config = replace(config, batch_size=100)  # a step is an epoch
     whole = train(config, run_of(config), print)
     assert len(whole.ranks) > 1 and whole.macs == pytest.approx(0.4 * whole.dense_macs, rel=0.02)
-    broken = replace(config, results_dir=str(tmp_path / "broken"))
-    for _ in range(5):
-        stopped(broken, monkeypatch, 1)
-    ended = train(broken, run_of(broken), print)
+    broken, ended = in_pieces(config, tmp_path / "broken", monkeypatch)
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
     assert [layer["plan"] for layer in ended.layers] == [layer["plan"] for layer in whole.layers]
 
@@ -88,10 +93,7 @@ def test_a_run_whose_ranks_are_cut_resumes_exactly(tmp_path, monkeypatch):
     whole = train(config, run_of(config), lines.append)
     assert sum(line.startswith("cut to ") for line in lines) == 1  # after the first of three
     assert whole.compression_ratio == pytest.approx(8, rel=0.05)
-    broken = replace(config, results_dir=str(tmp_path / "broken"))
-    for _ in range(5):
-        stopped(broken, monkeypatch, 1)
-    ended = train(broken, run_of(broken), print)
+    broken, ended = in_pieces(config, tmp_path / "broken", monkeypatch)
     assert metrics(run_of(broken)).equals(metrics(run_of(config)))
     assert [layer["ranks"] for layer in ended.layers] == [layer["ranks"] for layer in whole.layers]
     states = [checkpoint.load(run_of(one).directory, print)["best"] for one in (config, broken)]

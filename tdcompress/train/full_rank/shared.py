@@ -54,13 +54,13 @@ def state_in(
 
     None, too, where they were computed in another precision, or of other ``data``.
     """
-    summary = read_summary(directory) if directory is not None else None
-    if directory is None or summary is None or summary.status != "finished":
+    if directory is None or not is_there(directory):
         return None
     state = checkpoint.load(directory, log)
     if state is None or state["config"]["precision"] != config.precision:
         return None
-    if data.changes(state.get("images"), summary.normalisation):
+    summary = read_summary(directory)
+    if data.changes(state.get("images"), summary.normalisation if summary is not None else {}):
         log(f"{directory} is of other data than there are now, and left as it is: the dense epochs are made again")
         return None
     return state
