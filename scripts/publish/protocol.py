@@ -12,7 +12,7 @@ _CUT = (
     *("train", "experiment=scratch", "arch.width=0.25", "epochs=15", _AND_DENSE),
     *("method.layout=channels", "rank=adaptive:10x", "optim=muon"),
 )
-_EQUAL = ("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "rank=macs:0.4", "optim=muon", "seed=0")
+_EQUAL = ("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "rank=macs:0.4", "optim=muon")
 _STEP = ("bench", "step", "batch_size=100", "repeats=7")
 _INFER = ("bench", "infer", "repeats=21", "precision=fp32", "batch_size=1,64")
 _EXPORT = ("bench", "export", "threads=1", "repeats=21")
