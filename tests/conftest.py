@@ -1,20 +1,39 @@
 """Fixtures for every test file."""
 
 import gc
+import json
 import os
 import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from tdcompress import cli
+from tdcompress.device import rates
+from tdcompress.tensor.contraction.cost import Rates
+
+
+def _keep_rates(file: Path) -> None:
+    """Tests plan for one CPU, whichever theirs is and whatever else it does: by none of its threads is it measured."""
+    threads, cpu, found = torch.get_num_threads(), torch.device("cpu"), {}
+    for number in range(1, max(threads, os.cpu_count() or 1) + 1):
+        torch.set_num_threads(number)
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+            found[rates._key(cpu, dtype)] = asdict(Rates(lanes=64 // dtype.itemsize, width=dtype.itemsize))
+    torch.set_num_threads(threads)
+    file.parent.mkdir()
+    file.write_text(json.dumps(found))
+
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker has its parent's
     _CACHE = tempfile.TemporaryDirectory(prefix="tdcompress-cache-")
-    os.environ["XDG_CACHE_HOME"] = _CACHE.name  # measured rates are kept there, also by the processes that tests start
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name  # of what tests and the processes that they start keep
+    _keep_rates(Path(_CACHE.name, "tdcompress", "rates.json"))
 
 
 def pytest_collection_finish() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
@@ -23,6 +25,7 @@ from .clock import Call, seconds
 from .machine import device_name
 
 _LONG = 0.2  # seconds of calls of a kind
+_IDLE = 0.8  # of that time the least that each thread runs where no other work takes its core
 _VECTOR = 64  # bytes in a vector register, or in a row of a tensor core's tile
 _CONTRACTIONS = (
     *((1, 64, 3, 16, 2), (1, 128, 1, 16, 2), (4, 16, 3, 16, 2), (256, 1, 3, 16, 2), (64, 1, 3, 8, 3)),
@@ -38,21 +41,33 @@ _CONVOLVE: dict[int, tuple[Callable[..., Tensor], torch.memory_format]] = {
 def device_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> Rates:
     """Rates of ``device`` in ``dtype``: from ``tdcompress/rates.json`` in the cache folder, or measured (two seconds).
 
-    Those of a CPU are apart for each number of threads. The cache folder is ``$XDG_CACHE_HOME``, else ``~/.cache``.
-    Delete the file to measure anew.
+    Those of a CPU are apart for each number of threads, and for a CPU that is busy with other work, which a warning
+    says: calls on several threads may then take twenty times as long. The cache folder is ``$XDG_CACHE_HOME``, else
+    ``~/.cache``. Delete the file to measure anew.
     """
-    return _kept(
-        f"{device_name(device)}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}", device, dtype
-    )
+    return _kept(_key(device, dtype), device, dtype)
+
+
+def _key(device: torch.device, dtype: torch.dtype) -> str:
+    """Under which rates are kept."""
+    return f"{device_name(device)}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}"
 
 
 @cache
 def _kept(key: str, device: torch.device, dtype: torch.dtype) -> Rates:
     """What is kept under ``key``, or measured."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress" / "rates.json"
-    known = _read(path).get(key)
-    if isinstance(known, dict) and known.keys() == {field.name for field in fields(Rates)}:
-        return Rates(**known)
+    if (rates := _known(path, key)) is not None:
+        return rates
+    if not _is_idle(device):
+        warnings.warn(
+            f"{device_name(device)}: other work takes its cores, and layers are planned for it as it is now; with "
+            "fewer threads than free cores (OMP_NUM_THREADS), or once it is idle, plans may be faster",
+            stacklevel=3,
+        )
+        key = f"{key}, busy"
+        if (rates := _known(path, key)) is not None:
+            return rates
     rates = measured(device, dtype)
     with suppress(OSError):  # a folder that cannot be written only means measuring again
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +75,24 @@ def _kept(key: str, device: torch.device, dtype: torch.dtype) -> Rates:
         part.write_text(json.dumps({**_read(path), key: asdict(rates)}, indent=1) + "\n")
         os.replace(part, path)
     return rates
+
+
+def _known(path: Path, key: str) -> Rates | None:
+    """What the file has under ``key``; None too for what another version kept."""
+    known = _read(path).get(key)
+    return Rates(**known) if isinstance(known, dict) and known.keys() == {f.name for f in fields(Rates)} else None
+
+
+def _is_idle(device: torch.device) -> bool:
+    """Whether the threads of a CPU have a core each: with work for all of them, they then run nearly all the time."""
+    if device.type != "cpu":
+        return True
+    threads = torch.get_num_threads()
+    numbers = torch.ones(threads * 2**20).cos_()  # which starts the threads
+    began, ran = time.perf_counter(), time.process_time()
+    while (passed := time.perf_counter() - began) < _LONG:
+        numbers.cos_()
+    return time.process_time() - ran > _IDLE * threads * passed
 
 
 def measured(device: torch.device, dtype: torch.dtype) -> Rates:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,6 +54,7 @@ def file(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     turns = iter(range(1, 9))
     monkeypatch.setattr(rates, "measured", lambda device, dtype: replace(Rates(), memory=float(next(turns))))
+    monkeypatch.setattr(rates, "_is_idle", lambda device: True)
     yield tmp_path / "tdcompress" / "rates.json"
     rates._kept.cache_clear()
 
@@ -65,6 +68,26 @@ def test_rates_are_measured_once(file):
     assert [kept(), kept()] == [1.0, 1.0]
     file.unlink()
     assert kept() == 2.0
+
+
+def test_rates_of_a_busy_machine_are_kept_until_it_is_idle(file, monkeypatch):
+    with monkeypatch.context() as busy:
+        busy.setattr(rates, "_is_idle", lambda device: False)
+        with pytest.warns(UserWarning, match="other work takes its cores"):
+            assert kept() == 1.0
+        with pytest.warns(UserWarning, match="other work takes its cores"):
+            assert kept() == 1.0
+    assert kept() == 2.0
+    monkeypatch.setattr(rates, "_is_idle", lambda device: False)
+    assert kept() == 2.0
+
+
+@pytest.mark.parametrize(("share", "idle"), [(1.0, True), (0.9, True), (0.5, False), (0.1, False)])
+def test_a_machine_is_idle_where_every_thread_has_a_core(monkeypatch, share: float, idle: bool):
+    wall = itertools.count(0, 0.01)
+    run = iter((0.0, share * 0.2 * torch.get_num_threads()))
+    monkeypatch.setattr(rates, "time", SimpleNamespace(perf_counter=wall.__next__, process_time=run.__next__))
+    assert rates._is_idle(CPU) == idle
 
 
 def test_each_number_of_threads_has_its_own(file, monkeypatch):
