@@ -117,8 +117,8 @@ def _answer(found: Published) -> str:
                 "1" if plain else _first(infer, "speedup", "{:.2f}"),
             ]
         )
-    head = ("method", "test accuracy (seeds)", "parameters", "MACs", "training step, times faster")
-    deployed = ("bytes of the ONNX file", "64 images by it, times faster", "in torch, times faster")
+    head = ("method", "test accuracy, % (seeds)", "parameters", "MACs", "training step, speed-up")
+    deployed = ("ONNX bytes", "ONNX, 64 images, speed-up", "torch, 64 images, speed-up")
     return markdown((*head, *deployed), rows)
 
 
