@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -59,9 +60,15 @@ class Request:
         asked = parse(rank)
         if batch_size is None:
             batch_size = _PLANNING_BATCH if examples.batch == 1 else 1
+        elif not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size!r} is no number of inputs")
+        if cores is not None and (
+            not cores or not isinstance(cores, Mapping) or any(v is None for v in cores.values())
+        ):
+            raise ConfigError(f"cores: for each layer that is to hold some what these are, by its name, got {cores!r}")
         if isinstance(asked, Budget) and asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        patterns = [keep] if isinstance(keep, str) else keep
+        patterns = [keep] if isinstance(keep, str) or not isinstance(keep, Iterable | None) else keep and list(keep)
         if odd := [pattern for pattern in patterns or () if not isinstance(pattern, str)]:
             raise ConfigError(f"keep: names of layers, or patterns of them, are strings, not {odd[0]!r}")
         return Request(method, asked, examples, patterns, batch_size, rates, cores)
@@ -118,11 +125,6 @@ def choose(model: nn.Module, request: Request) -> Choice:
 
 
 def _traced(model: nn.Module, examples: Examples) -> Trace:
-    for name, layer in model.named_modules():
-        kind = kind_of(layer)
-        if kind is not None:
-            with naming(name):
-                checked(kind.weight(layer))
     seen = trace(model, examples)
     if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items()}):
         seen = trace(model, examples)
@@ -191,6 +193,7 @@ def _swaps(
         kind = kinds.get(name)
         if kind is not None:
             with naming(name):
+                checked(kind.weight(layers[name]))
                 given = request.cores.get(name) if request.cores is not None else None
                 asked = (request.method, request.rank, own, given, room.get(name, math.inf))
                 swap = swap_for(name, layers[name], kind, inputs, *asked)

@@ -18,6 +18,7 @@ from ..layers.conv import FactorisedConv
 from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.metric import LARGEST, Moment
+from .survey.attributes import Attributes
 from .survey.inputs import Examples
 from .survey.trace import watch
 
@@ -158,7 +159,8 @@ def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
     if not norms:
         return
     modes = {module: module.training for module in model.modules()}
-    before = {norm: ({name: value.clone() for name, value in norm.named_buffers()}, norm.momentum) for norm in norms}
+    before = {norm: {name: value.clone() for name, value in norm.named_buffers()} for norm in norms}
+    attributes = Attributes(model, but=vars(nn.Module()).keys() - {"_buffers"})
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     done = False
     try:
@@ -168,13 +170,13 @@ def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
             norm.momentum, norm.training = None, True
         for examples in data:
             with _told(examples), torch.no_grad(), torch.random.fork_rng(devices):
-                model(*examples.args, **examples.kwargs)
+                examples.given_to(model)
         done = True
     finally:
         for module, training in modes.items():
             module.training = training
-        for norm, (buffers, momentum) in before.items():
-            norm.momentum = momentum
+        attributes.restore()
+        for norm, buffers in before.items():
             seen = done and norm.num_batches_tracked is not None and int(norm.num_batches_tracked) > 0
             for name, value in norm.named_buffers():
                 if not seen or name == "num_batches_tracked":

@@ -27,6 +27,7 @@ from ..tensor.formats import Format, find_format
 from ..tensor.graph import Graph
 from ..tensor.layout import KERNELS
 from ..tensor.rank import Budget, Energy, LayerRank, Rank, Reference
+from ..tensor.weight import checked
 from .survey.trace import Inputs
 
 FITS: dict[str, Callable[[Format], Algorithm]] = {
@@ -129,7 +130,7 @@ def swap_for(
         (graph, cores), method = _taken(weight, format, method, given)
         layout, reason = method.layout, ""
     elif given is not None:
-        cores = given
+        cores = {core: _value(core, value) for core, value in given.items()}
         graph, held = _held(weight.shape, format, method, layout, given)
         layout, reason = held, reason if held == layout else ""
     else:
@@ -200,6 +201,13 @@ def _refuse_fit(method: MethodConfig, format: Format) -> None:
 
 def _are_cores(given: Any) -> bool:
     return isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+
+
+def _value(core: str, value: Any) -> torch.Tensor:
+    """A core that was given. Raises ``ConfigError`` for what is no tensor of finite numbers."""
+    if not isinstance(value, torch.Tensor):
+        raise ConfigError(f"cores: {core} is a {type(value).__name__}, not a tensor")
+    return checked(value)
 
 
 def _taken(

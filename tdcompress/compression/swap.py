@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from ..config.overrides import changed
 from ..config.schema import DECAYS, MethodConfig
 from ..device.threads import side_by_side
 from ..layers.attention import call_layers
@@ -128,7 +129,13 @@ def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfi
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
-    method = MethodConfig(method, **settings) if isinstance(method, str) else replace(method, **settings)
+    if not isinstance(method, str | MethodConfig):
+        raise ConfigError(f"method is the name of a format or a MethodConfig, got {method!r}")
+    method = MethodConfig(method) if isinstance(method, str) else method
+    layers = settings.pop("layers", method.layers)
+    if not isinstance(layers, Mapping):
+        raise ConfigError(f"layers: settings of single layers by their names, {{name: {{rank: 4}}}}, got {layers!r}")
+    method = replace(changed(method, settings, ""), layers=dict(layers))
     if method.decay not in DECAYS:
         raise ConfigError(f"unknown decay '{method.decay}', known: {', '.join(DECAYS)}")
     return method

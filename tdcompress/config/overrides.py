@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,9 +27,18 @@ def for_layer(name: str, method: MethodConfig, rank: Rank, own: Mapping[str, Lay
             changes = {key: value for key, value in changes.items() if key != "rank"}
             if "format" in changes:
                 changes |= {"conv": None, "linear": None}
-            try:
-                schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
-                method = cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, changes)))
-            except OmegaConfBaseException as error:
-                raise ConfigError(said(f"method.layers.{pattern}.{error.full_key}", str(error))) from None
+            method = changed(method, changes, f"method.layers.{pattern}.")
     return method, rank
+
+
+def changed(method: MethodConfig, changes: Mapping[str, Any], place: str) -> MethodConfig:
+    """``method`` with other values of these fields, and without ``layers``.
+
+    Raises ``ConfigError`` for a value of another type, whose key it gives behind ``place``.
+    """
+    plain = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in changes.items()}
+    try:
+        schema = OmegaConf.structured(replace(method, layers={}))  # which may hold ranks, that it cannot
+        return cast(MethodConfig, OmegaConf.to_object(OmegaConf.merge(schema, plain)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(said(f"{place}{error.full_key}", str(error))) from None

@@ -48,6 +48,9 @@ class PartedAttention(Parted, nn.MultiheadAttention):
             layer.out_proj = hold(out.plain(), "weight", out)
         return layer
 
+    def _reset_parameters(self) -> None:
+        self.redraw("_reset_parameters")
+
     @property
     def packed(self) -> bool:
         """Whether one weight projects queries, keys and values."""
@@ -84,6 +87,7 @@ class PartedAttention(Parted, nn.MultiheadAttention):
             q, k, v = (x.unsqueeze(0) for x in (q, k, v))
         elif not self.batch_first:
             q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        self._refuse_shapes(q, k, v, *masks)
         if self.bias_k is not None and self.bias_v is not None:
             k, v = (
                 torch.cat((x, b.expand(x.shape[0], 1, -1).to(x.dtype)), 1)
@@ -138,6 +142,23 @@ class PartedAttention(Parted, nn.MultiheadAttention):
         if is_causal and padding is None and not need_weights:
             return None, None  # the kernel knows what is causal
         return padding, _canonical_mask(attention, "attn_mask", None, "", query.dtype, False)
+
+    def _refuse_shapes(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, attention: Tensor | None) -> None:
+        """Raise ``RuntimeError`` where projections ``(b, steps, E)`` or masks do not go with each other.
+
+        Some would be broadcast otherwise, or cut, where torch refuses them.
+        """
+        (batch, queries), keys = q.shape[:2], k.shape[1]
+        if not k.shape[:2] == v.shape[:2] == (batch, keys):
+            given = ", ".join(f"{tuple(x.shape[:2])}" for x in (q, k, v))
+            raise RuntimeError(f"query, key and value are of {given} inputs and steps, which do not go together")
+        alone = padding is not None and padding.dim() == 1
+        for name, mask, shapes in (
+            ("key_padding_mask", padding, [(keys,)] if alone else [(batch, keys)]),
+            ("attn_mask", attention, [(queries, keys), (batch * self.num_heads, queries, keys)]),
+        ):
+            if mask is not None and tuple(mask.shape) not in shapes:
+                raise RuntimeError(f"{name} is {tuple(mask.shape)}, not {' or '.join(map(str, shapes))}")
 
     def _mask(self, padding: Tensor | None, attention: Tensor | None, batch: int, keys: int) -> Tensor | None:
         """Both masks as one, to be added to ``(b, heads, queries, keys)``; keys that are the layer's own are open."""

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,11 @@ from ..tensor.contraction.search import macs, paths
 from ..tensor.graph import Graph
 from ..tensor.weight import to_dense
 from .kept import Kept, Pass, infers
+from .values import drawn, trainable
 
-L = TypeVar("L", bound=nn.Module)
-HOOKS = (
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_backward_hooks"),
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_is_full_backward_hook"),
-)
-"""What a module keeps of the hooks that were registered on it; what takes its place shares them, for their handles."""
+HOOKS = tuple(name for name in vars(nn.Module()) if "hook" in name and name != "_load_state_dict_pre_hooks")
+"""What a module keeps of hooks; what takes its place shares them, for their handles. Those before a state is loaded
+belong to the module that they were registered on."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Factorised(nn.Module, ABC):
         self._settled = frozenset(getattr(twin, "__constants__", ()))
         self.planner = planner
         self.kept = Kept()
-        self.cores = nn.ParameterDict(zip((core.name for core in graph.cores), map(_trainable, cores), strict=True))
+        self.cores = nn.ParameterDict(zip((core.name for core in graph.cores), map(trainable, cores), strict=True))
         for core in self.tensors():  # in one piece, as whoever flattens parameters takes them to lie
             core.data = core.data.contiguous()
         self.register_parameter("bias", cast("nn.Parameter | None", bias))
@@ -254,6 +252,21 @@ class Factorised(nn.Module, ABC):
         except KeyError:  # pruned, or computed from other parameters
             return self.tensors()
 
+    def reset_parameters(self) -> None:
+        """Begin again: a bias, and a weight that is then held as new cores, as torch draws the dense layer's."""
+        dense: Any = self.plain()
+        dense.reset_parameters()
+        with torch.no_grad():
+            self.redraw(dense.weight)
+            if self.bias is not None:
+                self.bias.copy_(dense.bias)
+
+    def redraw(self, weight: Tensor) -> None:
+        """Hold a new dense ``weight`` of random entries, as ``values.drawn`` does."""
+        with torch.no_grad():
+            for core, value in zip(self.tensors(), drawn(self.format, self.graph, weight), strict=True):
+                core.copy_(value)
+
     def to_dense(self) -> Tensor:
         """The reconstructed weight, in the shape of the dense layer's."""
         weight = to_dense(self.graph, self.tensors())
@@ -285,16 +298,3 @@ class Factorised(nn.Module, ABC):
 
 def _moving(plan: Plan | Lookup, convolution: Convolution | None) -> Plan | Lookup:
     return plan.moving(convolution) if convolution is not None and isinstance(plan, Plan) else plan
-
-
-def _trainable(core: Tensor) -> Tensor:
-    """The same, or a copy of what inference mode made, which no gradient would ever reach."""
-    with torch.inference_mode(False):
-        return nn.Parameter(core.clone(), core.requires_grad) if core.is_inference() else core
-
-
-def holding(module: L, weight: Tensor, bias: Tensor | None) -> L:
-    """``module``, in place, with copies of this weight and of this bias, which lie in one piece."""
-    module.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
-    module.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
-    return module

@@ -10,11 +10,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..device.precision import uncast
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.path import Geometry
 from ..tensor.graph import Graph
-from .base import Factorised, Planner, holding
+from .base import Factorised, Planner
 from .own_class import OwnClass
+from .values import holding
 
 TORCH: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 """Torch's convolution along so many axes."""
@@ -132,12 +134,19 @@ class FactorisedConv(Factorised):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, around, mode=mode)
         if self.reconstructs:
-            weight = self.kept.get(self.tensors(), "kernel", self.to_dense) if self.infers(x) else self.to_dense()
-            return (moves or self.moves)(x, weight, self.bias, self.groups)
+            return (moves or self.moves)(x, self._kernel(x), self.bias, self.groups)
         other = None if moves is None else _images(moves)
         if axes > 1:
             return self.contract(x, shape=shape, convolution=other)
         return self.contract(x[:, :, None], shape=shape, convolution=other)[:, :, 0]
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        """The weight put together for this input, kept as the layer's own: nobody else is given it."""
+        if not self.infers(x):
+            return self.to_dense()
+        cores = self.tensors()
+        with uncast(cores[0]):  # for whatever autocast computes in next
+            return self.kept.get(cores, "kernel", self.to_dense)
 
 
 class FactorisedConvSame(OwnClass, FactorisedConv):

@@ -12,7 +12,8 @@ from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.lookup import Lookup, compile_lookup, lookup_macs, lookup_paths
 from ..tensor.contraction.path import Geometry, Path
 from ..tensor.graph import Graph
-from .base import Factorised, Planner, holding
+from .base import Factorised, Planner
+from .values import holding
 
 
 class FactorisedEmbedding(Factorised):
@@ -39,8 +40,15 @@ class FactorisedEmbedding(Factorised):
     ) -> None:
         self.padding_idx, self.of_cores = twin.padding_idx, twin.padding_idx is None
         super().__init__(format, graph, weight_shape, cores, bias, planner, twin)
-        padding = None if twin.padding_idx is None else twin.weight.detach()[twin.padding_idx].clone()
+        with torch.inference_mode(False):
+            padding = None if twin.padding_idx is None else twin.weight.detach()[twin.padding_idx].clone()
         self.register_buffer("padding_row", padding)
+
+    def redraw(self, weight: Tensor) -> None:
+        """See ``Factorised.redraw``; the row at ``padding_idx`` is the weight's."""
+        super().redraw(weight)
+        if self.padding_row is not None:
+            self.padding_row.copy_(weight[self.padding_idx].detach())
 
     def tie(self, layers: Sequence[Factorised]) -> None:
         """Know of other layers whose cores are the same parameters: all rows are products of these, then."""

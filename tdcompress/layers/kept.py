@@ -24,7 +24,8 @@ class Kept:
 
     A tensor that is another one, lies elsewhere or was changed in place is noticed, and so are a step of any of torch's
     optimizers (a fused one leaves a tensor's version as it was), and that someone has written to a result. What is
-    written through ``.data`` is not: whoever may have done so calls ``forget``.
+    written through ``.data`` is not: whoever may have done so calls ``forget``. Of tensors that are parts of another,
+    as ``vector_to_parameters`` leaves parameters, nothing is kept: what is written to that counts no version of theirs.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class Kept:
         """What ``make()`` gives, which may depend on ``tensors`` and ``key`` only."""
         marks = _marks(tensors)
         if marks != self._marks or self._steps != _steps:
-            self._found, self._tensors, self._marks, self._pass = {}, list(tensors), marks, None
+            self._found, self._tensors, self._marks, self._pass = {}, list(tensors), _lasting(tensors, marks), None
             self._steps = _steps
         found = self._found
         if key not in found or _version(found[key][0]) != found[key][1]:
@@ -77,6 +78,12 @@ def _marks(tensors: Iterable[Tensor]) -> Marks:
         return [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors]
     except RuntimeError:  # made in inference mode, where no version is counted: marks that are never these again
         return [(next(_never), 0, 0)]
+
+
+def _lasting(tensors: Sequence[Tensor], marks: Marks) -> Marks:
+    """``marks``, or such that are never these again where a tensor is part of another, which may be written to."""
+    parts = any(tensor.untyped_storage().nbytes() > tensor.nbytes for tensor in tensors)
+    return [(next(_never), 0, 0)] if parts else marks
 
 
 def _version(value: Any) -> int:

@@ -190,7 +190,14 @@ def why_not(layer: nn.Module) -> str | None:
     own = sorted(key for key, value in vars(layer).items() if callable(getattr(base, key, None)) and callable(value))
     if own:
         return f"this {name} has {', '.join(own)} of its own"
+    if any(_watched(layer._parameters[weight]) for weight in weights):
+        return "hooks are registered on its weight"
     return None if base in PARTED else _more(layer, _kind(base)) or _kind(base).refused(layer)
+
+
+def _watched(weight: Any) -> bool:
+    """Whether someone is told of the gradients of a weight, which cores would not have."""
+    return bool(weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None))
 
 
 def _more(layer: nn.Module, kind: Kind) -> str | None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ..device.precision import computed
 from ..tensor.contraction.path import Geometry
 from ..tensor.contraction.plan import Plan
-from .base import Factorised, holding
+from .base import Factorised
 from .own_class import OwnClass
+from .values import holding
 
 
 class FeatureMapLinear(nn.Linear):

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from .base import Factorised, holding
+from .base import Factorised
+from .values import holding
 
 
 class OwnClass(Factorised):

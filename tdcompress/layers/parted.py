@@ -72,6 +72,14 @@ class Parted(nn.Module, ABC):
                 layer = hold(layer, name, part)
         return layer
 
+    def redraw(self, reset: str) -> None:
+        """Begin again as the method ``reset`` of the torch layer does, its weights that are cores as new cores."""
+        layer = self.together(_dense)  # whose other parameters are this one's
+        getattr(layer, reset)()
+        for name, part in self.parts().items():
+            if isinstance(part, Factorised):
+                part.redraw(getattr(layer, name))
+
     def parts(self) -> dict[str, nn.Module]:
         """The children for weights, by the names of these."""
         return {name: self.part(name) for name in self.weights(self)}
@@ -100,6 +108,12 @@ def child_name(weight: str) -> str:
 def plus(x: Tensor, bias: Tensor | None) -> Tensor:
     """What a child gave, and the bias that the layer has beside it in the same type, which autocast may have set."""
     return x if bias is None else x + bias.to(x.dtype)
+
+
+def _dense(module: nn.Module, name: str, layer: Factorised) -> nn.Module:
+    """A ``Hold`` that puts the weight together."""
+    module._parameters[name] = nn.Parameter(layer.to_dense().detach())
+    return module
 
 
 def _copied(layer: nn.Module) -> Mapping[str, Any]:

@@ -68,6 +68,10 @@ class PartedRecurrent(Parted, nn.RNNBase):
     def _flat_weights(self) -> list[Tensor | None]:  # type: ignore[override]
         return list(self.parameters())
 
+    def reset_parameters(self) -> None:
+        """See ``nn.RNNBase``."""
+        self.redraw("reset_parameters")
+
     def _init_flat_weights(self) -> None:
         pass
 

@@ -8,9 +8,9 @@ from collections import OrderedDict
 from torch import nn
 
 from ..config.schema import ArchConfig
-from ..layers.dropout import Dropout
 from ..layers.linear import FeatureMapLinear
 from ..tensor.errors import ConfigError
+from .dropout import Dropout
 
 
 def scaled(channels: int, config: ArchConfig) -> int:

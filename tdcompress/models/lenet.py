@@ -7,7 +7,7 @@ from collections import OrderedDict
 from torch import nn
 
 from ..config.schema import ArchConfig
-from ..layers.dropout import Dropout
+from .dropout import Dropout
 from .head import head, scaled, side_of
 
 

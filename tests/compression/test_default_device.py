@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import tdcompress
-from tdcompress.layers.dropout import Dropout
 from tdcompress.layers.kinds import factorised
+from tdcompress.models.dropout import Dropout
 from tdcompress.tensor.fitting.initial import INITS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

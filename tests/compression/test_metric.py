@@ -198,6 +198,19 @@ def test_statistics_are_those_of_the_compressed_network():
     assert torch.allclose(model[4].running_var, torch.stack(variances).mean(0), rtol=1e-3)
 
 
+def test_data_and_what_modules_keep_of_them_stay():
+    class Writes(nn.Sequential):
+        seen = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen += 1
+            return super().forward(x.sub_(1))
+
+    model, batch = Writes(*normed()), torch.ones(2, 3, 9, 9)
+    compress(model, "tucker", 4, (3, 9, 9), data=[batch], keep=["0"])
+    assert list(factorised(model)) == ["3"] and model.seen == 0 and bool((batch == 1).all())
+
+
 def test_a_batch_that_fails_leaves_the_statistics():
     model = normed()
     before = copy.deepcopy(model.state_dict())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
+import torch
 from networks import SHAPE, Net, swapped
 from torch import Tensor
 
-from tdcompress.compression.swap import compress
+from tdcompress import compress, count, fold, report, save
 from tdcompress.tensor.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,6 +44,24 @@ REFUSED = [
     ("tt", -3, {}, "rank.*-3"),
     ("tt", True, {}, "rank.*True"),
     ("tt", 4, {"keep": [0]}, "keep: names of layers, or patterns of them, are strings, not 0"),
+    ("tt", 4, {"keep": 0}, "keep: names of layers.*not 0"),
+    ("tt", 4, {"allow_larger": "perhaps"}, "allow_larger=perhaps is not true or false"),
+    ("tt", 4, {"checkpoint": 3.5}, "checkpoint"),
+    ("tt", 4, {"in_modes": 8}, "in_modes is not a list"),
+    ("tt", 4, {"factors": "x"}, "factors=x is not a whole number"),
+    ("tt", 4, {"layers": ["hidden"]}, "layers: settings of single layers by their names"),
+    ("tt", 4, {"batch_size": 0}, "batch_size=0 is no number of inputs"),
+    ("tt", 4, {"batch_size": "x"}, "batch_size='x' is no number of inputs"),
+    ("tt", 4, {"cores": {}}, "cores: for each layer that is to hold some"),
+    ("tt", 4, {"cores": {"hidden": None}}, "cores: for each layer that is to hold some"),
+    ("tt", 4, {"cores": {"hidden": {"core1": [1.0]}}}, "layer hidden: cores: core1 is a list, not a tensor"),
+    (
+        "tt",
+        4,
+        {"cores": {"hidden": {"core1": torch.full((2, 2), math.nan)}}},
+        "layer hidden: .* 4 entries .* not finite",
+    ),
+    (None, 4, {}, "method is the name of a format or a MethodConfig, got None"),
 ]
 
 
@@ -60,6 +82,29 @@ def test_a_refused_model_is_left_as_it_was():
 def test_an_unknown_format_is_refused_even_where_nothing_is_swapped():
     with pytest.raises(ConfigError, match=r"nonsense.*tucker"):
         compress(Net(), "nonsense", 4, SHAPE, keep=["*"])
+
+
+def test_settings_as_they_may_come():
+    model = compress(Net(), "tt", 4, SHAPE, keep=(name for name in ["stem", "head"]), allow_larger="false")
+    assert {"stem", "head"}.isdisjoint(swapped(model)) and "hidden" in swapped(model)
+    modes = {"layout": "split", "in_modes": np.array([4, 72]), "factors": np.int64(2)}
+    assert "hidden" in swapped(compress(Net(), "tt", 4, SHAPE, keep=["stem", "head", "body*"], **modes))
+
+
+def test_what_stays_dense_may_hold_anything():
+    model = Net()
+    with torch.no_grad():
+        model.hidden.weight[0, 0] = math.nan
+    with pytest.raises(ConfigError, match="layer hidden: its weight holds 1 entries"):
+        compress(model, "tt", 4, SHAPE)
+    assert "hidden" not in swapped(compress(model, "tt", 4, SHAPE, keep=["hidden"]))
+
+
+@pytest.mark.parametrize("ask", [count, fold, save, report], ids=lambda ask: ask.__name__)
+def test_what_is_no_model(ask):
+    more = {save: ["x.safetensors"], report: []}.get(ask, [SHAPE])
+    with pytest.raises(ConfigError, match=r"a model is a torch\.nn\.Module, got int"):
+        ask(5, *more)
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (1, 8, 8), (3, 2, 2), (8,)], ids=str)

@@ -224,7 +224,12 @@ def test_a_layer_with_more_than_a_weight_and_a_bias_stays_dense():
     constant = nn.Linear(32, 32)
     del constant.bias
     constant.register_buffer("bias", torch.zeros(32))
+    watched, stepped = nn.Linear(32, 32), nn.Linear(32, 32)
+    watched.weight.register_hook(lambda gradient: 0 * gradient)
+    stepped.weight.register_post_accumulate_grad_hook(lambda weight: None)
     reasons = {
+        watched: "hooks are registered on its weight",
+        stepped: "hooks are registered on its weight",
         scaled: "this Linear has scale besides",
         hooked: "this Linear has norm besides",
         counted: "this Conv2d has seen besides",

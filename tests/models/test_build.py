@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tdcompress.config.schema import ArchConfig
-from tdcompress.layers.dropout import Dropout
 from tdcompress.models.build import ARCHS, build
+from tdcompress.models.dropout import Dropout
 from tdcompress.models.recurrent import RECURRENT
 from tdcompress.models.resnet import RESNET
 from tdcompress.tensor.errors import ConfigError

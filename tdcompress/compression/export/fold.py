@@ -10,17 +10,18 @@ from typing import Any
 from torch import nn
 
 from ...device.rates import device_rates
-from ...layers.base import Factorised, Planner, holding
+from ...layers.base import HOOKS, Factorised, Planner
 from ...layers.conv import FactorisedConv, torch_conv
-from ...layers.dropout import Dropout
 from ...layers.parted import Parted
+from ...layers.values import holding
+from ...models.dropout import Dropout
 from ...tensor.contraction.cost import Rates
 from ...tensor.contraction.path import Path
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
 from ..survey.attributes import copied
-from ..survey.inputs import Examples
+from ..survey.inputs import Examples, refuse_other
 from ..survey.trace import keep_trace, trace
 from .merged import Merged, merging, weighing
 
@@ -73,6 +74,7 @@ def fold(
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
+    refuse_other(model)
     model = copied(model)
     keep_trace(model, None)
     seen = trace(model, Examples.of(model, input_shape, example_inputs))
@@ -98,6 +100,7 @@ def fold(
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
             new = found[layer].train(layer.training)
+            vars(new).update({hooks: vars(layer)[hooks] for hooks in HOOKS})
             for other in getattr(layer, "tied", ()):
                 if "weight" in new._parameters and "weight" in getattr(found.get(other), "_parameters", ()):
                     new.weight = found[other].weight

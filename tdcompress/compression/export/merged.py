@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...layers.base import holding
+from ...layers.values import holding
 from ...tensor.contraction.path import Tree
 from ...tensor.contraction.walk import positions
 from ...tensor.graph import Graph

@@ -19,6 +19,7 @@ from ...layers.kinds import factorised, kind_of, put_back, take_apart
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ..survey.attributes import all_or_nothing
+from ..survey.inputs import refuse_other
 from ..survey.trace import keep_trace
 from ..swap import put_cores
 from .metadata import KEY, Held, Metadata, described
@@ -47,9 +48,16 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 
 def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
     """What ``save`` writes."""
+    refuse_other(model)
     model = _inside(model)
     if not factorised(model):
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
+    for name, layer in factorised(model).items():
+        if computed := [core.name for core in layer.graph.cores if layer.cores._parameters.get(core.name) is None]:
+            raise ConfigError(
+                f"layer {name}: {computed[0]} is computed from other parameters, of which load knows nothing: make it "
+                "one first (torch.nn.utils.parametrize.remove_parametrizations, torch.nn.utils.prune.remove)"
+            )
     tensors: dict[str, Tensor] = {}
     there: set[tuple[Any, ...]] = set()
     state = model.state_dict()

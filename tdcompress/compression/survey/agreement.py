@@ -82,16 +82,24 @@ class Agreement:
                 )
 
     def _refuse_kept(self, model: nn.Module) -> None:
-        """Raise ``ConfigError`` where an attribute, or a container that is one, holds the weight of such a layer."""
+        """Raise ``ConfigError`` where an attribute, or a container that is one, holds such a layer or its weight."""
+        layers = {id(layer): self.names[new] for layer, new in self.swapped.items()}
         weights = {id(layer._parameters[_weight(layer)]): self.names[new] for layer, new in self.swapped.items()}
         of_torch = {*vars(nn.Module()), "_flat_weights"}
         for owner, module in model.named_modules():
             for key in vars(module).keys() - of_torch:
-                lost = next((weights[id(one)] for one in _tensors(vars(module)[key]) if id(one) in weights), None)
+                place, held = f"{owner}.{key}".lstrip("."), list(map(id, _contents(vars(module)[key])))
+                lost = next((weights[one] for one in held if one in weights), None)
                 if lost is not None:
                     raise ConfigError(
-                        f"layer {lost}: its weight is in {f'{owner}.{key}'.lstrip('.')}, too, which would no longer be "
-                        f"what it computes with: set that once the model is compressed, or keep={lost!r} dense"
+                        f"layer {lost}: its weight is in {place}, too, which would no longer be what it computes with: "
+                        f"set that once the model is compressed, or keep={lost!r} dense"
+                    )
+                lost = next((layers[one] for one in held if one in layers), None)
+                if lost is not None:
+                    raise ConfigError(
+                        f"layer {lost}: it is in {place}, too, which would go on with the dense one: make that an "
+                        f"nn.ModuleList or nn.ModuleDict, set it once the model is compressed, or keep={lost!r} dense"
                     )
 
     def _given(self, model: nn.Module) -> Any:
@@ -180,10 +188,15 @@ def _differ(found: Any, wanted: Any) -> bool:
 
 def _tensors(value: Any) -> list[Tensor]:
     """The tensors in a value, and in containers and dataclasses inside of it, each of those once."""
+    return [one for one in _contents(value) if isinstance(one, Tensor)]
+
+
+def _contents(value: Any) -> list[Any]:
+    """The tensors and modules in a value, and in containers and dataclasses inside of it, each of those once."""
     found, left, seen = [], [value], set[int]()
     while left:
         one = left.pop()
-        if isinstance(one, Tensor):
+        if isinstance(one, Tensor | nn.Module):
             found.append(one)
         elif id(one) not in seen:
             seen.add(id(one))

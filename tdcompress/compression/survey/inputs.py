@@ -38,6 +38,7 @@ class Examples:
         ``example_inputs``: a tensor, a tuple or list of positional arguments, or a mapping of keywords. Raises
         ``ConfigError`` unless one of the two is given, and for tensors on another device than the model.
         """
+        refuse_other(model)
         if (input_shape is None) == (example_inputs is None):
             raise ConfigError("say what the model takes: input_shape or example_inputs, one of them")
         if input_shape is not None:
@@ -81,8 +82,7 @@ class Examples:
 
 def refuse(model: nn.Module) -> None:
     """Raise ``ConfigError`` for what is no model whose layers can be swapped as it is."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"a model is a torch.nn.Module, got {type(model).__name__}")
+    refuse_other(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise ConfigError("the layers of a scripted model cannot be replaced: compress the model that was scripted")
     refuse_lazy(model)
@@ -93,6 +93,12 @@ def refuse(model: nn.Module) -> None:
             raise ConfigError(f"{name} was made in inference mode: build the model outside of torch.inference_mode()")
     if not any(True for _ in model.parameters()):
         raise ConfigError(f"{type(model).__name__} has no parameters, so there is nothing to compress")
+
+
+def refuse_other(model: Any) -> None:
+    """Raise ``ConfigError`` for what is no model."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"a model is a torch.nn.Module, got {type(model).__name__}")
 
 
 def refuse_lazy(model: nn.Module) -> None:

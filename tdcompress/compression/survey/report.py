@@ -14,6 +14,7 @@ from torch import nn
 
 from ...tensor.errors import ConfigError
 from .counts import counted_from
+from .inputs import refuse_other
 from .trace import kept_trace
 
 _WIDTH = 150  # of a terminal, at least
@@ -90,6 +91,7 @@ def report(model: nn.Module) -> Report:
     inputs that the model was compressed with. Raises ``ConfigError`` for a model that was not compressed, and for one
     whose layers were replaced afterwards.
     """
+    refuse_other(model)
     seen = kept_trace(model)
     if seen is None:
         raise ConfigError(f"this {type(model).__name__} was not compressed; tdcompress.count says what it holds")

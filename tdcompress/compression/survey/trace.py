@@ -184,7 +184,8 @@ def outputs(model: nn.Module, examples: Examples) -> Any:
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    attributes = Attributes(model, but=vars(nn.Module()).keys())  # caches and counters that modules keep of a pass
+    # Caches and counters that modules keep of a pass, and buffers that it puts in the place of others.
+    attributes = Attributes(model, but=vars(nn.Module()).keys() - {"_buffers"})
     try:
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices):

@@ -57,6 +57,22 @@ def test_every_path(case: Case):
             assert_close(_chain(layer, path, [tuple(x.shape)], keep)(x), plain(layer, twin, x))
 
 
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("layer", [nn.Linear(16, 16), nn.Conv1d(16, 16, 3, groups=2), nn.LSTM(16, 16)], ids=str)
+def test_hooks_are_those_of_the_layer(layer: nn.Module, plan: str):
+    x = torch.randn(2, 16, 16)
+    calls: list[nn.Module] = []
+    layer.register_forward_hook(lambda layer, *_: calls.append(layer))
+    layer.register_forward_pre_hook(lambda _, args: (args[0].clamp(min=0),))
+    layer.register_state_dict_post_hook(lambda _, state, prefix, meta: state.update({f"{prefix}more": x}))
+    model = compress(nn.Sequential(layer), "tt", 4, example_inputs=x, keep=[], allow_larger=True, rates=RATES)
+    folded = fold(model, example_inputs=x, plan=plan, rates=RATES)
+    calls.clear()
+    found = [one(x) if isinstance(one(x), Tensor) else one(x)[0] for one in (model, folded)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    assert {model[0], folded[0]} == {*calls} and "0.more" in folded.state_dict().keys() & model.state_dict().keys()
+
+
 def test_a_linear_layer_that_is_given_several_shapes():
     class Pooled(nn.Module):
         """The same layer before and after every other step is left out."""

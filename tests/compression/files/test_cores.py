@@ -13,6 +13,7 @@ from cases import FACTORISED
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import tdcompress
 from tdcompress.device.files import RunError
@@ -138,6 +139,13 @@ def test_what_does_not_fit(tmp_path: Path):
         tdcompress.load(tmp_path / "cores.pt", built(1))
     with pytest.raises(ConfigError, match=r"model.pt must end in .safetensors"):
         tdcompress.save(model, tmp_path / "model.pt")
+    name, layer = next(iter(factorised(model).items()))
+    core = next(iter(layer.cores))
+    prune.l1_unstructured(layer.cores, core, 0.5)
+    with pytest.raises(ConfigError, match=f"layer {name}: {core} is computed from other parameters"):
+        tdcompress.save(model, path)
+    prune.remove(layer.cores, core)
+    tdcompress.save(model, path)
 
 
 def test_buffers_of_any_values_and_states_of_any_type(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -214,6 +214,10 @@ def test_a_weight_that_is_kept_elsewhere_is_named(kept):
     with pytest.raises(ConfigError, match=r"layer 1: its weight is in penalised, too, .* or keep='1' dense"):
         tdcompress.compress(model, "tt", 4, (32,), keep=[])
     assert not factorised(model) and isinstance(model[1].weight, nn.Parameter)
+    model.penalised = kept(model[1])
+    with pytest.raises(ConfigError, match=r"layer 1: it is in penalised, too, .* or keep='1' dense"):
+        tdcompress.compress(model, "tt", 4, (32,), keep=[])
+    assert not factorised(model)
     del model.penalised
     model.notes = {"mine": []}
     model.notes["mine"].append(model.notes)  # itself

@@ -131,9 +131,10 @@ class Caching(nn.Module):
         super().__init__()
         self.layer, self.bias = nn.Linear(16, 16), nn.Parameter(torch.zeros(16))
         self.cache, self.sizes, self.calls = {}, [1], 0
+        self.register_buffer("mean", torch.zeros(16))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls, self.last = self.calls + 1, x
+        self.calls, self.last, self.mean = self.calls + 1, x, self.mean + 1
         self.sizes.append(len(x))
         bias = self.bias * 2 if self.training else self.cache.setdefault("bias", self.bias * 2)
         return self.layer(x) + bias
@@ -141,10 +142,10 @@ class Caching(nn.Module):
 
 def test_what_modules_keep_of_a_pass_is_not_kept_of_the_trace():
     model = Caching()
-    cache, sizes = model.cache, model.sizes
+    cache, sizes, mean = model.cache, model.sizes, model.mean
     tdcompress.compress(model, "tt", 2, (16,), keep=[])
     assert model.calls == 0 and not hasattr(model, "last") and model.sizes is sizes == [1]
-    assert model.cache is cache == {}
+    assert model.cache is cache == {} and model.mean is mean and not mean.any()
     with torch.no_grad():
         model.bias += 1
         assert torch.allclose(model.eval()(torch.zeros(2, 16)), model.layer.bias + 2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.layers.dropout import Dropout
+from tdcompress.models.dropout import Dropout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
