@@ -23,18 +23,22 @@ def over_epochs(curves: pandas.DataFrame, y: Quantity, look: Look, x: str, switc
     """``y`` after each epoch, a line per label: mean and range over seeds.
 
     ``curves``: columns label, method, seed, epoch, and those of ``y`` and of ``x``. ``switches``: the epoch after
-    which the runs of a label went on with cores, a ring on its line.
+    which the runs of a label went on with cores, a ring on its line; up to there it is the baseline's where it is the
+    same.
     """
     figure, axes = look.figure(_HEIGHT)
     axis, drawn, entries = axes[0, 0], [], list[Entry]()
+    dense = _spread(curves[curves["label"] == BASELINE], "epoch", y)
     for label, style, rows in look.lines(curves):
         line = _spread(rows, "epoch", y)
         places = rows.groupby("epoch")[x].mean() if x != "epoch" else line.index
-        axis.plot(places, line["mean"], label=label, markevery=max(1, len(line) // 8), **style)
-        axis.fill_between(places, line["min"], line["max"], color=style["color"], alpha=0.2, lw=0)
-        if label in switches and switches[label] in line.index:
-            at = list(line.index).index(switches[label])
-            point = places[at : at + 1], line["mean"].iloc[at : at + 1]
+        before = list(line.index).index(switches[label]) if switches.get(label) in line.index else None
+        shared = before is not None and line[: before + 1].equals(dense[: before + 1])
+        at, own = places[before if shared else 0 :], line[before if shared else 0 :]
+        axis.plot(at, own["mean"], label=label, markevery=max(1, len(line) // 8), **style)
+        axis.fill_between(at, own["min"], own["max"], color=style["color"], alpha=0.2, lw=0)
+        if before is not None:
+            point = places[before : before + 1], line["mean"].iloc[before : before + 1]
             axis.plot(*point, "o", fillstyle="none", color=INK, ms=8, mew=0.8, zorder=4)
         drawn.append(line)
         entries.append((label, style, line["mean"].iloc[-1]))

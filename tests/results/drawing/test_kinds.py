@@ -120,9 +120,15 @@ def test_the_switch_from_full_rank_is_marked(tmp_path):
     rows = [replace(row, parameters=500 if row.epoch <= 2 else 50, macs=9) for row in run_rows(tmp_path)]
     run.write_metrics(rows)
     run.write_summary(replace(run.summary(), dense_parameters=500, dense_macs=9))
-    make(tmp_path, "dense")
+    dense = make(tmp_path, "dense")
     drawing = drawn(tmp_path)["test-accuracy-over-epochs"]
     (axis,) = plotted(drawing).axes
+    assert [list(line.get_xdata()) for line in axis.lines if line.get_label() == "tt"] == [
+        [2, 3, 4]
+    ]  # dense until there
+    dense.write_metrics([replace(row, test_accuracy=row.test_accuracy - 0.01) for row in rows])
+    (other,) = plotted(drawn(tmp_path)["test-accuracy-over-epochs"]).axes
+    assert [list(line.get_xdata()) for line in other.lines if line.get_label() == "tt"] == [[1, 2, 3, 4]]
     (ring,) = [line for line in axis.lines if line.get_markersize() == 8]
     assert list(ring.get_xdata()) == [2] and list(ring.get_ydata()) == pytest.approx([88])
     assert "Rings: the switch from full rank to cores" in drawing.caption
