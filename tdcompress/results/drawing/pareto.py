@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas
 from matplotlib.figure import Figure
@@ -15,6 +16,8 @@ from .quantities import Quantity
 
 FRONT = "Pareto front"
 _PANEL = 1.9  # inches high
+_SMALL = 6  # points
+_DASHED: dict[str, Any] = {"color": INK, "lw": 0.8, "ls": "--"}
 
 
 def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
@@ -29,7 +32,7 @@ def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
 
 def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look: Look) -> Figure:
     """``y`` over each of the ``costs``, a point for each label and rank (mean over seeds, a bar from the least to
-    the most), and the front through the means.
+    the most), and the front through the means, with each rank beside its last point there.
 
     ``runs``: columns label, method, rank, ``y``'s, and those of the costs, nan where a run has none: means and bars are
     over all seeds, costs over those that have one. Over a file's size ``y`` is that of what the file holds.
@@ -41,23 +44,26 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
         axis.set_axis_off()
     lines, ends = look.lines(runs), dict[str, float]()
     for axis, cost in zip(table.flat, costs, strict=False):
-        points: list[tuple[float, float]] = []
+        points: list[tuple[float, float, str]] = []
         for label, style, part in lines:
             groups = (as_exported(part) if cost.column in OF_FILES else part).groupby("rank")
             places = cost.values(groups[cost.column].mean()).dropna()
             heights, low, high = (y.values(groups[y.column].agg(of)).loc[places.index] for of in ("mean", "min", "max"))
             axis.vlines(places, low, high, color=style["color"], lw=0.8, zorder=1.5)
             axis.plot(places, heights, label=label, **{**style, "ls": ""})
-            points += zip(places, heights, strict=True)
-            ends |= {label: heights.iloc[-1]} if len(heights) else {}
-        best = [points[one] for one in front(*zip(*points, strict=True))]
-        axis.step(*zip(*best, strict=True), where="post", label=FRONT, color=INK, lw=0.8, ls="--", zorder=1)
-        set_scale(axis, cost, [place for place, _ in points])
+            points += zip(places, heights, places.index, strict=True)
+            ends |= {label: heights.max()} if len(heights) else {}
+        xs, ys, ranks = zip(*points, strict=True)
+        best = front(xs, ys)
+        axis.step(*([of[one] for one in best] for of in (xs, ys)), where="post", label=FRONT, **_DASHED, zorder=1)
+        for one in {ranks[one]: one for one in best}.values():  # above the front, where there are no points
+            axis.annotate(ranks[one], (xs[one], ys[one]), (2, 2), textcoords="offset points", size=_SMALL)
+        set_scale(axis, cost, xs)
     for axis in table[:, 0]:
         axis.set_ylabel(y.label)
     last = table[0, -1]
     last.set_ylim(*last.get_ylim())
     entries: list[Entry] = [(label, {**style, "ls": ""}, ends.get(label, -math.inf)) for label, style, _ in lines]
-    entries.append((FRONT, {"color": INK, "lw": 0.8, "ls": "--", "marker": ""}, -math.inf))
+    entries.append((FRONT, {**_DASHED, "marker": ""}, -math.inf))
     labels_beside(figure, last, entries, look.height is not None)
     return figure

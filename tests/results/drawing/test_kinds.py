@@ -62,6 +62,12 @@ def test_the_pareto_front_has_a_panel_for_each_cost(sizes):
     drawing = drawn(sizes)["pareto-front"]
     parameters, macs = plotted(drawing).axes  # all took the same time, and nothing was exported
     numpy.testing.assert_allclose(points(parameters)["Pareto front"], [(1000, 90), (2000, 97), (10_000, 99)])
+    beside = [(text.get_text(), text.xy[0]) for text in parameters.texts]
+    assert beside == [
+        ("10x", 1000),
+        ("5x", 2000),
+        ("", 10_000),
+    ]
     numpy.testing.assert_allclose(points(macs)["cp"], [(3000, 80), (6000, 97)])
     numpy.testing.assert_allclose(points(macs)["dense"], [(30_000, 99)])
 
