@@ -45,9 +45,9 @@ from tdcompress.results.drawing.figures import plot_all
 from tdcompress.results.drawing.look import Look
 from tdcompress.results.drawing.page.report import write_report
 from tdcompress.results.folders import delete
+from tdcompress.results.identity import all_dense
 from tdcompress.results.record import ENDED, Summary
 from tdcompress.results.tables import read_results, write_results
-from tdcompress.tensor.formats import BASELINE
 from tdcompress.train.launch.job import Job
 from tdcompress.train.launch.launchers import launch
 
@@ -190,7 +190,7 @@ class Reproduction:
     def _timed(self, part: Part) -> list[Path]:
         """The runs whose networks a table is of."""
         jobs = [job for one in self.protocol if one.name == part.runs for job in self._jobs(one)]
-        return [job.directory for job in jobs if job.config.seed == 0 and job.config.method.format != BASELINE]
+        return [job.directory for job in jobs if job.config.seed == 0 and not all_dense(vars(job.config.method))]
 
     def _jobs(self, part: Part) -> list[Job]:
         some = self.options.jobs

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..compression.spec import FITS, build_graph
 from ..config.schema import MethodConfig
-from ..config.words import choice, read
+from ..config.words import choice, from_zero, read
 from ..device.clock import compare
 from ..results.terminal import show
 from ..tensor.build import with_rank
@@ -50,7 +50,7 @@ class FitOptions(Options):
     weight: tuple[str, ...] = ("64x64x3x3", "128x256x3x3", "512x512")
     rank: tuple[str, ...] = ("8", "16")
     layout: str | None = choice(None, LAYOUTS)
-    decay: float = 0.7
+    decay: float = from_zero(0.7)
     repeats: int = 3
     precision: str = choice("fp32", ["fp32"])
     device: str = choice("cpu", ["cpu"])

@@ -20,7 +20,7 @@ from ..data.sources import shape
 from ..device.graphs import passes
 from ..device.precision import autocast
 from ..models.build import build
-from ..results.identity import typed
+from ..results.identity import all_dense, method_name, typed
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
 from ..train import checkpoint, network
@@ -57,10 +57,10 @@ class Network:
         """
         config, _ = _kept(run)
         arch, dataset, method = config.arch, config.dataset.name, config.method
-        its = {"method": method.format, "rank": config.rank.plain, "layout": method.layout}
+        its = {"method": method_name(method), "rank": config.rank.plain, "layout": method.layout}
         its |= {"plan": method.plan, "checkpoint": method.checkpoint}
         made = replace(self, run=run, arch=arch.name, width=arch.width, dataset=dataset, **its)
-        return made.dense if made.method == BASELINE else made
+        return made.dense if all_dense(vars(method)) else made
 
     @property
     def dense(self) -> Network:

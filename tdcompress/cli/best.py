@@ -15,7 +15,7 @@ import pandas
 from rich.console import Console
 from rich.table import Table
 
-from ..config.words import choice, read
+from ..config.words import choice, from_zero, read
 from ..results.answers.best import MEASURES, Answer, Measure, best_under, smallest_within
 from ..results.answers.networks import Network, difference, networks
 from ..results.drawing.comparison import Comparison, comparisons
@@ -37,7 +37,7 @@ class BestOptions(Place):
     ``under``: the largest size that the most accurate network may have. ``by``: what size is.
     """
 
-    within: float | None = None
+    within: float | None = from_zero(None)
     under: float | None = None
     by: str = choice("parameters", MEASURES)
 

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from ..tensor.errors import ConfigError
 from ..tensor.formats import DEFAULT
 from ..tensor.layout import KERNELS, LAYOUTS
-from ..tensor.rank import Budget, LayerRank, parse
+from ..tensor.rank import Budget, LayerRank, parse, reached
 from .keys import unknown
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -202,6 +202,8 @@ def validate(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"rank={asked} cuts after the first half of the epochs: epochs must be at least 2")
         if config.method.decay == "scaled":
             raise ConfigError(f"rank={asked} changes the sizes that method.decay=scaled goes by; use another decay")
+        if config.cut == "at_once":
+            raise ConfigError(f"rank={asked} is reached by cuts while training, not at_once: rank={reached(asked)}")
     _check_start(config)
     if config.optim.core_lr != "same" and config.method.decay == "scaled":
         raise ConfigError("optim.core_lr=balanced gives each core a decay of its own, method.decay=scaled as well")

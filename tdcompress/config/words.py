@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PART = re.compile(r"""("[^"]*"|'[^']*'|\[[^\]]*\]|[^,]*),""")
 _QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 _SAID = {bool: "true or false", int: "a whole number of at least 1", float: "a number greater than 0", str: "text"}
-_NAMES = "names"
+_NAMES, _ZERO = "names", "zero"
 
 
 def choice(default: Any, known: Iterable[str]) -> Any:
@@ -31,15 +31,20 @@ def choice(default: Any, known: Iterable[str]) -> Any:
     return field(default=default, metadata={_NAMES: tuple(known)})
 
 
+def from_zero(default: Any) -> Any:
+    """A field of such a dataclass whose numbers may be 0."""
+    return field(default=default, metadata={_ZERO: True})
+
+
 def read(words: Sequence[str], kind: type[T]) -> T:
     """An instance of the dataclass ``kind``, with the values that ``words`` give to its fields, its defaults elsewhere.
 
     A word is ``key=value``; of a key given twice the last one holds. Fields are text, whole numbers, numbers, true or
     false, each perhaps ``| None``, or tuples of these, whose values stand between commas: ``method=cp,tt``. Every
-    number is a size: a whole one is at least 1, another greater than 0 and finite. A value may hold ``=``; in a list,
-    one with a comma stands in quotes or in brackets: ``rank=[4,8],10x``. Raises ``ConfigError`` for an unknown key
-    (with the nearest that there is), a word without ``=``, a key without a value, and a value of another type or
-    beyond a field's ``choice``.
+    number is a size: a whole one is at least 1, another greater than 0, unless its field is ``from_zero``, and finite.
+    A value may hold ``=``; in a list, one with a comma stands in quotes or in brackets: ``rank=[4,8],10x``. Raises
+    ``ConfigError`` for an unknown key (with the nearest that there is), a word without ``=``, a key without a value,
+    and a value of another type or beyond a field's ``choice``.
     """
     known, hints = {one.name: one for one in fields(kind)}, get_type_hints(kind)
     schema = OmegaConf.structured(kind)
@@ -53,8 +58,9 @@ def read(words: Sequence[str], kind: type[T]) -> T:
         given = [_bare(part) for part in _PART.findall(text + ",")] if many else _bare(text)
         found = _converted(schema, key, given)
         each = found if many else (found,)
-        if found is None or not all(_fits(value, _type(hints[key])) for value in each):
-            raise ConfigError(f"{key}={text} is not {_SAID[_type(hints[key])]}")
+        zero = bool(known[key].metadata.get(_ZERO))
+        if found is None or not all(_fits(value, _type(hints[key])) or (zero and value == 0) for value in each):
+            raise ConfigError(f"{key}={text} is not {_SAID[_type(hints[key])]}{' or 0' * zero}")
         names = known[key].metadata.get(_NAMES, each)
         odd = [value for value in each if value not in names]
         if odd:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 _PATIENCE = timedelta(minutes=30)  # how long processes wait for one that reads data or measures plans
+_joins = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,13 @@ class World:
         return values
 
 
+@cache
+def _met() -> tuple[Any, int, int]:
+    """The store by which the processes find each other, the rank of this one, and how many there are."""
+    found: tuple[Any, int, int] = next(dist.rendezvous("env://", timeout=_PATIENCE))  # type: ignore[attr-defined]
+    return found
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """The process group that ``torchrun``'s environment variables describe, left at the end; without them one alone.
@@ -94,7 +104,10 @@ def joined() -> Iterator[World]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    store, rank, size = _met()
+    # Keys of its own: under those of a group that was left stand addresses where nobody listens any more.
+    store = dist.PrefixStore(f"group {next(_joins)}", store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         yield World(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=_PATIENCE))
     finally:

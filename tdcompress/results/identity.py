@@ -80,9 +80,9 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     if not is_budget(str(whole["rank"])):
         whole["method"]["rank_multiple"] = _defaults()["method"]["rank_multiple"]
     whole["full_rank_epochs"] = _full_rank_epochs(whole)
-    if whole["full_rank_epochs"] == 0:
+    if whole["full_rank_epochs"] == 0 or not is_budget(str(whole["rank"])):
         whole["cut"] = _defaults()["cut"]
-    if _all_dense(whole["method"]):
+    if all_dense(whole["method"]):
         whole["rank"], whole["method"] = None, dict(_dense_method())
         whole["optim"]["core_lr"] = _defaults()["optim"]["core_lr"]
     return whole
@@ -99,7 +99,7 @@ def fitted(values: dict[str, Any]) -> bool:
 
 
 def _full_rank_epochs(whole: dict[str, Any]) -> Any:
-    if _all_dense(whole["method"]):
+    if all_dense(whole["method"]):
         return 0
     if whole["full_rank_epochs"] != AUTO:
         return whole["full_rank_epochs"]
@@ -217,7 +217,8 @@ def _dense_method() -> dict[str, Any]:
     return values
 
 
-def _all_dense(method: dict[str, Any]) -> bool:
+def all_dense(method: Mapping[str, Any]) -> bool:
+    """Whether a method, its fields by their names, holds no layer as cores."""
     formats = {method[kind] or method["format"] for kind in ("format", "conv", "linear")}
     formats |= {layer["format"] for layer in method["layers"].values() if isinstance(layer, dict) and "format" in layer}
     return formats == {BASELINE}

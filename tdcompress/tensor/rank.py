@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, SupportsIndex
 
@@ -185,6 +185,12 @@ def parse(rank: Any) -> Rank:
             "training: rank=adaptive:10x, or for trained weights rank=vbmf, rank=energy:0.9"
         )
     return Size(int(text))
+
+
+def reached(rank: Any) -> Any:
+    """The plain value of a rank, as ``parse`` takes it, of a network whose cuts are done."""
+    found = parse(rank)
+    return (replace(found, adaptive=False) if isinstance(found, Budget) else found).plain
 
 
 def _is_whole(value: Any) -> bool:

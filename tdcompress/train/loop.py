@@ -44,7 +44,8 @@ class Loop:
 
     ``learner`` is at the step where it goes on, ``summary`` says what will not change; ``image`` is the shape of an
     image; ``factorise`` puts cores in place of the dense weights of a network that began at full rank, None where the
-    run ends with its dense epochs; ``tested`` are the counts that the network of the last epoch had when it was
+    run ends with its dense epochs; ``planned`` gives layers whose ranks were cut their plans, where these are measured;
+    ``tested`` are the counts that the network of the last epoch had when it was
     tested, None where nobody wrote them down.
     """
 
@@ -56,12 +57,13 @@ class Loop:
         summary: Summary,
         image: Image,
         factorise: Callable[[nn.Module], nn.Module] | None,
+        planned: Callable[[nn.Module], nn.Module],
         tested: Counts | None,
         stop: StopSignals,
         log: Log,
     ) -> None:
         self.config, self.run, self.learner, self.stop, self.log = config, run, learner, stop, log
-        self.summary, self.image, self.factorise = summary, image, factorise
+        self.summary, self.image, self.factorise, self.planned = summary, image, factorise, planned
         before = run.summary()
         self.ranks = list(before.ranks) if before is not None else []
         self.counts = self._counted()
@@ -102,6 +104,7 @@ class Loop:
         shrunk = self.learner.close_epoch(epoch)
         self.log(_line(epoch, self.config.epochs))
         if shrunk:
+            self.planned(self.learner.model)
             self.counts = self._counted()
             self.log(f"cut to {self.counts['parameters']:,} parameters, {self.counts['macs']:,} MACs")
         if self.scalars is not None:

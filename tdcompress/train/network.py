@@ -25,6 +25,7 @@ from ..layers.kinds import factorised
 from ..models.build import build
 from ..results.identity import fitted, plain, resolved
 from ..tensor.contraction.cost import Rates
+from ..tensor.errors import ConfigError
 from ..tensor.rank import Budget, Rank
 from .watch import layers
 from .weights import Weights, read_weights
@@ -54,6 +55,11 @@ def network(
     model = build(config.arch, in_channels, classes, image_size)
     method, cores, image = config.method, None, (in_channels, image_size, image_size)
     starts_dense = resolved(config).full_rank_epochs != 0
+    if starts_dense and method.init is not None:
+        raise ConfigError(
+            f"method.init={method.init} is for cores that begin from scratch, and these are fitted to dense weights: "
+            "leave it out, or full_rank_epochs=0"
+        )
     weights = trained or (read_weights(config.init_from, model) if config.init_from is not None else None)
     if weights is not None:
         if starts_dense and trained is None:

@@ -173,7 +173,7 @@ def _train(
             summary = replace(summary, init_digest=given)
         else:
             summary = _gone_on_with(summary, run.summary(), learner.epoch + 1 + (learner.batch > 0))
-        loop = Loop(config, run, learner, summary, image, after, tested, stop, log)
+        loop = Loop(config, run, learner, summary, image, after, planned, tested, stop, log)
         return loop.until_ended(data)
 
 
@@ -193,7 +193,8 @@ def _gone_on_with(summary: Summary, before: Summary | None, epoch: int) -> Summa
     if before is None:
         return replace(summary, device_since=epoch)
     since = before.device_since if before.device == summary.device else epoch
-    return replace(summary, device_since=since, init_digest=before.init_digest)
+    exports = before.exports if before.epochs_done == before.epochs else []  # of weights that are trained no further
+    return replace(summary, device_since=since, init_digest=before.init_digest, exports=exports, other=before.other)
 
 
 def _first_summary(config: TrainConfig, device: torch.device, world: World) -> Summary:

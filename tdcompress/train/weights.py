@@ -21,6 +21,7 @@ from ..layers.kinds import weights_once
 from ..results.identity import differences, identity, plain
 from ..results.record import read_summary
 from ..tensor.errors import ConfigError
+from ..tensor.rank import reached
 from . import checkpoint
 
 # Of the method, what may change from one training to the next: the rest decides which cores there are.
@@ -70,7 +71,7 @@ class Weights:
             return
         there, asked = (
             {key: values[key] for key in ("method", "rank")}
-            for values in (identity(self.config), identity(plain(config)))
+            for values in (identity(self.config | {"rank": reached(self.config["rank"])}), identity(plain(config)))
         )
         for key, (found, wanted) in differences(there, asked).items():
             if key.removeprefix("method.") not in _FREE:

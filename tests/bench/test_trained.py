@@ -60,6 +60,15 @@ def test_a_dense_run_has_no_rank(tmp_path):
     assert (network.method, network.rank) == ("dense", 1) and network == network.dense
 
 
+def test_a_run_with_cores_in_some_layers_is_not_dense(tmp_path):
+    config = config_in(tmp_path, method=MethodConfig("dense", linear="tt"), epochs=1)
+    trained = train(config, run_of(config), print)
+    network = Network("vgg16", 1.0, "cifar10", 2, "fp32", "cp", 8, "model").of_run(str(run_of(config).directory))
+    assert network.method == trained.method == "dense+tt_linear" and network.dense.method == "dense"
+    sizes = [sum(p.numel() for p in one.build(torch.device("cpu")).parameters()) for one in (network, network.dense)]
+    assert sizes == [trained.parameters, trained.dense_parameters] and sizes[0] < sizes[1]
+
+
 def test_cores_have_the_trained_ranks(run):
     directory, summary = run
     network = Network("vgg16", 1.0, "cifar10", 2, "fp32", "dense", 1, "model").of_run(str(directory))

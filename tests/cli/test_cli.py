@@ -52,6 +52,8 @@ BAD = {
     "train method=tt method.kernel=open method.layout=channels": "kernel=open needs a format with a central core",
     "train method.plan=best": "unknown plan 'best', known: model, measure, contract, chain, dense",
     "train method.init=zero": "unknown init 'zero', known: variance",
+    "train rank=10x epochs=3 method.init=orthogonal": "method.init=orthogonal is for cores that begin from scratch",
+    "train rank=adaptive:10x cut=at_once": "rank=adaptive:10x is reached by cuts while training, not at_once: rank=10x",
     "train rank=0": "rank=0 must be at least 1",
     "train rank=-3": "rank=-3 must be at least 1",
     "train rank=adaptive:1x": "rank=adaptive:1x leaves nothing to cut while training: it must be more than 1x",

@@ -35,6 +35,20 @@ def test_each_format_learns_the_digits(tdc, tmp_path, method):
     assert len((path.parent / "metrics.csv").read_text().splitlines()) == 4
 
 
+def test_what_is_fine_tuned_is_cut_no_further(tdc, tmp_path):
+    words = "train epochs=4 dataset.limit=100 arch.width=0.25 rank=adaptive:5x full_rank_epochs=0"
+    assert tdc(words)[0] == 0
+    (run,) = tmp_path.glob("results/runs/*/*/*/seed0")
+    code, out, err = tdc(f"train init_from={run} epochs=2 lr=0.01")
+    assert (code, err) == (0, "") and "cut to" not in out
+    code, _, err = tdc(f"train init_from={run} epochs=2 rank=adaptive:5x")
+    assert code == 2 and "was made with rank=5x, not adaptive:5x; leave method and rank to it" in err
+    before, after = (
+        json.loads(path.read_text()) for path in sorted(tmp_path.glob("results/runs/*/*/*/*/summary.json"))
+    )
+    assert before["parameters"] == after["parameters"] and {before["rank"], after["rank"]} == {"adaptive:5x", "5x"}
+
+
 def test_a_run_ends_by_naming_its_folder_and_to_people_what_is_next(tdc, tmp_path, monkeypatch):
     words = "train epochs=1 dataset.limit=100 arch.width=0.25 device=cpu rank=2 'results_dir=my results'"
     code, out, _ = tdc(words)

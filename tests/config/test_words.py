@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tdcompress.cli.shared.filters import Place, filters, with_filters
-from tdcompress.config.words import choice, quoted, read, split
+from tdcompress.config.words import choice, from_zero, quoted, read, split
 from tdcompress.results.rows import COLUMNS
 from tdcompress.tensor.errors import ConfigError
 
@@ -27,6 +27,7 @@ class Options:
     output: str | None = None
     colour: str = choice("red", ("red", "green"))
     colours: tuple[str, ...] = choice((), {"red": 1, "green": 2})
+    share: float | None = from_zero(None)
 
 
 def test_without_words_the_defaults():
@@ -58,6 +59,8 @@ def test_without_words_the_defaults():
         ("limit=1", 1),
         ("ratio=2", 2.0),
         ("ratio=1e-3", 0.001),
+        ("share=0", 0.0),
+        ("share=0.5", 0.5),
         ("deep=true", True),
         ("deep=false", False),
         ("output=x.pt", "x.pt"),
@@ -95,6 +98,8 @@ def test_the_last_word_of_a_key_holds():
         ("sizes=1,0", "sizes=1,0 is not a whole number of at least 1"),
         ("sizes=1,x", "sizes=1,x is not a whole number of at least 1"),
         ("ratio=0", "ratio=0 is not a number greater than 0"),
+        ("share=-1", "share=-1 is not a number greater than 0 or 0"),
+        ("share=x", "share=x is not a number greater than 0 or 0"),
         ("ratio=-1", "ratio=-1 is not a number greater than 0"),
         ("ratio=nan", "ratio=nan is not a number greater than 0"),
         ("ratio=inf", "ratio=inf is not a number greater than 0"),

@@ -48,6 +48,17 @@ def test_losses_are_those_of_one_process_at_the_same_batch(tmp_path):
     assert json.loads(summary.read_text())["processes"] == 2
 
 
+def test_a_sweep(tmp_path):
+    words = ["-m", "method=dense,tt,tucker,cp", "rank=10x", "full_rank_epochs=1", "epochs=2", "dataset.limit=60"]
+    run = torchrun(2, tmp_path, *words)
+    said = run.communicate(timeout=240)[0]
+    assert run.returncode == 0, said
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/*/seed0/summary.json")]
+    assert sorted(one["method"] for one in summaries) == ["cp", "dense", "tt", "tucker"]
+    assert {(one["status"], one["processes"]) for one in summaries} == {("finished", 2)}
+    assert not (tmp_path / "starts").exists()  # of which several processes would not make use
+
+
 # Forked and stopped as torchrun does it: what they share are the imports, which take far longer than the runs.
 STOPPED = """
 import gc, os, signal, socket, sys, time

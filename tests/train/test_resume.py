@@ -12,6 +12,7 @@ import torch
 from training import COSINE, LEFT, SCHEDULERS, SGD, config_in, metrics, run_of, stopped, validating
 
 from tdcompress.compression.survey import plans as planning
+from tdcompress.compression.survey.counts import count
 from tdcompress.config.schema import ArchConfig, MethodConfig, OptimConfig
 from tdcompress.device.files import RunError
 from tdcompress.results.rows import read_runs
@@ -110,6 +111,25 @@ def test_a_resumed_run_keeps_its_measured_plans(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "seconds", None)  # measured once is enough
     assert train(config, run_of(config), print).layers == saved
     assert any(layer["plan"].startswith("(") for layer in saved)  # a merge first, which the model had not chosen
+
+
+def test_plans_are_measured_again_where_ranks_are_cut(tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        "tdcompress.train.run.tune", lambda model, *_: measured.append(count(model, (1, 16, 16))["macs"])
+    )
+    method = MethodConfig("tt", plan="measure", layout="channels")
+    config = config_in(tmp_path, method=method, rank="5x", epochs=6, full_rank_epochs=2)
+    whole = train(config, run_of(config), print)
+    assert len(measured) == 3 and measured == sorted(measured)[::-1] and measured[-1] == whole.macs < measured[0]
+
+
+def test_exports_of_a_run_that_has_ended_are_known_still_where_its_tables_are_made_again(tmp_path):
+    config = config_in(tmp_path)
+    train(config, run_of(config), print)
+    run_of(config).add_export({"format": "onnx", "bytes": 9})
+    (run_of(config).directory / "metrics.csv").unlink()
+    assert train(config, run_of(config), print).exports == [{"format": "onnx", "bytes": 9}]
 
 
 def test_stopped_while_testing_and_at_the_very_end(tmp_path, monkeypatch):

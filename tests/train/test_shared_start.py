@@ -106,10 +106,13 @@ def test_what_decides_where_they_lie(tmp_path):
         assert directory_of(none) is None
 
 
-def test_a_start_for_those_that_need_one(tmp_path):
+def test_a_start_for_those_that_need_one(tmp_path, monkeypatch):
     one, two, other = config_of(tmp_path), config_of(tmp_path, "tucker"), config_of(tmp_path, seed=1)
     assert starts_of([job_of(one)]) == [] == starts_of([job_of(one), job_of(other)])
     (start,) = starts_of([job_of(config) for config in (one, two, other)])
+    with monkeypatch.context() as torchrun:
+        torchrun.setenv("WORLD_SIZE", "2")
+        assert starts_of([job_of(config) for config in (one, two, other)]) == []
     assert start.directory == directory_of(one) and start.dense_only
     swept(one, two)
     assert starts_of([job_of(one), job_of(two)]) == []
@@ -131,13 +134,15 @@ def test_interrupted_and_gone_on_with(tmp_path, monkeypatch):
         assert metrics(run_of(config)).equals(metrics(run_of(alone)))
 
 
-@pytest.mark.parametrize("harm", ["damaged", "of another precision", "of other images"])
+@pytest.mark.parametrize("harm", ["damaged", "of another precision", "of other images", "of several processes"])
 def test_a_start_that_cannot_be_used(tmp_path, harm):
     config = config_of(tmp_path)
     start = directory_of(config)
     train(config, Run(start), print, dense_only=True)
     if harm == "damaged":
         (start / "checkpoint.pt").write_bytes(b"no archive")
+    elif harm == "of several processes":
+        Run(start).write_summary(replace(Run(start).summary(), processes=2))
     elif harm == "of other images":
         summary = Run(start).summary()
         Run(start).write_summary(replace(summary, normalisation={"mean": [200.0], "std": summary.normalisation["std"]}))

@@ -12,6 +12,7 @@ from ...config.schema import TrainConfig
 from ...results.identity import identity, run_directory
 from ...results.record import read_summary
 from ...tensor.errors import ConfigError
+from ...tensor.rank import reached
 from ...train.launch.job import Job
 from ...train.weights import read_weights
 from .say import say
@@ -95,7 +96,8 @@ def as_saved(composed: Composed) -> Composed:
         return composed
     if "experiment" not in given:
         parts = ("dataset", "arch", "method", "rank") if weights.cores else ("dataset", "arch")
-        composed = composed.after({part: weights.config[part] for part in parts if part not in given})
+        saved = weights.config | {"rank": reached(weights.config["rank"])}
+        composed = composed.after({part: saved[part] for part in parts if part not in given})
     return _held_out_as_before(composed, weights.config)
 
 

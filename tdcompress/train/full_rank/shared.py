@@ -52,7 +52,7 @@ def state_in(
 ) -> dict[str, Any] | None:
     """The checkpoint at the end of shared dense epochs, for a run of ``config`` to go on from; None if there is none.
 
-    None, too, where they were computed in another precision, or of other ``data``.
+    None, too, where they were computed in another precision, by several processes, or of other ``data``.
     """
     if directory is None or not is_there(directory):
         return None
@@ -60,6 +60,8 @@ def state_in(
     if state is None or state["config"]["precision"] != config.precision:
         return None
     summary = read_summary(directory)
+    if summary is not None and summary.processes > 1:  # which have other statistics of their shares of a batch
+        return None
     if data.changes(state.get("images"), summary.normalisation if summary is not None else {}):
         log(f"{directory} is of other data than there are now, and left as it is: the dense epochs are made again")
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,8 +21,10 @@ from .job import Job
 def starts_of(jobs: Sequence[Job]) -> list[Job]:
     """A job for the dense epochs that at least two of these runs will go on from and that are not trained yet.
 
-    Those that have begun go on from their own.
+    Those that have begun go on from their own, and so do those of several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return []
     sharing: dict[Path, list[Job]] = {}
     for job in jobs:
         with suppress(ConfigError):  # which whoever makes the run is told

@@ -66,14 +66,11 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 def begin_anew(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Forget what ``optimizer`` has of parameters whose shapes have changed."""
+    """Forget what ``optimizer`` has of parameters whose shapes have changed: their next step is as its first one."""
     for parameter in parameters:
-        state = optimizer.state[parameter]
-        for key, value in state.items():
-            if isinstance(value, Tensor) and value.dim() > 0:
-                state[key] = torch.zeros_like(parameter)
-            elif key == "step":  # by which means that begin at zero are corrected
-                state[key] = 0 * value
+        state = optimizer.state.pop(parameter, {})
+        if state.keys() == {"momentum_buffer"}:  # torch's fused SGD takes one of all parameters or of none
+            optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
 
 
 def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler | None:

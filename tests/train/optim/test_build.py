@@ -8,9 +8,9 @@ import pytest
 import torch
 from training import COSINE, SGD, STEPLR, config_in, run_of
 
-from tdcompress.config.schema import OptimConfig, TrainConfig
+from tdcompress.config.schema import MethodConfig, OptimConfig, TrainConfig
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.train.optim.build import build_optimizer, build_scheduler
+from tdcompress.train.optim.build import begin_anew, build_optimizer, build_scheduler
 from tdcompress.train.run import train
 
 pytestmark = pytest.mark.usefixtures("small_images")
@@ -42,7 +42,7 @@ def test_optimizer_and_schedule_that_cannot_be(tmp_path, optim, message):
 def test_the_first_step_does_not_wait_for_the_compiler():
     code = """if True:
         import sys, torch
-        from tdcompress.config.schema import OptimConfig, TrainConfig
+        from tdcompress.config.schema import MethodConfig, OptimConfig, TrainConfig
         from tdcompress.train.optim.build import build_optimizer
         weight = torch.nn.Parameter(torch.ones(2))
         config = TrainConfig(optim=OptimConfig({"_target_": "torch.optim.AdamW"}))
@@ -80,3 +80,33 @@ def test_the_schedule_knows_the_length_of_the_run():
     assert optimizer.param_groups[0]["lr"] == 0.2
     assert build_scheduler(config, optimizer, steps_per_epoch=11).T_max == 77
     assert build_scheduler(replace(config, optim=OptimConfig(SGD)), optimizer, 11) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["Adafactor", "Rprop", "NAdam", "ASGD", "RMSprop", "Adagrad", "Adamax", "Adadelta", "AdamW"]
+)
+def test_any_optimizer_goes_on_after_a_cut(tmp_path, name):
+    optim = OptimConfig({"_target_": f"torch.optim.{name}"})
+    method = MethodConfig("tt", layout="split")
+    config = config_in(tmp_path, method=method, optim=optim, rank="adaptive:8x", lr=0.001, epochs=4, full_rank_epochs=0)
+    lines: list[str] = []
+    summary = train(config, run_of(config), lines.append)
+    assert summary.status == "finished" and sum(line.startswith("cut to ") for line in lines) == 2
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "Rprop", "NAdam", "AdamW", "SGD"])
+def test_what_has_changed_its_shape_begins_anew(name):
+    def trained(steps: int, parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        for step in range(steps):
+            parameter.grad = torch.linspace(-1, 1, parameter.numel()).view_as(parameter) * (step + 1)
+            optimizer.step()
+        return parameter.detach().clone()
+
+    config = TrainConfig(optim=OptimConfig({"_target_": f"torch.optim.{name}"}), lr=0.01)
+    changed, fresh = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    optimizer = build_optimizer(config, [changed], torch.device("cpu"))
+    trained(3, changed, optimizer)
+    changed.data = torch.ones(4, 4)
+    begin_anew(optimizer, [changed])
+    wanted = trained(2, fresh, build_optimizer(config, [fresh], torch.device("cpu")))
+    assert torch.equal(trained(2, changed, optimizer), wanted)
