@@ -79,7 +79,9 @@ def decomposition(weight: Tensor, format: str, rank: RankLike, settings: Mapping
         raise ConfigError(f"a weight is (out, in) or (out, in, [[kd,] kh,] kw), got {tuple(weight.shape)}")
     values = checked(weight).detach().to("cpu", torch.float32)
     outputs, inputs, *kernel = values.shape
-    twin = TORCH[axes](inputs, outputs, tuple(kernel), bias=False) if axes else nn.Linear(inputs, outputs, bias=False)
+    twin: nn.Module = nn.Linear(inputs, outputs, bias=False)
+    if axes:  # padded, so that every step of a contraction has as many pixels, whatever the image
+        twin = TORCH[axes](inputs, outputs, tuple(kernel), padding=tuple(taps // 2 for taps in kernel), bias=False)
     twin.weight = nn.Parameter(values)
     layer = _single(twin, tuple(values.shape[1:]), format, rank, settings)
     if not isinstance(layer, Factorised):
@@ -87,7 +89,7 @@ def decomposition(weight: Tensor, format: str, rank: RankLike, settings: Mapping
     names = [core.name for core in layer.graph.cores]
     cores = {name: core.detach().to(weight) for name, core in zip(names, layer.tensors(), strict=True)}
     error = relative_error(layer.graph, list(cores.values()), weight)
-    return Decomposition(format, layer.graph, cores, tuple(weight.shape), error)
+    return Decomposition(layer.format, layer.graph, cores, tuple(weight.shape), error)
 
 
 def conv2d(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -71,6 +71,11 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
     lost = [name for name, weight in weights.items() if weight in unknown and weight.requires_grad]
     if lost:
         raise ConfigError(f"the optimizer has not the weight of {', '.join(lost)}, whose cores nothing would train")
+    odd = next((name for found in heirs.values() for name, core in found.items() if core.dim() != 2), None)
+    if odd is not None and type(optimizer) is getattr(torch.optim, "Muon", None):
+        raise ConfigError(
+            f"torch.optim.Muon takes matrices only, and {odd} is none: tdcompress.train.optim.muon.Muon unfolds cores"
+        )
     groups: list[dict[str, list[Any]]] = []
     for group in optimizer.param_groups:
         named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
@@ -80,11 +85,18 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
     for group, new in zip(optimizer.param_groups, groups, strict=True):
         group.update(new)
     for weight, found in heirs.items():
-        state = optimizer.state.pop(weight, {})
-        # Fused, SGD wants one for every parameter or for none; others take a state for complete that holds anything.
-        if isinstance(state.get(_MOMENTUM), Tensor) and len(state) == 1:
-            for parameter in found.values():
-                optimizer.state[parameter][_MOMENTUM] = torch.zeros_like(parameter)
+        begin_anew(optimizer, weight, found.values())
+
+
+def begin_anew(optimizer: Optimizer, old: nn.Parameter, new: Iterable[nn.Parameter]) -> None:
+    """Forget what ``optimizer`` has of ``old``: the parameters in its place, perhaps itself, come to their first step.
+
+    Fused, SGD wants a momentum for every parameter or for none; others take a state for complete that holds anything.
+    """
+    state = optimizer.state.pop(old, {})
+    if isinstance(state.get(_MOMENTUM), Tensor) and len(state) == 1:
+        for parameter in new:
+            optimizer.state[parameter] = {_MOMENTUM: torch.zeros_like(parameter)}
 
 
 def _heirs(names: Sequence[str], model: nn.Module, held: Mapping[str, Factorised]) -> dict[str, nn.Parameter]:

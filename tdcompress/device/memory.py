@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,15 +36,37 @@ def keep_freed_memory() -> None:
 def free_memory(device: torch.device) -> float:
     """Bytes that a device, or the machine for its CPU, can still give.
 
-    Outside Linux it is all that the machine has, and infinity on Windows, which is not asked.
+    No more than the control groups of this process leave it, as those of a container or of a job do. Outside Linux it
+    is all that the machine has, and infinity on Windows, which is not asked.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
     found = re.search(r"^MemAvailable: +(\d+) kB", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
     if found:
-        return int(found[1]) * 1024
+        return min([int(found[1]) * 1024, *_left(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
     return math.inf if sys.platform == "win32" else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _left(own: Path, groups: Path) -> Iterator[int]:
+    """Bytes that each control group of this process has not used of its limit, both versions (man 7 cgroups).
+
+    ``own``: says which groups these are, ``groups``: where they lie. Files that were read count as used until they are
+    dropped for others, which they are first.
+    """
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, kinds, name = line.split(":", 2)
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            root = groups / "memory" if kinds else groups
+            names = ("limit_in_bytes", "usage_in_bytes") if kinds else ("max", "current")
+            place = root / name.strip("/")
+            for group in (place, *place.parents[: len(place.parts) - len(root.parts)]):
+                with suppress(OSError, ValueError):  # no limit is not said in digits
+                    dropped = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+                    limit, used = (int((group / f"memory.{name}").read_text()) for name in names)
+                    yield max(0, limit - used + (int(dropped[1]) if dropped else 0))
 
 
 def peak_memory(device: torch.device) -> float:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -47,8 +44,3 @@ def computed(core: Tensor) -> torch.dtype:
     device = core.device.type
     cast = not core.is_meta and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if cast else core.dtype
-
-
-def uncast(core: Tensor) -> AbstractContextManager[Any]:
-    """Products with this core in its own type."""
-    return nullcontext() if core.is_meta else torch.autocast(core.device.type, enabled=False)

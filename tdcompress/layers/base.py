@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..device.precision import computed, uncast
+from ..device.precision import computed
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.cost import Rates
 from ..tensor.contraction.lookup import Lookup
@@ -20,7 +20,7 @@ from ..tensor.contraction.path import Geometry, Path
 from ..tensor.contraction.plan import Plan, compile_path
 from ..tensor.contraction.search import macs, paths
 from ..tensor.graph import Graph
-from ..tensor.weight import to_dense
+from ..tensor.weight import to_dense, uncast
 from .kept import Kept, Pass, infers
 from .values import drawn, trainable
 
@@ -226,7 +226,7 @@ class Factorised(nn.Module, ABC):
             with uncast(cores[0]):  # once is cheap enough to be exact
                 return [weight.detach().to(dtype) for weight in plan.weights(cores)]
 
-        return self.kept.get(cores, (plan.path, dtype), make)
+        return self.kept.get(cores, (plan.path.terms, dtype), make)
 
     def _inferring(self, shape: Sequence[int]) -> tuple[Plan | Lookup, list[Tensor]]:
         """The plan for inputs of this shape where merging costs nothing, and what its calls multiply with.

@@ -10,10 +10,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..device.precision import uncast
 from ..tensor.contraction.calls import Convolution
 from ..tensor.contraction.path import Geometry
 from ..tensor.graph import Graph
+from ..tensor.weight import uncast
 from .base import Factorised, Planner
 from .own_class import OwnClass
 from .values import holding

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 T = TypeVar("T")
 Marks = list[tuple[int, int, int]]  # of each tensor its id, address and version
 Pass = Callable[..., Tensor]  # of a layer: its input, and its ``bias`` by name, to its output
-_MOST = 8  # results that are kept; those of the longest ago go first
+_MOST = 32  # results that are kept; those of the longest ago go first
 _steps = 0  # of all optimizers
 _never = itertools.count()
 
@@ -47,11 +47,11 @@ class Kept:
             self._steps = _steps
         found = self._found
         if key not in found or _version(found[key][0]) != found[key][1]:
-            if len(found) == _MOST:
-                del found[next(iter(found))]
             with torch.inference_mode(False), torch.no_grad():  # what is made in that mode counts no versions
                 made = make()
             found[key] = made, _version(made)
+            while len(found) > _MOST:  # making one may have kept others
+                del found[next(iter(found))]
         result: T = found[key][0]
         return result
 

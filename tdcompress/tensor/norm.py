@@ -14,6 +14,7 @@ from .contraction.cost import Rates
 from .contraction.plan import Contraction, compile_tree
 from .contraction.search import greedy_tree
 from .graph import Core, Graph
+from .weight import uncast
 
 Span = tuple[int, int]
 """Some entries of a mode: the first, and how many."""
@@ -28,10 +29,11 @@ def squared_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:
     squares of W summed, where the cost model finds that cheaper (close to full rank). Planned once for each graph. Of a
     weight that is padded what is never read does not count.
     """
-    if not any(graph.padding):
-        return _whole_norm(graph, cores)
-    norms = [_whole_norm(part, values) for part, values in _read(graph, cores)]
-    return sum(norms[1:], norms[0])
+    with uncast(cores[0]):
+        if not any(graph.padding):
+            return _whole_norm(graph, cores)
+        norms = [_whole_norm(part, values) for part, values in _read(graph, cores)]
+        return sum(norms[1:], norms[0])
 
 
 def _whole_norm(graph: Graph, cores: Sequence[Tensor]) -> Tensor:

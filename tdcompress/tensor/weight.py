@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,11 @@ from torch import Tensor
 from .contraction.plan import merge_all
 from .errors import ConfigError
 from .graph import Graph
+
+
+def uncast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Products with this tensor in its own type, whatever autocast asks for."""
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def checked(weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..compression.ranks.adaptive import Shrinkage, shrink
 from ..compression.survey.plans import plans, use_plans
-from ..compression.switch import hand_over, refuse
+from ..compression.switch import begin_anew, hand_over, refuse
 from ..config.schema import TrainConfig
 from ..data.batches import Batches
 from ..device.graphs import Passes, passes
@@ -27,7 +27,7 @@ from ..results.record import Epoch, best_epoch
 from .checkpoint import random_states, restore_random_states
 from .full_rank.start import Start, Switch
 from .interrupt import StopSignals
-from .optim.build import begin_anew, build_scheduler, restore_optimizer
+from .optim.build import build_scheduler, restore_optimizer
 from .optim.groups import Groups, frobenius_penalty, multiples_in
 from .optim.sensitivity import sensitivities
 from .watch import bar
@@ -201,7 +201,8 @@ class Learner:
         cut = self._shrunk(wanted, self.shrinkage)
         if not cut:
             return False
-        begin_anew(self.optimizer, cut)
+        for core in cut:
+            begin_anew(self.optimizer, core, [core])
         self._regroup()
         self._renew()
         return True

@@ -15,6 +15,7 @@ from torch import nn
 import tdcompress
 from tdcompress.compression import single as api
 from tdcompress.tensor.errors import ConfigError
+from tdcompress.tensor.norm import squared_norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,6 +67,30 @@ def test_a_weight_of_the_format_is_found_again(case: Case):
     error = float((found.to_dense() - weight).norm() / weight.norm())
     assert found.error == pytest.approx(error, abs=1e-6)
     assert not graph.is_tree or error < 1e-5
+
+
+def test_a_share_of_the_macs_is_one_at_any_size():
+    found = tdcompress.decompose(torch.randn(128, 128, 3, 3), "tucker", "macs:0.2")
+    r, s = found.ranks.values()
+    assert (128 * r + 9 * r * s + 128 * s) / (128 * 128 * 9) == pytest.approx(0.2, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["cp", "tr", "tt"])
+def test_autocast_is_not_for_fits(method: str):
+    weight = torch.randn(24, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    plain = tdcompress.decompose(weight, method, rank=4)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = tdcompress.decompose(weight, method, rank=4)
+        norm = squared_norm(cast.graph, list(cast.cores.values()))
+    assert cast.error == plain.error and norm.dtype == torch.float32
+    assert all(torch.equal(core, plain.cores[name]) for name, core in cast.cores.items())
+
+
+def test_the_format_is_the_one_that_was_asked_for_convolutions():
+    found = tdcompress.decompose(torch.randn(32, 16, 3, 3), "tt", rank=4, conv="cp")
+    assert found.format == "cp" and type(tdcompress.to_tensorly(found)).__name__ == "CPTensor"
 
 
 def test_a_matrix_loses_what_its_singular_values_say():

@@ -127,3 +127,18 @@ def test_an_optimizer_with_more_than_a_momentum_begins_anew():
             tdcompress.switch(model, optimizer, "tt", 4, (64,), keep="2")
             before = [core.detach().clone() for core in model[0].tensors()]
     assert all((core != old).any() for core, old in zip(model[0].tensors(), before, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_an_optimizer_of_matrices_is_not_given_cores_of_other_axes():
+    def built() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 64, bias=False))
+
+    model = built()
+    optimizer = torch.optim.Muon(model.parameters())
+    with pytest.raises(ConfigError, match=r"torch\.optim\.Muon takes matrices only, and 0\.cores\.core1 is none"):
+        tdcompress.switch(model, optimizer, "tr", 4, (64,), keep=[])
+    assert isinstance(model[0], nn.Linear) and optimizer.param_groups[0]["params"] == [*model.parameters()]
+    tdcompress.switch(model, optimizer, "tt", 4, (64,), keep=[], layout="matrix")
+    model(torch.randn(2, 64)).sum().backward()
+    optimizer.step()

@@ -53,3 +53,23 @@ def test_peak_is_in_megabytes():
 def test_peak_of_a_cuda_device_is_what_tensors_held(monkeypatch):
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: 3 << 20)
     assert memory.peak_memory(torch.device("cuda")) == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "place", "names"),
+    [
+        ("0::/job/step", "", ("memory.max", "memory.current")),
+        ("9:name=systemd:/\n8:cpu,memory:/job/step", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+    ],
+)
+def test_what_control_groups_leave(tmp_path, own, place, names):
+    (tmp_path / "own").write_text(own + "\n")
+    for group, values in (("", None), ("job", (900, 500)), ("job/step", ("max", 300))):
+        folder = tmp_path / "groups" / place / group
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names, values or (), strict=False):
+            (folder / name).write_text(f"{value}\n")
+        (folder / "memory.stat").write_text("active_file 7\ninactive_file 40\n")
+    assert list(memory._left(tmp_path / "own", tmp_path / "groups")) == [440]
+    assert list(memory._left(tmp_path / "none", tmp_path / "groups")) == []
+    assert 0 < memory.free_memory(torch.device("cpu")) < float("inf")

@@ -12,6 +12,7 @@ from cases import FACTORISED
 from torch import Tensor, nn
 
 import tdcompress
+from tdcompress.layers.kept import _MOST
 from tdcompress.layers.kinds import factorised
 from tdcompress.tensor.contraction.cost import Rates
 
@@ -107,3 +108,14 @@ def test_autocast_leaves_nothing_behind(name: str):
         with torch.autocast("cpu", torch.bfloat16):
             ours(x)
         assert torch.equal(ours(x), wanted)
+
+
+@pytest.mark.parametrize("name", ["convolution", "linear", "embedding"])
+def test_what_is_kept_does_not_grow_with_the_shapes_of_inputs(name: str):
+    layer, x, _ = LAYERS[name]
+    ours = compressed(layer, x, "cp").eval()
+    with torch.no_grad():
+        for size in range(1, 60):
+            shape = {"linear": (2, size, 48), "convolution": (1, 24, 4 + size, 5), "embedding": (2, 3 * size)}[name]
+            ours(torch.zeros(shape, dtype=x.dtype))
+    assert len(ours.kept._found) <= _MOST

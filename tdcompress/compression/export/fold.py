@@ -66,7 +66,8 @@ def fold(
     weight that is merged of several cores is computed from these whenever it is used (``torch.nn.utils.parametrize``):
     there are as few parameters as in ``model``.
 
-    Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension. A
+    Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension, of
+    linear layers the first: what has steps before the batch needs ``dense``. A
     linear layer that was given inputs in several shapes there may become dense, too.
     Layers that share a weight share it afterwards where both are dense. What was frozen is. Weights lie in one piece,
     as torch's do; convolutions are faster after ``.to(memory_format=torch.channels_last)``.
@@ -91,8 +92,8 @@ def fold(
             found[layer] = _whole(layer) if keep_cores and layer.of_cores else layer.plain()
             if name in inputs and plan != "dense" and layer.chains and not layer.reconstructs:
                 weight, shape = layer.tensors()[0], next(iter(inputs[name]))
-                rates = rates or device_rates(weight.device, weight.dtype)
-                path = Planner(shape, batch_size, rates, plan, math.inf)(layer)[0]
+                own = rates or device_rates(weight.device, weight.dtype)
+                path = Planner(shape, batch_size, own, plan, math.inf)(layer)[0]
                 if len(path.terms) > 1:
                     found[layer] = _chain(layer, path, inputs[name], keep_cores) or found[layer]
             _train_as(layer, found[layer])

@@ -53,6 +53,10 @@ class Products(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with self:  # in inference mode torch dispatches what consists of several operations as one
+            out = func.decompose(*args, **(kwargs or {})) if func.overloadpacket not in _PRODUCTS else NotImplemented
+        if out is not NotImplemented:
+            return out
         out = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         owners = [self._owner.get(_storage(tensor)) for tensor in tensors]

@@ -20,6 +20,7 @@ PLANS = ("model", "measure", "contract", "chain", "dense")
 _SLACK = 1.5  # how much slower than the best, by the model, a path may be that is measured
 _MEASURED = 6
 _SUBSETS = 2100  # of cores that hang together: a search of so many takes some ten seconds
+_CORES = 18  # of which any subset may have been applied: a search of so many takes half a minute
 
 
 class Search:
@@ -64,8 +65,8 @@ class Search:
         count = len(self.graph.cores)
         if self.connected is None:
             raise ConfigError(
-                f"{count} cores hang together in more than {_SUBSETS:,} ways, too many to search for the order in "
-                "which to contract them: split into fewer factors"
+                f"{count} cores can be contracted in too many orders to search for the best (at most {_CORES} cores, "
+                f"{_SUBSETS:,} subsets of them that hang together): split into fewer factors"
             )
         found: dict[int, tuple[float, Tree, tuple[str, ...]]] = {
             1 << k: (0.0, k, self.graph.cores[k].indices) for k in range(count)
@@ -94,6 +95,8 @@ class Search:
             sum({1 << other for index in core.indices for other in self.graph.carriers[index]})
             for core in self.graph.cores
         ]
+        if len(around) > _CORES:
+            return None
         found = {1 << k for k in range(len(around))}
         border = list(found)
         while border:

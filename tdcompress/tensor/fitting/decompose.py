@@ -15,7 +15,7 @@ from torch import Tensor
 from ..caps import capped
 from ..graph import Graph
 from ..norm import squared_norm
-from ..weight import over_modes, to_dense
+from ..weight import over_modes, to_dense, uncast
 from .als import WORK, alternate, balanced, work
 from .bounded import CANCELLING, SLACK, bounded, cancellation
 from .expansion import expansions
@@ -149,7 +149,8 @@ def decompose(
     if norm == 0:
         return [weight.new_zeros(graph.shape(core)) for core in graph.cores]
     share = norm ** (1 / len(graph.cores))
-    cores = algorithm(graph, (weight.double() / norm).to(weight.dtype), sweeps, seed)
+    with uncast(weight):
+        cores = algorithm(graph, (weight.double() / norm).to(weight.dtype), sweeps, seed)
     return [(core * share).to(weight.dtype).contiguous() for core in balanced(graph, cores)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..contraction.plan import merge_all
 from ..graph import Graph
-from ..weight import over_modes
+from ..weight import over_modes, uncast
 from .als import WORK, Part, balanced
 
 RIDGE = 1e-2
@@ -56,7 +56,8 @@ def fit_in_metric(graph: Graph, weight: Tensor, moment: Moment, fit: Fit) -> lis
         weight = part.times(weight)
     cores = fit(graph, weight.float())
     if not metric.exact and len(metric.whole) <= LARGEST:
-        cores = _descended(graph, weight.float(), metric.seen_through_parts().float(), metric.axes, cores)
+        with uncast(weight):
+            cores = _descended(graph, weight.float(), metric.seen_through_parts().float(), metric.axes, cores)
     found = [core.double() for core in cores]
     for k, part, inverse in metric.parts:
         axes, blocks = (

@@ -65,14 +65,6 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
                 held[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
-def begin_anew(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Forget what ``optimizer`` has of parameters whose shapes have changed: their next step is as its first one."""
-    for parameter in parameters:
-        state = optimizer.state.pop(parameter, {})
-        if state.keys() == {"momentum_buffer"}:  # torch's fused SGD takes one of all parameters or of none
-            optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-
-
 def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler | None:
     """The schedule, or None. The values "epochs", "steps" (of the whole run) and "lr" stand for these numbers."""
     if not config.optim.scheduler:

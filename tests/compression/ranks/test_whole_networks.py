@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import FACTORISED
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tdcompress import compress, count
+from tdcompress import compress, count, report
 from tdcompress.config.schema import ArchConfig
 from tdcompress.layers.kinds import factorised
 from tdcompress.models.build import build
@@ -69,3 +69,23 @@ def test_a_budget_of_macs_is_met_though_plans_change_with_the_ranks(method: str,
     dense = macs()
     compress(model, method, f"macs:{share}", (3, 32, 32), init="variance")
     assert abs(macs() / (share * dense) - 1) <= 0.02
+
+
+@pytest.mark.parametrize("rank", ["macs:0.5", "adaptive:macs:0.5", "2x"])
+def test_a_layer_that_the_example_gives_nothing(rank: str):
+    class Experts(nn.Module):
+        """Those of inputs above zero, and of others."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.some, self.others = (nn.Linear(64, 64) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x, chosen = self.first(x), x.sum(1) >= 0
+            return torch.cat((self.some(x[chosen]), self.others(x[~chosen])))
+
+    model = compress(Experts(), "tt", rank, (64,), keep=[])
+    held = factorised(model).keys()
+    assert held == ({"first", "some", "others"} if rank == "2x" else {"first", "some"})
+    if "macs" in rank:
+        assert "has no MACs that could be saved" in str(report(model))

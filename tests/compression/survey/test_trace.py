@@ -145,6 +145,23 @@ def test_products_of_parameters_alone_are_not_the_inputs():
     assert tdcompress.count(Product(), (4,))["macs"] == 24
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_counting_inside_of_what_infers(mode):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 6 * 6, 10))
+    products = nn.Sequential(nn.Linear(16, 16), nn.TransformerEncoderLayer(16, 2, 16, batch_first=True))
+    with mode():
+        assert tdcompress.count(model, (3, 8, 8))["macs"] == 8 * 27 * 36 + 2880
+        counted = tdcompress.count(products, (5, 16))
+        held = tdcompress.compress(
+            nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), "tt", "macs:0.5", (64,), keep=[]
+        )
+    outside = tdcompress.count(products, (5, 16))
+    assert {key: counted[key] for key in ("macs", "activation_macs")} == {
+        key: outside[key] for key in ("macs", "activation_macs")
+    }
+    assert outside["activation_macs"] == 2 * 5 * 5 * 16 and tdcompress.count(held, (64,))["macs"] <= 64 * 64 * 1.02
+
+
 def test_counting_changes_nothing():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 2)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from training import COSINE, SGD, STEPLR, config_in, run_of
 
+from tdcompress.compression.switch import begin_anew
 from tdcompress.config.schema import MethodConfig, OptimConfig, TrainConfig
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.train.optim.build import begin_anew, build_optimizer, build_scheduler
+from tdcompress.train.optim.build import build_optimizer, build_scheduler
 from tdcompress.train.run import train
 
 pytestmark = pytest.mark.usefixtures("small_images")
@@ -107,6 +108,6 @@ def test_what_has_changed_its_shape_begins_anew(name):
     optimizer = build_optimizer(config, [changed], torch.device("cpu"))
     trained(3, changed, optimizer)
     changed.data = torch.ones(4, 4)
-    begin_anew(optimizer, [changed])
+    begin_anew(optimizer, changed, [changed])
     wanted = trained(2, fresh, build_optimizer(config, [fresh], torch.device("cpu")))
     assert torch.equal(trained(2, changed, optimizer), wanted)
