@@ -18,7 +18,7 @@ from ..layers.conv import FactorisedConv
 from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.metric import LARGEST, Moment
-from .survey.attributes import Attributes
+from .survey.attributes import of_a_pass
 from .survey.inputs import Examples
 from .survey.trace import watch
 
@@ -160,7 +160,7 @@ def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
         return
     modes = {module: module.training for module in model.modules()}
     before = {norm: {name: value.clone() for name, value in norm.named_buffers()} for norm in norms}
-    attributes = Attributes(model, but=vars(nn.Module()).keys() - {"_buffers"})
+    attributes = of_a_pass(model)
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     done = False
     try:

@@ -67,10 +67,10 @@ def fold(
     there are as few parameters as in ``model``.
 
     Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension, of
-    linear layers the first: what has steps before the batch needs ``dense``. A
-    linear layer that was given inputs in several shapes there may become dense, too.
-    Layers that share a weight share it afterwards where both are dense. What was frozen is. Weights lie in one piece,
-    as torch's do; convolutions are faster after ``.to(memory_format=torch.channels_last)``.
+    linear layers the first: what has steps before the batch needs ``dense``. A linear layer that was given inputs in
+    several shapes there may become dense, too. Layers that share a weight share it afterwards where both are dense.
+    What was frozen is, hooks are those of the layers. Weights lie in one piece, as torch's do; convolutions are faster
+    after ``.to(memory_format=torch.channels_last)``.
     Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
     """
     if plan not in PLANS:

@@ -39,6 +39,11 @@ class Attributes:
                     (value.extend if isinstance(value, list) else value.update)(content)
 
 
+def of_a_pass(model: nn.Module) -> Attributes:
+    """What a pass may leave otherwise: caches and counters of a user's, and buffers that it puts in place of others."""
+    return Attributes(model, but=vars(nn.Module()).keys() - {"_buffers"})
+
+
 def _content(value: Any) -> Any:
     """A copy of a container that can be filled again, None for any other value: a subclass may refuse it."""
     return copy.copy(value) if type(value) in (dict, OrderedDict, list, set) else None

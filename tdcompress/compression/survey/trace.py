@@ -15,7 +15,7 @@ from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
 from ...layers.linear import FactorisedLinear
 from ...tensor.errors import ConfigError
-from .attributes import Attributes
+from .attributes import of_a_pass
 from .inputs import Examples, refuse_lazy, said_of
 from .products import Products
 
@@ -184,8 +184,7 @@ def outputs(model: nn.Module, examples: Examples) -> Any:
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    # Caches and counters that modules keep of a pass, and buffers that it puts in the place of others.
-    attributes = Attributes(model, but=vars(nn.Module()).keys() - {"_buffers"})
+    attributes = of_a_pass(model)
     try:
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices):
