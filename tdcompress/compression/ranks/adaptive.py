@@ -18,11 +18,6 @@ from ...tensor.rounding import energies, truncated
 from .budget import TOLERANCE
 from .costs import PARAMETERS, Cost, Costs
 
-DAMPING = 1 / 3
-"""The power of a layer's sensitivity that counts: all of it is what a cut costs at once, none of it as if layers were
-alike. Training makes up for much of what a cut costs, and components of early layers, where the loss feels most, take
-the most multiply-adds (measured: docs/ranks_and_budgets.md)."""
-
 LEAST = 1 / 6
 """What part of the numbers that would pass a layer, were all layers cut alike, a cut must let pass. What its components
 hold says what each is worth beside the others; of a layer that loses nearly all at once it says nothing."""
@@ -74,14 +69,15 @@ def shrink(
 
     The components are cut that have the least share of their weight's squared norm for what they cost, of all layers
     and bonds together, but for the last ones of a layer, see ``LEAST``. ``sensitivity``: by the names of layers how
-    much such a share of each is worth, in any unit; those without are taken for the geometric mean.
+    much such a share of each is worth, in any unit; those without are taken for the geometric mean. It counts to the
+    power of ``costs.damping``.
 
     Gives the cores that changed. What the last cut took too much is given back; where the tolerance of a budget is not
     met otherwise, up to that much above ``target``. Ranks become multiples of their grain (see ``tensor.caps.grain``),
     but for what is given back at last where they leave the total too far from its target. ``last``: no cut follows, so
     where one component is more than what is left over, others make room for it.
     """
-    worth, each = _worth(sensitivity or {}), costs.each(model)
+    worth, each = _worth(sensitivity or {}, costs.damping), costs.each(model)
     layers = [
         _Layer(module, multiple, worth.get(name, 1.0), each[name])
         for name, module in weights_once(model).items()
@@ -142,11 +138,11 @@ def _trade(layers: Sequence[_Layer], excess: float, tolerance: float) -> None:
             layer.ranks = ranks
 
 
-def _worth(sensitivity: Mapping[str, float]) -> dict[str, float]:
+def _worth(sensitivity: Mapping[str, float], damping: float) -> dict[str, float]:
     """What a share of each layer counts, one for the geometric mean."""
     logs = {name: math.log(value) for name, value in sensitivity.items()}
     mean = sum(logs.values()) / max(1, len(logs))
-    return {name: math.exp(DAMPING * (log - mean)) for name, log in logs.items()}
+    return {name: math.exp(damping * (log - mean)) for name, log in logs.items()}
 
 
 @dataclass

@@ -29,6 +29,17 @@ class Costs:
 
     image: Sequence[int] | None = None
 
+    @property
+    def damping(self) -> float:
+        """The power of a layer's sensitivity that counts: with all of it what a cut costs at once, none as if layers
+        were alike.
+
+        Of parameters a third: training makes up for much of what a cut costs, and components of early layers, where the
+        loss feels most, take the most multiply-adds for their size. Where these are what is to be saved, all of it
+        (measured: docs/ranks_and_budgets.md).
+        """
+        return 1 / 3 if self.image is None else 1.0
+
     def total(self, model: nn.Module) -> int:
         """Of the whole network as it is."""
         if self.image is None:
