@@ -19,7 +19,7 @@ from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format
 from ..tensor.rank import Budget, LayerRank, Rank, RankLike, parse
-from ..tensor.weight import checked
+from ..tensor.weight import checked, refuse_type
 from .left import aliases, left_dense, of_parts, ties
 from .ranks.sizing import heavy, meet, rooms
 from .spec import Swap, swap_for
@@ -125,6 +125,11 @@ def choose(model: nn.Module, request: Request) -> Choice:
 
 
 def _traced(model: nn.Module, examples: Examples) -> Trace:
+    for name, layer in model.named_modules():
+        kind = kind_of(layer)
+        if kind is not None:
+            with naming(name):
+                refuse_type(kind.weight(layer))
     seen = trace(model, examples)
     if separate(model, {name: sum(inputs.values()) for name, inputs in seen.inputs.items()}):
         seen = trace(model, examples)

@@ -26,15 +26,20 @@ def checked(weight: Tensor) -> Tensor:
 
     Fits compute in single precision at least, whose range no entry may exceed.
     """
-    if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        kind = str(weight.dtype).removeprefix("torch.")
-        raise ConfigError(f"its weight is of {kind}, not of floating-point numbers of 16 bits or more")
+    refuse_type(weight)
     if not weight.numel():
         raise ConfigError(f"its weight {tuple(weight.shape)} has no entries")
     bad = 0 if weight.is_meta else int((~weight.detach().float().isfinite()).sum())
     if bad:
         raise ConfigError(f"its weight holds {bad} entries of {weight.numel():,} that are not finite")
     return weight
+
+
+def refuse_type(weight: Tensor) -> None:
+    """Raise ``ConfigError`` for a ``weight`` that is of no floating-point numbers of 16 bits or more."""
+    if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise ConfigError(f"its weight is of {kind}, not of floating-point numbers of 16 bits or more")
 
 
 def over_modes(graph: Graph, weight: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def test_seconds_that_nobody_knows(tdc, tmp_path):
     [
         ("within=1 under=1", "within=.. asks for the smallest network and under=.. for the best one: give one of them"),
         ("by=weight", "unknown by 'weight', known: parameters, macs, bytes, ms, seconds"),
-        ("within=0", "within=0 is not a number greater than 0"),
+        ("within=-1", "within=-1 is not a number greater than 0 or 0"),
         ("method=tucker", "no finished runs like that in results/runs that answer this"),
         ("by=bytes", "no finished runs in results/runs that answer this"),
     ],

@@ -112,8 +112,9 @@ class Source:
 
     def _default(self, value: ast.expr | None) -> tuple[Any, tuple[str, ...]]:
         """Of a field with this right-hand side: its default, and the names that it takes."""
-        if isinstance(value, ast.Call) and ast.unparse(value.func) == "choice":
-            return self._default(value.args[0])[0], self.names(value.args[1])
+        if isinstance(value, ast.Call) and ast.unparse(value.func) in ("choice", "from_zero"):
+            default, *known = value.args
+            return self._default(default)[0], self.names(known[0]) if known else ()
         if isinstance(value, ast.Name):
             place, made = self.definition(value.id)
             return place._default(getattr(made, "value", None))
