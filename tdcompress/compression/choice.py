@@ -62,13 +62,13 @@ class Request:
             batch_size = _PLANNING_BATCH if examples.batch == 1 else 1
         elif not isinstance(batch_size, Integral) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r} is no number of inputs")
-        if cores is not None and (
-            not cores or not isinstance(cores, Mapping) or any(v is None for v in cores.values())
-        ):
+        given = isinstance(cores, Mapping) and bool(cores) and all(one is not None for one in cores.values())
+        if cores is not None and not given:
             raise ConfigError(f"cores: for each layer that is to hold some what these are, by its name, got {cores!r}")
         if isinstance(asked, Budget) and asked.kind == "macs":
             rates = Rates()  # ranks, and the plans that they were counted along, are the same on every machine
-        patterns = [keep] if isinstance(keep, str) or not isinstance(keep, Iterable | None) else keep and list(keep)
+        several = isinstance(keep, Iterable) and not isinstance(keep, str)
+        patterns: Any = None if keep is None else list(keep) if several else [keep]
         if odd := [pattern for pattern in patterns or () if not isinstance(pattern, str)]:
             raise ConfigError(f"keep: names of layers, or patterns of them, are strings, not {odd[0]!r}")
         return Request(method, asked, examples, patterns, batch_size, rates, cores)

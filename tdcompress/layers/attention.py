@@ -49,7 +49,7 @@ class PartedAttention(Parted, nn.MultiheadAttention):
         return layer
 
     def _reset_parameters(self) -> None:
-        self.redraw("_reset_parameters")
+        self.begin_again("_reset_parameters")
 
     @property
     def packed(self) -> bool:

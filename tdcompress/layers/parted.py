@@ -72,8 +72,8 @@ class Parted(nn.Module, ABC):
                 layer = hold(layer, name, part)
         return layer
 
-    def redraw(self, reset: str) -> None:
-        """Begin again as the method ``reset`` of the torch layer does, its weights that are cores as new cores."""
+    def begin_again(self, reset: str) -> None:
+        """Draw parameters as the method ``reset`` of the torch layer does, weights that are cores as new cores."""
         layer = self.together(_dense)  # whose other parameters are this one's
         getattr(layer, reset)()
         for name, part in self.parts().items():

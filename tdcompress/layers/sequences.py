@@ -70,7 +70,7 @@ class PartedRecurrent(Parted, nn.RNNBase):
 
     def reset_parameters(self) -> None:
         """See ``nn.RNNBase``."""
-        self.redraw("reset_parameters")
+        self.begin_again("reset_parameters")
 
     def _init_flat_weights(self) -> None:
         pass
