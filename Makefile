@@ -14,8 +14,8 @@ test: $(VENV)/installed-dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-results: $(VENV)/installed  ## results/published, as far as it is not made: days on two cores, and it goes on where it was
-	$(BIN)/python scripts/reproduce.py
+results: $(VENV)/installed  ## the protocol of results/published again: days on two cores, and it goes on where it was
+	$(BIN)/python scripts/reproduce.py out=results/reproduced
 
 stress: $(VENV)/installed  ## runs killed at 50 random moments, 200 runs at once, figures of 10,000
 	$(BIN)/python scripts/stress.py

@@ -49,7 +49,6 @@ class PeerOptions(Options):
     batch_size: int = 100
     small_batch: int = 8
     precision: str = "fp32"
-    plan: str = "model"
 
 
 def run(words: Sequence[str]) -> None:
@@ -66,6 +65,8 @@ def run(words: Sequence[str]) -> None:
         for batch in (options.batch_size, options.small_batch)
         if peer.method in chosen and isinstance(shape.layer, peer.kind)
     ]
+    if not cases:
+        raise ConfigError(f"no layer here has a peer by {', '.join(chosen)}")
     options, device = start(options)
     rows: list[dict[str, Any]] = []
     for case in bar(cases, "peers", 0, len(cases)):
@@ -82,7 +83,7 @@ def measure(
 ) -> dict[str, Any] | None:
     """One layer of theirs beside ours, or None where so high a rank leaves our layer dense."""
     twin = shape.dense(torch.device("cpu"))
-    settings = {"keep": [], "batch_size": batch, "plan": options.plan, **peer.settings}
+    settings = {"keep": [], "batch_size": batch, **peer.settings}
     settings["rates"] = rates(device, options.precision)
     ours = compress(nn.Sequential(twin), peer.method, rank, shape.input_shape, **settings)[0]
     if not isinstance(ours, Factorised):

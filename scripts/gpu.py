@@ -39,6 +39,7 @@ from tdcompress.tensor.formats import FORMATS
 ROOT = Path(__file__).resolve().parents[1]
 GRACE = 60  # seconds that an interrupted command has to write its checkpoint
 METHODS = ",".join(sorted(name for name, format in FORMATS.items() if format.factorised))
+BLOCKS = ",".join(sorted(name for name in METHODS.split(",") if "channels" not in FORMATS[name].layouts))
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ def queue(options: Options) -> list[Job]:
     """The jobs, the most valuable first."""
     toy = options.toy
     network = ["arch=lenet", "arch.width=0.1"] if toy else ["arch=vgg16"]
-    methods = "tt" if toy else METHODS
     data = ["dataset=digits", "dataset.limit=60"]
     if not toy:
         data = ["dataset=cifar10", "dataset.flip=true", "dataset.image_size=32", "dataset.padding=4"]
@@ -76,18 +76,19 @@ def queue(options: Options) -> list[Job]:
     train = ["train", "-m", *together, *data, *batch]
     resnet = ["train", "-m", *together, *data, "arch=lenet" if toy else "arch=resnet20,resnet32"]
     resnet += ["arch.width=0.1", "batch_size=30"] if toy else ["batch_size=128"]
+    methods = f"method={'tt' if toy else METHODS}"
     sweep = f"method={'dense,tt' if toy else 'dense,' + METHODS}"
     seeds = ("0",) if toy else ("0", "1", "2")
     sizes = ("4",) if toy else ("128", "1024", "512")
-    bench = [f"method={methods}", f"repeats={1 if toy else 11}"]
+    bench = [f"repeats={1 if toy else 11}"]
     bench += ["arch=lenet", "width=0.1", "dataset=digits"] if toy else ["arch=vgg16"]
     rank = "rank=6" if toy else "rank=10x"
     steps = [
-        ("bench", "step", *bench, rank, f"batch_size={size}", f"precision={precision}", f"layout={layout}", *mode)
-        for mode, precision, layout, size in itertools.product(
+        ("bench", "step", *bench, *held, rank, f"batch_size={size}", f"precision={precision}", *mode)
+        for mode, precision, held, size in itertools.product(
             [()] if toy else [(), ("compile=true",), ("cuda_graphs=false",)],
             ("fp32",) if toy else ("bf16", "fp32"),
-            ("channels",) if toy else ("channels", "paired"),
+            [("method=tt",)] if toy else [("layout=channels",), ("layout=paired",), (f"method={BLOCKS}",)],
             sizes,
         )
     ]
@@ -97,7 +98,7 @@ def queue(options: Options) -> list[Job]:
     jobs = [
         Job("tests", (("pytest", *places),)),
         Job("step", tuple(steps)),
-        Job("infer", (("bench", "infer", *bench, rank, f"batch_size={'1' if toy else '1,128'}"),)),
+        Job("infer", (("bench", "infer", *bench, methods, rank, f"batch_size={'1' if toy else '1,128'}"),)),
         *(Job(f"cifar_{seed}", ((*train, *full, sweep, rank, f"seed={seed}"),)) for seed in seeds),
         Job("macs", ((*train, *full, sweep, "rank=5" if toy else "rank=macs:0.135", several),)),
         Job("resnet", ((*resnet, *full, sweep, f"rank={'4' if toy else '3x,5x'}", "seed=0"),)),
@@ -144,7 +145,7 @@ def carried_out(job: Job, number: int, folder: Path, ends: float) -> int | None:
     """Run a command of a job in a process of its own; its exit code, None if it was interrupted at ``ends``."""
     folder.mkdir(parents=True, exist_ok=True)
     words = job.commands[number]
-    process = multiprocessing.get_context("fork").Process(target=command, args=(words, folder, number))
+    process = multiprocessing.get_context("spawn").Process(target=command, args=(words, folder, number))
     process.start()
     process.join(max(0.0, ends - time.monotonic()))
     if not process.is_alive():

@@ -17,7 +17,8 @@ only      names of parts, for others than all
 plan      only say how far it is
 draw      only make tables and figures anew
 
-Runs whose golden losses have moved are of another version: they are named, and made again.
+Runs whose golden losses have moved are of another version: they are named, and made again, as are tables of their
+times. Runs on other images than those in ``out`` go to another ``out``, with tables.md in place of the pages.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from publish.protocol import PROTOCOL, Part
 from tdcompress.cli import bench
 from tdcompress.cli.shared.jobs import asked, job_of
 from tdcompress.config.words import quoted, read
+from tdcompress.device.files import write_text
 from tdcompress.results.drawing.figures import plot_all
 from tdcompress.results.drawing.look import Look
 from tdcompress.results.drawing.page.report import write_report
@@ -95,7 +97,7 @@ class Reproduction:
         parts = [part for part in protocol if not options.only or part.name in options.only]
         self.jobs = {part.name: self._jobs(part) for part in parts if not part.is_table}
         tables = {part.name: self.out / "bench" / f"{part.name}.csv" for part in parts if part.is_table}
-        done = self._done()
+        done = self.done()
         self.works = [
             Work(
                 part, [job for job in self.jobs.get(part.name, []) if job.directory not in done], tables.get(part.name)
@@ -113,15 +115,29 @@ class Reproduction:
         hours = pace * sum(work.minutes(at_once) for work in self.works) / 60
         return "\n".join([*lines, f"{sum(work.left for work in self.works)} left, {hours:.1f} hours"])
 
+    def check(self) -> None:
+        """Exit where the tables have runs of a part on other images: they would be taken for none, and go."""
+        known = self._known_parts()
+        for name, jobs in self.jobs.items():
+            there = set(known.loc[known["part"] == name, "directory"])
+            if there and there.isdisjoint(job.directory.relative_to(self.out).as_posix() for job in jobs):
+                sys.exit(
+                    f"reproduce.py: {self.out} has {name} of other images ({min(there)}): "
+                    "give cifar10= as it was given there, or another out="
+                )
+
     def forget_stale(self) -> None:
-        """Measure the golden losses; name the runs of a version that had others, and take them from the tables."""
+        """Measure the golden losses; name the runs of a version that had others, and take them from the tables.
+
+        Tables of the times of such runs go, too.
+        """
         known = golden.read(self.out / "golden.csv")
         now = [golden.measured(*key) for key in golden.KEYS]
         moved = {one.key for one in now if one.key in known and not one.agrees(known[one.key])}
         if moved and self.options.only:
             names = ", ".join(sorted({name for name, _ in moved}))
             sys.exit(f"reproduce.py: golden losses of {names} have moved: without only=, all stale runs are found")
-        done = self._done()
+        done, remade = self.done(), set()
         for work in self.works:
             stale = [job for job in self.jobs.get(work.part.name, []) if golden.key_of(job.config) in moved]
             for job in stale:
@@ -130,6 +146,11 @@ class Reproduction:
                 if job.directory.is_dir():
                     delete(job.directory, self.out)
             work.jobs += [job for job in stale if job not in work.jobs]
+            remade |= {work.part.name for _ in stale}
+        for work in self.works:
+            if work.part.runs in remade and work.table is not None and work.table.is_file():
+                print(f"{work.table} is of such runs, and is made again")
+                work.table.unlink()
         self.publish(without={job.directory for work in self.works for job in work.jobs})
         golden.write(self.out / "golden.csv", [one if one.key in moved else known.get(one.key, one) for one in now])
 
@@ -153,7 +174,7 @@ class Reproduction:
         Times that were taken with other runs beside them are left out.
         """
         parts = self._parts()
-        parts.to_csv(self.out / "parts.csv", index=False)
+        write_text(self.out / "parts.csv", parts.to_csv(index=False))
         alone = {str(self.out / directory) for directory in parts.loc[parts["alone"], "directory"]}
         runs, epochs = read_results(self.out)
         ended = runs["status"].isin(ENDED) & ~runs["directory"].isin({str(directory) for directory in without})
@@ -173,9 +194,9 @@ class Reproduction:
         launch(jobs, jobs[0].config.launcher, lambda line: print(line, flush=True), ended)
 
     def _time(self, part: Part, table: Path) -> None:
-        runs = self._timed(part)
-        if missing := [run for run in runs if not run.is_dir()]:
-            print(f"{part.name}: {missing[0]} is not here, whose network is to be timed", flush=True)
+        runs, done = self._timed(part), self.done()
+        if missing := [run for run in runs if run not in done or not run.is_dir()]:
+            print(f"{part.name}: {missing[0]}, whose network is to be timed, is not here or has not ended", flush=True)
             return
         words = [*part.words[1:], *(["run=" + ",".join(quoted(str(run)) for run in runs)] if runs else [])]
         with tempfile.TemporaryDirectory() as folder:
@@ -184,8 +205,7 @@ class Reproduction:
             rows = pandas.read_csv(made)
             if runs:
                 rows["run"] = [Path(run).relative_to(self.out).as_posix() for run in rows["run"]]
-            table.parent.mkdir(parents=True, exist_ok=True)
-            rows.to_csv(table, index=False)
+            write_text(table, rows.to_csv(index=False))
 
     def _timed(self, part: Part) -> list[Path]:
         """The runs whose networks a table is of."""
@@ -208,32 +228,39 @@ class Reproduction:
 
     def _parts(self) -> pandas.DataFrame:
         """Which runs belong to which part, and whether they are timed; of other parts what is known of them."""
-        table, columns = self.out / "parts.csv", ["part", "alone", "directory"]
-        known = pandas.read_csv(table) if table.is_file() else pandas.DataFrame(columns=columns).astype({"alone": bool})
+        known = self._known_parts()
         mine = [
             (work.part.name, work.part.alone, job.directory.relative_to(self.out).as_posix())
             for work in self.works
             for job in self.jobs.get(work.part.name, [])
         ]
         others = known[~known["part"].isin(self.jobs)]
-        parts = pandas.concat([others, pandas.DataFrame(mine, columns=columns)])
+        parts = pandas.concat([others, pandas.DataFrame(mine, columns=known.columns)])
         return parts.sort_values("part", kind="stable", ignore_index=True)  # however they came, so that git shows news
 
-    def _done(self) -> set[Path]:
+    def _known_parts(self) -> pandas.DataFrame:
+        table, columns = self.out / "parts.csv", ["part", "alone", "directory"]
+        return pandas.read_csv(table) if table.is_file() else pandas.DataFrame(columns=columns).astype({"alone": bool})
+
+    def done(self) -> set[Path]:
+        """The directories of the runs that have ended, as the tables have them."""
         table = self.out / "summary.csv"
         rows = pandas.read_csv(table) if table.is_file() else pandas.DataFrame(columns=["directory", "status"])
         return {self.out / directory for directory in rows.loc[rows["status"].isin(ENDED), "directory"]}
 
 
 def draw(out: Path) -> None:
-    """The report and the figures that the pages show, of the tables in ``out`` alone, and the pages' tables."""
+    """The report, the figures that the pages show and the pages' tables, of the tables in ``out`` alone.
+
+    Of other results than the published ones every figure, and the tables in a file of their own.
+    """
     shown = pages.figures(out)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("summary.csv", "metrics.csv"):
             shutil.copy(out / name, folder)
         write_report(folder)
         shutil.copy(Path(folder, "report.md"), out)
-        for path in plot_all(folder, ("png",), Look.sized("page"), shown) if shown else []:
+        for path in plot_all(folder, ("png",), Look.sized("page"), shown):
             (out / "figures").mkdir(exist_ok=True)
             shutil.copy(path, out / "figures")
     pages.write(out)
@@ -252,6 +279,7 @@ def main(words: Sequence[str]) -> None:
     if options.plan:
         print(whole.told())
         return
+    whole.check()
     whole.forget_stale()
     if options.hours is not None:
         timer = threading.Timer(3600 * options.hours, os.kill, (os.getpid(), signal.SIGINT))
@@ -261,7 +289,8 @@ def main(words: Sequence[str]) -> None:
         whole.make()
     except KeyboardInterrupt:
         print("interrupted; the same command goes on")
-    draw(whole.out)
+    if whole.done():
+        draw(whole.out)
     print(whole.told())
 
 

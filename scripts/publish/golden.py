@@ -7,6 +7,7 @@ runs are of another version.
 from __future__ import annotations
 
 import csv
+import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tdcompress.cli.shared.jobs import asked, job_of
 from tdcompress.config.schema import TrainConfig
+from tdcompress.device.files import write_text
 from tdcompress.results.identity import fitted, plain
 from tdcompress.results.record import read_metrics_text
 from tdcompress.results.run import Run
@@ -78,8 +80,9 @@ def read(path: Path) -> dict[tuple[str, bool], Golden]:
 
 def write(path: Path, found: Sequence[Golden]) -> None:
     """Write a file of losses, to four digits, in the order of ``KEYS``."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["method", "fitted", "losses"], lineterminator="\n")
-        writer.writeheader()
-        for row in sorted(found, key=lambda row: KEYS.index(row.key)):
-            writer.writerow(asdict(row) | {"losses": " ".join(f"{loss:.4g}" for loss in row.losses)})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["method", "fitted", "losses"], lineterminator="\n")
+    writer.writeheader()
+    for row in sorted(found, key=lambda row: KEYS.index(row.key)):
+        writer.writerow(asdict(row) | {"losses": " ".join(f"{loss:.4g}" for loss in row.losses)})
+    write_text(path, text.getvalue())

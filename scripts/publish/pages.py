@@ -15,61 +15,17 @@ import pandas
 
 from tdcompress.results.answers.networks import difference
 from tdcompress.results.record import ENDED
-from tdcompress.results.tables import read_results
 from tdcompress.tensor.formats import BASELINE, FORMATS
 
 from .protocol import PROTOCOL
+from .published import Published
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results" / "published" / "README.md")
+PUBLISHED = ROOT / "results" / "published"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", PUBLISHED / "README.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _METHODS = (BASELINE, *(name for name in sorted(FORMATS) if name != BASELINE))
 _NONE = "–"  # noqa: RUF001 (what is not known, or not run yet)
-
-
-class Published:
-    """The tables of a folder of results: runs, which of them belong to which part of the protocol, and times."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        known = (folder / "summary.csv").is_file()
-        self.runs, self.epochs = read_results(folder) if known else (pandas.DataFrame(), pandas.DataFrame())
-        self.parts = self._table("parts.csv", ("part", "directory"))
-
-    def of(self, part: str, method: str, rank: str | None = None) -> pandas.DataFrame:
-        """The finished runs of a part by a method, at a rank; of the baseline those at any."""
-        mine = self.parts.loc[self.parts["part"] == part, "directory"]
-        if not len(self.runs):
-            return pandas.DataFrame(columns=["test_accuracy"])
-        known = self.runs["directory"].isin([str(self.folder / directory) for directory in mine])
-        known &= (self.runs["method"] == method) & (self.runs["status"] == "finished")
-        if rank is not None and method != BASELINE:
-            known &= self.runs["rank"] == rank
-        return self.runs[known]
-
-    def seconds(self, part: str, method: str) -> float:
-        """Of an epoch, mean over a training of three equal thirds: full rank, ranks that are cut, and the last ones.
-
-        Those at full rank are the baseline's, which computes the same: another run's clock would make a difference.
-        """
-        epochs, dense = (
-            self.epochs[self.epochs["directory"].isin(self.of(part, one)["directory"])] for one in (method, BASELINE)
-        )
-        size, full = epochs["parameters"], dense["train_seconds"].mean()
-        phases = epochs[size < size.max()].groupby(size == size.min())["train_seconds"].mean()
-        return float((full + phases.sum()) / (1 + len(phases)))
-
-    def times(self, table: str, method: str | None, **where: object) -> pandas.DataFrame:
-        """The rows of a table of times by a method, or by all."""
-        rows = self._table(f"bench/{table}.csv", ("method", "layout", *where))
-        known = rows["method"].isin([method] if method is not None else rows["method"])
-        for column, value in where.items():
-            known &= rows[column] == value
-        return rows[known]
-
-    def _table(self, name: str, columns: Sequence[str]) -> pandas.DataFrame:
-        path = self.folder / name
-        return pandas.read_csv(path) if path.is_file() else pandas.DataFrame(columns=list(columns))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -288,13 +244,18 @@ def filled(text: str, found: Published) -> str:
 
 
 def write(folder: Path) -> None:
-    """Make the tables of all pages anew from the results in ``folder``."""
+    """Make the tables of all pages anew from the published results; from others ``folder``/tables.md."""
     found = Published(folder)
-    for page in PAGES:
-        page.write_text(filled(page.read_text(), found))
+    if folder.resolve() == PUBLISHED:
+        for page in PAGES:
+            page.write_text(filled(page.read_text(), found))
+    else:
+        tables = (f"## {name}\n\n{made(found)}" for name, made in TABLES.items())
+        (folder / "tables.md").write_text("\n".join(tables))
 
 
 def figures(folder: Path) -> list[str]:
-    """The names of the figures of ``folder`` that the pages show."""
-    shown = re.compile(rf"{folder.name}/figures/([^)]+)\.png\)")
-    return sorted({name for page in PAGES for name in shown.findall(page.read_text())})
+    """The names of the figures that the pages show of the published results; of others none are chosen."""
+    shown = re.compile(r"published/figures/([^)]+)\.png\)")
+    pages = PAGES if folder.resolve() == PUBLISHED else ()
+    return sorted({name for page in pages for name in shown.findall(page.read_text())})

@@ -61,13 +61,18 @@ def run(words: Sequence[str]) -> None:
         settings = (options.arch, options.width, options.dataset, batch, options.precision)
         plain = Network(*settings, BASELINE, 1, "model", layout=options.layout)
         made = [replace(plain, method=method, rank=rank) for method in chosen for rank in ranks]
-        networks += [plain.of_run(run) for run in options.run] or made
+        networks += [_planned(plain.of_run(run)) for run in options.run] or made
     rows: list[dict[str, Any]] = []
     for network in bar(networks, "infer", 0, len(networks)):
         rows.append({**measure(network, options, device), **columns(options, device)})
         path = write(rows, options.results_dir, "infer")
     show(rows, _COLUMNS, "forward pass; speedup: dense / ours, in pairs")
     print(path)
+
+
+def _planned(network: Network) -> Network:
+    """With the plans that a pass takes: those that were measured are of training steps."""
+    return replace(network, plan="model") if network.plan == "measure" else network
 
 
 def measure(network: Network, options: InferOptions, device: torch.device) -> dict[str, Any]:

@@ -22,9 +22,10 @@ _STEPS = 2  # the first one makes the optimizer's buffers, the second works with
 
 
 def step_memory(step: TrainingStep) -> float:
-    """MB (2**20 bytes) that ``step`` needs at most, called a few times, above network, optimizer and batch.
+    """MB (2**20 bytes) that ``step`` needs at most, called a few times, above network and batch.
 
-    On CUDA all that tensors hold. Raises ``ConfigError`` with the process's last words if it fails.
+    Gradients and the optimizer's buffers are in it; on CUDA all that tensors hold. Raises ``ConfigError`` with the
+    process's last words if it fails.
     """
     asked = {
         "network": asdict(step.network),

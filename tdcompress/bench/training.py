@@ -20,7 +20,7 @@ from ..data.sources import shape
 from ..device.graphs import passes
 from ..device.precision import autocast
 from ..models.build import build
-from ..results.identity import all_dense, method_name, typed
+from ..results.identity import all_dense, arch_name, dataset_name, method_name, typed
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
 from ..train import checkpoint, network
@@ -56,10 +56,11 @@ class Network:
         Raises ``RunError`` where there is none.
         """
         config, _ = _kept(run)
-        arch, dataset, method = config.arch, config.dataset.name, config.method
+        method = config.method
         its = {"method": method_name(method), "rank": config.rank.plain, "layout": method.layout}
         its |= {"plan": method.plan, "checkpoint": method.checkpoint}
-        made = replace(self, run=run, arch=arch.name, width=arch.width, dataset=dataset, **its)
+        its |= {"arch": arch_name(config), "width": config.arch.width, "dataset": dataset_name(config)}
+        made = replace(self, run=run, **its)
         return made.dense if all_dense(vars(method)) else made
 
     @property

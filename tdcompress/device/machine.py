@@ -22,11 +22,15 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def _cpu_name() -> str:
+    said: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return f"{platform.processor() or platform.machine()} CPU"
+            key, _, value = line.partition(":")
+            said.setdefault(key.strip(), value.strip())  # of the first core
+    name = said.get("model name", f"{platform.processor() or platform.machine()} CPU")
+    if any(letter.isdigit() for letter in name) or not {"cpu family", "model"} <= said.keys():
+        return name
+    return f"{name} (family {said['cpu family']}, model {said['model']})"  # a cloud says of all of a maker's the same
 
 
 def choose_device(name: str) -> torch.device:

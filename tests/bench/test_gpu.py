@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pandas
 import pytest
-from gpu import Options, queue
+from gpu import METHODS, Options, queue
 
+from tdcompress.bench.machine import methods
+from tdcompress.bench.step import StepOptions
 from tdcompress.config.command import parsed
+from tdcompress.tensor.formats import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOME = ["tests", "step", "cifar_0", "epochs"]  # of each kind of job one
@@ -32,7 +35,19 @@ def test_its_jobs_are_commands(tdc):
             assert verb == "pytest" and all((ROOT / word).exists() for word in words)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="its processes are forked")
+def test_a_step_is_timed_of_every_format_in_layouts_that_it_has():
+    (steps,) = (job.commands for job in queue(Options(only=("step",))))
+    timed = set()
+    for words in steps:
+        said = dict(word.split("=", 1) for word in words if "=" in word)
+        layout = said.get("layout")
+        timed |= set(methods(StepOptions(method=tuple(filter(None, said.get("method", "").split(",")))), layout))
+        for name in filter(None, said.get("method", "").split(",")):
+            assert layout in (None, *FORMATS[name].layouts)
+    assert timed == set(METHODS.split(","))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its processes are ended by signals")
 def test_the_queue_ends_however_often_it_is_interrupted(tmp_path):
     line = [sys.executable, "scripts/gpu.py", f"out={tmp_path}", "toy=true", "jobs=1", f"only={','.join(SOME)}"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

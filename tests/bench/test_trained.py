@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import networks
 import pytest
 import torch
+from torch import nn
 from training import config_in, run_of, stopped
 
 from tdcompress.bench.training import Network
 from tdcompress.cli.export import load
-from tdcompress.config.schema import MethodConfig
+from tdcompress.config.schema import ArchConfig, MethodConfig
 from tdcompress.device.files import RunError
 from tdcompress.tensor.rank import parse
 from tdcompress.train.run import train
@@ -51,6 +53,26 @@ def test_settings_are_those_of_the_run(bench, tmp_path, monkeypatch):
     (row,) = rows["step"]
     assert (code, err, row["plan"], row["checkpoint"]) == (0, "", "dense", "True")
     assert int(row["macs"]) == trained.macs and (row["width"], row["dataset"]) == ("0.25", "digits")
+
+
+def test_a_pass_is_planned_where_steps_were_measured(bench, tmp_path):
+    config = config_in(tmp_path, method=MethodConfig("tt", plan="measure"), epochs=1)
+    train(config, run_of(config), print)
+    code, _, err, rows = bench(f"infer run={run_of(config).directory} batch_size=2 repeats=1 precision=fp32")
+    assert (code, err, rows["infer"][0]["plan"]) == (0, "", "model")
+
+
+def test_a_model_of_ones_own_is_named(tmp_path, monkeypatch):
+    def make(in_channels: int, classes: int, image_size: int) -> nn.Module:
+        layers = nn.Linear(in_channels * image_size**2, 32), nn.Linear(32, classes)
+        return nn.Sequential(nn.Flatten(), *layers)
+
+    monkeypatch.setattr(networks, "own", make, raising=False)
+    arch = ArchConfig(target={"_target_": "networks.own"})
+    config = config_in(tmp_path, arch=arch, method=MethodConfig("tt"), epochs=1)
+    train(config, run_of(config), print)
+    network = Network("vgg16", 1.0, "cifar10", 2, "fp32", "tt", 8, "model").of_run(str(run_of(config).directory))
+    assert (network.arch, network.dataset) == ("networks.own", "digits")
 
 
 def test_a_dense_run_has_no_rank(tmp_path):

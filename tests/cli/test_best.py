@@ -70,7 +70,7 @@ def test_what_is_larger_than_dense_is_said_to_be(tdc, results):
 def test_seconds_that_nobody_knows(tdc, tmp_path):
     for run in (make(tmp_path / "results", "dense"), make(tmp_path / "results")):
         run.write_summary(replace(run.summary(), train_seconds_per_epoch=None))
-    assert "no training seconds per epoch known\n" in tdc("best by=seconds")[1]
+    assert "no training seconds per epoch, final network known\n" in tdc("best by=seconds")[1]
     assert "no bytes known; tdc export run=RUN writes them down\n" in tdc("best by=bytes")[1]
 
 

@@ -12,6 +12,7 @@ import pandas
 import pytest
 from publish import golden, pages
 from publish.protocol import PROTOCOL, Part
+from publish.published import Published
 from reproduce import Options, Reproduction
 
 from docs import PUBLISHED
@@ -61,7 +62,7 @@ def test_losses_agree_to_two_per_cent():
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
 def test_the_tables_of_a_page_are_those_of_the_results(page):
     text = page.read_text()
-    assert pages.filled(text, pages.Published(PUBLISHED)) == text, "python scripts/reproduce.py makes them anew"
+    assert pages.filled(text, Published(PUBLISHED)) == text, "python scripts/reproduce.py makes them anew"
 
 
 def test_every_table_is_on_a_page():
@@ -125,7 +126,7 @@ def test_a_protocol_goes_on_where_it_was_and_publishes_each_run_as_it_ends(repro
         shutil.rmtree(directory)
     capsys.readouterr()
     reproduction().make()
-    assert "is not here, whose network is to be timed" in capsys.readouterr().out
+    assert "is not here or has not ended" in capsys.readouterr().out
     assert sum(work.left for work in reproduction().works) == 1
 
 
@@ -156,6 +157,44 @@ def test_runs_of_another_version_are_named_and_made_again(reproduction, tmp_path
     assert golden.read(tmp_path / "golden.csv")["dense", False].agrees(known["dense", False])
 
 
+def test_times_of_runs_that_are_made_again_go_with_them(reproduction, tmp_path, capsys):
+    first = reproduction(TOY[0], TOY[3], TOY[2])
+    first.forget_stale()
+    first.make()
+    known = golden.read(tmp_path / "golden.csv")
+    golden.write(tmp_path / "golden.csv", [known["dense", False], replace(known["tt", False], losses=(1.0, 0.6))])
+    second = reproduction(TOY[0], TOY[3], TOY[2])
+    second.forget_stale()
+    assert "step.csv is of such runs" in capsys.readouterr().out
+    assert [work.left for work in second.works] == [1, 1, 0]
+
+
+def test_a_run_that_has_not_ended_is_not_timed(reproduction, tmp_path, capsys):
+    whole = reproduction(TOY[0], TOY[3])
+    whole.make()
+    Path(tmp_path, "bench", "step.csv").unlink()
+    table = tmp_path / "summary.csv"
+    table.write_text(table.read_text().replace("finished", "interrupted"))
+    capsys.readouterr()
+    again = reproduction(TOY[3])
+    again.protocol = (TOY[0], TOY[3])
+    again.make()
+    assert "whose network is to be timed, is not here or has not ended" in capsys.readouterr().out
+    assert not Path(tmp_path, "bench", "step.csv").exists()
+
+
+def test_runs_on_other_images_are_not_taken_for_none(reproduction, tmp_path):
+    whole = reproduction(TOY[0], TOY[1])
+    whole.make()
+    reproduction(TOY[0], TOY[1]).check()
+    table = tmp_path / "parts.csv"
+    before = table.read_text()
+    table.write_text(before.replace("digits,False,runs/digits", "digits,False,runs/image_folder"))
+    with pytest.raises(SystemExit, match=r"has digits of other images \(runs/image_folder"):
+        reproduction(TOY[0], TOY[1]).check()
+    assert "image_folder" in table.read_text() != before
+
+
 def test_moved_losses_are_told_where_only_some_parts_are_looked_at(reproduction, tmp_path):
     golden.write(tmp_path / "golden.csv", [golden.Golden("tt", False, (1.0, 0.6))])
     some = reproduction(TOY[2])
@@ -175,5 +214,5 @@ def test_a_table_counts_by_hand(tmp_path):
     Path(tmp_path, "summary.csv").write_text("\n".join([head, *rows]) + "\n")
     Path(tmp_path, "metrics.csv").write_text("directory,epoch\n")
     text = "a\n<!-- table: vgg16 -->\nold\n<!-- end -->\nb\n"
-    table = pages.filled(text, pages.Published(tmp_path)).splitlines()
+    table = pages.filled(text, Published(tmp_path)).splitlines()
     assert table[0] == "a" and table[-1] == "b" and "| tt | 81.0 ± 1.4 (2) |" in table[4]

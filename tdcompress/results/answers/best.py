@@ -35,7 +35,7 @@ MEASURES = {
     "macs": Measure("macs", "MACs per image"),
     "bytes": Measure("exported_bytes", "bytes"),
     "ms": Measure("exported_ms", "ms for one image"),
-    "seconds": Measure("train_seconds_per_epoch", "training seconds per epoch"),
+    "seconds": Measure("train_seconds_per_epoch", "training seconds per epoch, final network"),
 }
 
 

@@ -135,7 +135,7 @@ def seconds_per_epoch(runs: pandas.DataFrame, look: Look) -> Figure:
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.grid(False, axis="y")
-    axis.set_xlabel("training seconds per epoch")
+    axis.set_xlabel(quantity("train_seconds_per_epoch").label)
     return figure
 
 

@@ -56,7 +56,7 @@ _TOLD = (
     Quantity("parameters", "parameters", log=True),
     Quantity("compression_ratio", "compression ratio", log=True, written="{:g}x"),
     Quantity("macs", "MACs per image", log=True),
-    Quantity("train_seconds_per_epoch", "training seconds per epoch", log=True, written=_PLAIN),
+    Quantity("train_seconds_per_epoch", "training seconds per epoch, final network", log=True, written=_PLAIN),
     Quantity("exported_bytes", "bytes of the exported file", log=True),
     Quantity("exported_ms", "ms for one image, exported", log=True, written=_PLAIN),
     Quantity("exported_ms_64", "ms for 64 images, exported", log=True, written=_PLAIN),

@@ -78,8 +78,9 @@ def test_times_on_another_device_are_not_on_the_front(sizes):
         run.write_summary(replace(run.summary(), train_seconds_per_epoch=seconds))
     drawing = drawn(sizes)["pareto-front"]
     times = plotted(drawing).axes[2]
-    assert times.get_xlabel().replace("\n", " ") == "training seconds per epoch (log scale)"
-    assert [x for x, _ in points(times)["ht"]] == [4, 5, 3] and "Training seconds per epoch: a CPU" in drawing.caption
+    assert times.get_xlabel().replace("\n", " ") == "training seconds per epoch, final network (log scale)"
+    assert [x for x, _ in points(times)["ht"]] == [4, 5, 3]
+    assert "Training seconds per epoch, final network: a CPU" in drawing.caption
 
 
 def test_a_panel_has_the_accuracy_of_all_seeds_and_names_what_it_lacks(sizes):
@@ -163,7 +164,7 @@ def test_any_column_over_any_other_one(sizes):
     numpy.testing.assert_allclose(points(axis)["cp"], [(1000, 2), (2000, 2)])
     assert {seconds for _, seconds in points(axis)["dense"]} == {
         2
-    } and axis.get_ylabel() == "training seconds per epoch"
+    } and axis.get_ylabel() == "training seconds per epoch, final network"
     assert "a CPU" in drawing.caption
     curves = drawn(sizes, y="train_accuracy", x="epoch")
     assert set(curves) == {"training-accuracy-over-epochs_5x", "training-accuracy-over-epochs_10x"}

@@ -99,11 +99,14 @@ def test_a_row_has_the_size_of_the_runs_whose_accuracy_it_has(tmp_path):
     ]
 
 
-def test_seconds_that_nobody_knows_are_a_dash(tmp_path):
+def test_what_nobody_knows_is_a_dash(tmp_path):
     run = make(tmp_path)
-    run.write_summary(replace(run.summary(), train_seconds_per_epoch=None))
+    known = run.summary()
+    run.write_summary(replace(known, train_seconds_per_epoch=None))
     (comparison,) = comparisons(read_results(tmp_path)[0])
     assert cells.rows(comparison.runs)[0][-2:] == ["-", "a CPU"]
+    run.write_summary(replace(known, parameters=None, compression_ratio=None, macs=None, status="running"))
+    assert cells.rows(read_results(tmp_path)[0])[0][3:6] == ["-", "-", "-"]
 
 
 def test_seeds_that_start_from_one_seed_are_one_network(tmp_path):

@@ -31,12 +31,12 @@ def rows(runs: pandas.DataFrame) -> list[list[str]]:
                 f"{method} {variant}".strip(),
                 rank or "-",
                 "-" if lr != lr else f"{lr:g}",
-                f"{sizes['parameters'].mean():,.0f}",
-                f"{sizes['compression_ratio'].mean():.1f}x",
-                f"{sizes['macs'].mean():,.0f}",
+                _number(sizes["parameters"], "{:,.0f}"),
+                _number(sizes["compression_ratio"], "{:.1f}x"),
+                _number(sizes["macs"], "{:,.0f}"),
                 _mean(done["test_accuracy"]) + (f" ({lost})" if lost else ""),
                 _best(done),
-                _seconds(done["train_seconds_per_epoch"]),
+                _number(done["train_seconds_per_epoch"], "{:.2f}"),
                 device,
             ]
         )
@@ -55,8 +55,8 @@ def _mean(accuracies: pandas.Series[float]) -> str:
     return f"{100 * accuracies.mean():.2f}{spread}"
 
 
-def _seconds(known: pandas.Series[float]) -> str:
-    return f"{known.mean():.2f}" if known.notna().any() else "-"
+def _number(known: pandas.Series[float], form: str) -> str:
+    return form.format(known.mean()) if known.notna().any() else "-"
 
 
 def _best(done: pandas.DataFrame) -> str:
