@@ -21,10 +21,11 @@ _WHERE = {
     "register": "tensor.formats",
     "switch": "compression.switch",
     "to_tensorly": "compression.exchange",
+    "tune": "compression.survey.plans",
     "StableRanks": "compression.stable_ranks",
 }
 __all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompose", "fold", "from_tensorly", "hold"]
-__all__ += ["linear", "load", "register", "report", "save", "switch", "to_tensorly"]
+__all__ += ["linear", "load", "register", "report", "save", "switch", "to_tensorly", "tune"]
 
 if TYPE_CHECKING:
     from .compression.exchange import from_tensorly, to_tensorly
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .compression.single import conv2d, decompose, linear
     from .compression.stable_ranks import StableRanks
     from .compression.survey.counts import count
+    from .compression.survey.plans import tune
     from .compression.survey.report import report
     from .compression.swap import compress
     from .compression.switch import switch

@@ -138,6 +138,8 @@ def _chosen(method: str | MethodConfig, settings: dict[str, Any]) -> MethodConfi
     method = replace(changed(method, settings, ""), layers=dict(layers))
     if method.decay not in DECAYS:
         raise ConfigError(f"unknown decay '{method.decay}', known: {', '.join(DECAYS)}")
+    if settings.get("decay", DECAYS[0]) != DECAYS[0]:
+        raise ConfigError("decay is of tdc train's optimizer: give the cores a group with the weight_decay you want")
     return method
 
 

@@ -34,7 +34,9 @@ def switch(
 
     ``settings``: the further arguments of ``compress``, with ``init="rough"`` by default. The cores of a layer are in
     the group of the optimizer that its dense weight was in, so they have the same learning rate and decay, and
-    schedulers go on; what the optimizer has gathered of a dense weight is forgotten. Returns what ``compress`` returns.
+    schedulers go on; what the optimizer has gathered of a dense weight is forgotten. The model's parameters in a group
+    come in the model's order: an optimizer of a model that was saved and loaded takes this one's state. Returns what
+    ``compress`` returns.
 
     Raises ``ConfigError`` as ``compress`` does, for an optimizer that cannot be told, and for one that has not all the
     weights that are trained and swapped. Model and optimizer are then what they were.
@@ -76,14 +78,15 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
         raise ConfigError(
             f"torch.optim.Muon takes matrices only, and {odd} is none: tdcompress.train.optim.muon.Muon unfolds cores"
         )
-    groups: list[dict[str, list[Any]]] = []
+    order = {parameter: place for place, parameter in enumerate(model.parameters())}
     for group in optimizer.param_groups:
-        named = list(zip(group["params"], group.get("param_names", group["params"]), strict=True))
-        groups.append({"params": [new for old, _ in named for new in (heirs[old].values() if old in heirs else [old])]})
+        named = list(zip(group.get("param_names", group["params"]), group["params"], strict=True))
+        new = [pair for said, old in named for pair in (heirs[old].items() if old in heirs else [(said, old)])]
+        ours = iter(sorted((pair for pair in new if pair[1] in order), key=lambda pair: order[pair[1]]))
+        new = [next(ours) if parameter in order else (said, parameter) for said, parameter in new]
+        group["params"] = [parameter for _, parameter in new]
         if "param_names" in group:
-            groups[-1]["param_names"] = [new for old, said in named for new in heirs.get(old, [said])]
-    for group, new in zip(optimizer.param_groups, groups, strict=True):
-        group.update(new)
+            group["param_names"] = [said for said, _ in new]
     for weight, found in heirs.items():
         begin_anew(optimizer, weight, found.values())
 

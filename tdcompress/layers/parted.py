@@ -96,8 +96,18 @@ class Parted(nn.Module, ABC):
 
     def __getattr__(self, name: str) -> Any:
         """The weight of this name, put together where it is cores, see ``Factorised.weight``."""
-        part = vars(self).get("_modules", {}).get(child_name(name)) if "weight" in name else None
+        part = self._of_weight(name)
         return super().__getattr__(name) if part is None else part.weight
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        part = self._of_weight(name)
+        if part is None:
+            super().__setattr__(name, value)
+        else:
+            part.weight = value  # which one that is held as cores refuses
+
+    def _of_weight(self, name: str) -> nn.Module | None:
+        return vars(self).get("_modules", {}).get(child_name(name)) if "weight" in name else None
 
 
 def child_name(weight: str) -> str:

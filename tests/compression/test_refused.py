@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from networks import SHAPE, Net, swapped
-from torch import Tensor
+from torch import Tensor, nn
 
-from tdcompress import compress, count, fold, report, save
+from tdcompress import compress, count, fold, report, save, switch
 from tdcompress.tensor.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,6 +29,7 @@ REFUSED = [
     ("tt", 4, {"layout": "split", "factors": 0}, "factors"),
     ("tt", 4, {"layout": "split", "in_modes": [-4, -4]}, "in_modes"),
     ("tt", 4, {"decay": "foo"}, "unknown decay 'foo', known: factors, scaled, frobenius"),
+    ("tt", 4, {"decay": "frobenius"}, "decay is of tdc train's optimizer"),
     ("tt", 4, {"layers": {"hidden": {"size": 3}}}, r"unknown key 'method\.layers\.hidden\.size'.*known in.* rank,"),
     ("tt", 4, {"layers": {"hidden": {"decay": "scaled"}}}, r"unknown key 'method\.layers\.hidden\.decay'.* rank,"),
     ("tt", 4, {"layers": {"head": {"rnak": 3}}}, r"unknown key 'method\.layers\.head\.rnak'.*mean.*head\.rank"),
@@ -111,6 +112,19 @@ def test_what_is_no_model(ask):
 def test_an_input_the_model_cannot_take(shape: tuple[int, ...]):
     with pytest.raises(ConfigError, match="input"):
         compress(Net(), "tt", 4, shape)
+
+
+def test_what_keeps_to_its_parameters_is_not_given_others(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(Net())
+        optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+        for call in (lambda: compress(wrapped, "tt", 4, SHAPE), lambda: switch(wrapped, optimizer, "tt", 4, SHAPE)):
+            with pytest.raises(ConfigError, match="DistributedDataParallel keeps to the parameters"):
+                call()
+        assert not swapped(wrapped) and swapped(compress(wrapped.module, "tt", 4, SHAPE))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_model_that_objects_in_its_own_way():

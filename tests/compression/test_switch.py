@@ -55,6 +55,45 @@ def test_the_optimizer_has_the_cores_in_place_of_the_weights(method: str, kind: 
     assert all(not torch.equal(old, new) for old, new in zip(before, model[2].tensors(), strict=True))
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_training_goes_on_from_files_after_the_switch(tmp_path, kind: type[torch.optim.Optimizer]):
+    def recurrent() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.ModuleDict({"rnn": nn.LSTM(48, 64, batch_first=True), "head": nn.Linear(64, 4)})
+
+    def logits(model: nn.Module) -> torch.Tensor:
+        return model["head"](model["rnn"](inputs[:, None])[0][:, -1])
+
+    options = {"momentum": 0.9, "lr": 0.1} if kind is torch.optim.SGD else {}
+    inputs, labels = torch.randn(20, 48), torch.randint(4, (20,))
+    for make, forward in ((network, lambda model: model(inputs)), (recurrent, logits)):
+        model, other = make(), nn.Parameter(torch.zeros(3))
+        optimizer = kind([other, *model.parameters()], **options)
+
+        def step(model: nn.Module, optimizer: torch.optim.Optimizer, forward=forward) -> None:
+            F.cross_entropy(forward(model), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step(model, optimizer)
+        passes = {"example_inputs": inputs[:, None]} if make is recurrent else {"input_shape": (48,)}
+        held = model["rnn"] if make is recurrent else model
+        new = tdcompress.switch(held, optimizer, "tt", 4, keep=["4"][: make is network], **passes)
+        if make is recurrent:
+            model["rnn"] = new
+        step(model, optimizer)
+        assert optimizer.param_groups[0]["params"][0] is other
+        tdcompress.save(model, tmp_path / "model.safetensors")
+        torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+        again = tdcompress.load(tmp_path / "model.safetensors", make())
+        resumed = kind([other, *again.parameters()], **options)
+        resumed.load_state_dict(torch.load(tmp_path / "optimizer.pt"))
+        for one in ((model, optimizer), (again, resumed)):
+            step(*one)
+        for ours, theirs in zip(model.parameters(), again.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
 def test_an_optimizer_that_keeps_one_vector_is_refused():
     model = network()
     with pytest.raises(ConfigError, match="LBFGS keeps its parameters in one vector"):

@@ -66,9 +66,10 @@ def fold(
     weight that is merged of several cores is computed from these whenever it is used (``torch.nn.utils.parametrize``):
     there are as few parameters as in ``model``.
 
-    Convolutions take images of any size, linear layers inputs shaped as in this pass; both need a batch dimension, of
-    linear layers the first: what has steps before the batch needs ``dense``. A linear layer that was given inputs in
-    several shapes there may become dense, too. Layers that share a weight share it afterwards where both are dense.
+    Convolutions take images of any size. Linear layers take inputs shaped as in this pass (of other numbers of steps,
+    which a chain refuses, plain ``Linear`` ones alone); both need a batch dimension, of linear layers the first: what
+    has steps before the batch needs ``dense``. A linear layer that was given inputs in several shapes there may become
+    dense, too. Layers that share a weight share it afterwards where both are dense.
     What was frozen is, hooks are those of the layers. Weights lie in one piece, as torch's do; convolutions are faster
     after ``.to(memory_format=torch.channels_last)``.
     Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
@@ -166,7 +167,8 @@ def _chain(layer: Factorised, path: Path, inputs: Collection[tuple[int, ...]], k
         if others:
             return None
         if steps:
-            modules = [nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *steps))]
+            as_here = [nn.Unflatten(1 + 2 * place, (size, 1)) for place, size in enumerate(steps)]  # or raises an error
+            modules = [*as_here, nn.Flatten(0, -2), *modules, nn.Unflatten(0, (-1, *steps))]
     return nn.Sequential(*modules)
 
 

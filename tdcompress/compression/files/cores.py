@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ...device.files import write_whole
 from ...device.rates import device_rates
@@ -19,7 +18,7 @@ from ...layers.kinds import factorised, kind_of, put_back, take_apart
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ..survey.attributes import all_or_nothing
-from ..survey.inputs import refuse_other
+from ..survey.inputs import refuse_other, unwrapped
 from ..survey.trace import keep_trace
 from ..swap import put_cores
 from .metadata import KEY, Held, Metadata, described
@@ -49,7 +48,7 @@ def save(model: nn.Module, path: str | Path, config: Mapping[str, Any] | None = 
 def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
     """What ``save`` writes."""
     refuse_other(model)
-    model = _inside(model)
+    model = unwrapped(model)
     if not factorised(model):
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
     for name, layer in factorised(model).items():
@@ -85,7 +84,7 @@ def load(path: str | Path, model: M) -> M:
     """
     found = read_state_dict(path)
     said = described(found)
-    own = _inside(model)
+    own = unwrapped(model)
     with all_or_nothing(own):
         if said is None and (
             cores := [key for key in found.tensors if ".cores." in key and key not in own.state_dict()]
@@ -101,17 +100,6 @@ def load(path: str | Path, model: M) -> M:
         found.load_into(new)
     found.log()
     return model if new is own else cast(M, new)
-
-
-def _inside(model: nn.Module) -> nn.Module:
-    """The model that ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` has wrapped, or itself."""
-    while True:
-        if isinstance(model, DataParallel | DistributedDataParallel):
-            model = model.module
-        elif "_orig_mod" in model._modules:  # of torch.compile's class, whose import takes a second
-            model = cast(nn.Module, model._modules["_orig_mod"])
-        else:
-            return model
 
 
 def _with_layers(model: nn.Module, said: Metadata, found: StateDict) -> nn.Module:

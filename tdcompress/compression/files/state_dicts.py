@@ -84,7 +84,7 @@ class StateDict:
                 there, at = (f"is {shapes[key]}" if key in shapes else "is missing" for shapes in (found, wanted))
                 raise ConfigError(
                     f"{self.source} does not fit: {key} {there} in it and {at} in the network; "
-                    "choose the arch and dataset that it was trained with"
+                    "it is of another one (on the command line arch= and dataset= choose it)"
                 )
         weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         for key, value in own.items():

@@ -35,7 +35,7 @@ def heavy(budget: Budget, model: nn.Module, seen: Trace) -> list[str]:
     """
     if budget.kind == "macs":
         return []
-    limit = budget.parameters(distinct(model.parameters())) / 10
+    limit = budget.parameters(_as_dense(model)) / 10
     return [name for name in seen.inputs if distinct(model.get_submodule(name).parameters(recurse=False)) >= limit]
 
 
@@ -43,9 +43,14 @@ def rooms(budget: Budget, model: nn.Module, weights: Mapping[str, int]) -> dict[
     """About how many parameters each of these ``weights`` will have, given by how many it has; of MACs unknown."""
     if budget.kind == "macs":
         return {}
-    whole = distinct(model.parameters())
-    room = budget.parameters(whole) - whole + sum(weights.values())
+    room = budget.parameters(_as_dense(model)) - distinct(model.parameters()) + sum(weights.values())
     return dict(zip(weights, divided(room, list(weights.values())), strict=True))
+
+
+def _as_dense(model: nn.Module) -> int:
+    """How many parameters the dense network has, of which an earlier call may hold layers as cores."""
+    graphs = [layer.graph for layer in weights_once(model).values()]
+    return distinct(model.parameters()) + sum(graph.dense_parameters - graph.parameters for graph in graphs)
 
 
 def meet(
@@ -77,8 +82,8 @@ def meet(
     else:
         dense = {swap.name: swap.weight.numel() for swap in swaps}
         kept = sum(swap.parameters(swap.graph) for swap in own)
-        saved = sum(one.graph.dense_parameters - one.graph.parameters for one in held.values())
         present = distinct(model.parameters())
+        saved = _as_dense(model) - present
     whole = present + saved
     target = whole * budget.value if budget.kind == "macs" else budget.parameters(whole)
     if budget.adaptive and target >= whole:

@@ -6,11 +6,13 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ...tensor.errors import ConfigError
@@ -80,9 +82,22 @@ class Examples:
         return f"{self.called} ({', '.join(said)})"
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model that ``torch.compile``, an average of weights or a wrapper for several devices has, or itself."""
+    while True:
+        if isinstance(model, AveragedModel | DataParallel | DistributedDataParallel):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # of torch.compile's class, whose import takes a second
+            model = cast(nn.Module, model._modules["_orig_mod"])
+        else:
+            return model
+
+
 def refuse(model: nn.Module) -> None:
     """Raise ``ConfigError`` for what is no model whose layers can be swapped as it is."""
     refuse_other(model)
+    if isinstance(model, DistributedDataParallel):
+        raise ConfigError("DistributedDataParallel keeps to the parameters it was made with: compress what is wrapped")
     if isinstance(model, torch.jit.ScriptModule):
         raise ConfigError("the layers of a scripted model cannot be replaced: compress the model that was scripted")
     refuse_lazy(model)

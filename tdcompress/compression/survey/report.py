@@ -14,7 +14,7 @@ from torch import nn
 
 from ...tensor.errors import ConfigError
 from .counts import counted_from
-from .inputs import refuse_other
+from .inputs import refuse_other, unwrapped
 from .trace import kept_trace
 
 _WIDTH = 150  # of a terminal, at least
@@ -92,6 +92,7 @@ def report(model: nn.Module) -> Report:
     whose layers were replaced afterwards.
     """
     refuse_other(model)
+    model = unwrapped(model)
     seen = kept_trace(model)
     if seen is None:
         raise ConfigError(f"this {type(model).__name__} was not compressed; tdcompress.count says what it holds")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -81,7 +82,10 @@ class Plan:
     def _before_last(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         if self.padding[1]:
             x = F.pad(x, (0, self.padding[1]))
-        x = x.unflatten(-1, self.in_sizes)  # which, unlike reshape, refuses an empty batch of another width
+        if torch.onnx.is_in_onnx_export():  # whose unflatten is of one batch size
+            x = x.reshape(*x.shape[:-1], *self.in_sizes)
+        else:  # unlike reshape, it refuses an empty batch of another width
+            x = x.unflatten(-1, self.in_sizes)
         for step, weight in zip(self.steps[:-1], weights, strict=False):
             x = step(x, weight)
         return x

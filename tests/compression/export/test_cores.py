@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 
@@ -136,3 +137,19 @@ def test_three_axes_and_transposed_ones():
     loaded = WRITERS["onnx"].read(WRITERS["onnx"].write(plain, shape, {}), plain)
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", FACTORISED)
+def test_the_older_exporter_leaves_the_batch_open(format: str, tmp_path):
+    layers = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
+    model = compress(layers, format, 3, (64,), keep=[], plan="contract", allow_larger=True).eval()
+    path, open_batch = tmp_path / "model.onnx", {"x": {0: "batch"}, "y": {0: "batch"}}
+    shown, names = torch.randn(8, 64), {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": open_batch}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is the older one
+        torch.onnx.export(model, (shown,), path, dynamo=False, **names)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for batch in (8, 3, 1):
+        x = torch.randn(batch, 64)
+        (found,) = session.run(None, {"x": x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), model(x).detach(), rtol=1e-4, atol=1e-5)

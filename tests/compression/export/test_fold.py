@@ -88,3 +88,17 @@ def test_a_linear_layer_that_is_given_several_shapes():
         model = compress(Pooled().double(), "tr", rank, (6, 8), layout="split", factors=2, keep=[], allow_larger=True)
         x = torch.randn(2, 6, 8, dtype=torch.float64)
         assert_close(fold(model, (6, 8), plan="chain", rates=RATES)(x), model(x))
+
+
+@pytest.mark.parametrize(("format", "layout"), [("btt", "split"), ("tt", "paired")])
+@pytest.mark.parametrize("keep", [False, True])
+def test_other_numbers_of_steps_are_refused_and_never_mixed(format: str, layout: str, keep: bool):
+    layers = nn.Sequential(nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 256))
+    model = compress(layers, format, 2, (3, 8, 256), layout=layout, keep=[], rates=RATES).eval()
+    folded = fold(model, (3, 8, 256), plan="chain", rates=RATES, keep_cores=keep)
+    for batch in (1, 5):
+        x = torch.randn(batch, 3, 8, 256)
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+    for steps in ((3, 6), (6, 8), (8, 3)):  # 4 inputs of 3 x 6 could be taken for 3 of 3 x 8
+        with pytest.raises(RuntimeError, match="unflatten"):
+            folded(torch.randn(4, *steps, 256))

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torch.optim.swa_utils import AveragedModel
 
 import tdcompress
 from tdcompress.device.files import RunError
@@ -174,14 +175,15 @@ def test_buffers_of_any_values_and_states_of_any_type(tmp_path: Path, caplog: py
     assert "dense.pt: without _extra_state" in caplog.text
 
 
-@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, AveragedModel])
 def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path):
     model = tdcompress.compress(built(0), "tt", 3, example_inputs=X)
     for one, other in ((wrap(model), built(1)), (model, wrap(built(1)))):
         tdcompress.save(one, tmp_path / "model.safetensors")
         again = tdcompress.load(tmp_path / "model.safetensors", other)
         assert again is other
-        assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
+        assert all(map(torch.equal, again.parameters(), model.parameters()))
+        assert str(tdcompress.report(wrap(model))) == str(tdcompress.report(model))
     layer = tdcompress.compress(nn.Linear(64, 64), "tucker", 4, (64,), keep=[])
     tdcompress.save(layer, tmp_path / "layer.safetensors")
     with pytest.raises(ConfigError, match="Linear is itself a layer that is replaced: load before it is wrapped"):

@@ -118,6 +118,14 @@ def test_layers_with_their_own_rank_keep_it_and_the_others_absorb():
     assert ranks(model) == {"conv2": {"r1": 32}, "fc1": {"r1": 5}}
 
 
+def test_a_second_call_reckons_with_the_same_dense_network():
+    model = compress(lenet(), "tt", 2, (1, 28, 28), keep=["conv*", "fc2"], layout="matrix")
+    assert parameters(model) == LENET - 9216 * 128 + 2 * (9216 + 128)
+    compress(model, "tt", "40x", (1, 28, 28))  # LeNet's 30,000: conv1, of 320, takes less than a tenth
+    assert set(ranks(model)) == {"conv2", "fc1"}
+    assert parameters(model) == pytest.approx(LENET / 40, rel=0.02)
+
+
 def _paired(layer: nn.Module) -> bool:
     """Whether some core carries an input and an output mode, so that no bond parts all inputs from all outputs."""
     return any({"i1", "o1"} <= set(core.indices) for core in layer.graph.cores)

@@ -224,3 +224,14 @@ def test_the_published_counts_of_other_formats(format, layout, in_modes, out_mod
     assert graph.parameters == even
     sizes = [wide.get(bond, rank) for bond in graph.bonds]
     assert with_rank(graph, FORMATS[format], parse(sizes), shape).parameters == published
+
+
+@pytest.mark.parametrize("value", [torch.zeros(96, 24), nn.Parameter(torch.zeros(96, 24))], ids=["tensor", "parameter"])
+def test_weights_are_read_and_not_written(value: torch.Tensor):
+    rnn = compress(nn.LSTM(24, 24), "tt", 3, (5, 24), keep=["ih_l0"])
+    with pytest.raises(AttributeError, match="a weight held as cores cannot be set: write to the cores"):
+        rnn.weight_hh_l0 = value
+    assert "weight_hh_l0" not in vars(rnn) and rnn.weight_hh_l0.shape == (96, 24)
+    if isinstance(value, nn.Parameter):  # of one that is dense
+        rnn.weight_ih_l0 = value
+        assert rnn.ih_l0.weight is rnn.weight_ih_l0 is value and set(rnn._parameters) == {"bias_ih_l0", "bias_hh_l0"}
