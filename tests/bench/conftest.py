@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import importlib
 
 import pytest
 
 from tdcompress import cli
+from tdcompress.device.clock import Pairs
 
 
 @pytest.fixture
@@ -24,3 +26,18 @@ def bench(tmp_path, monkeypatch, capfd):
         return code, *capfd.readouterr(), rows
 
     return run
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Let the first call of each comparison take a second, and its rivals, by their names, as many as are said."""
+
+    def say(benchmark: str, **seconds: float) -> None:
+        def compare(ours, rivals, repeats):
+            for call in (ours, *rivals.values()):
+                call()
+            return {name: Pairs([1.0] * repeats, [seconds[name]] * repeats) for name in rivals}
+
+        monkeypatch.setattr(importlib.import_module(f"tdcompress.bench.{benchmark}"), "compare", compare)
+
+    return say

@@ -26,7 +26,8 @@ def test_full_and_half_are_of_what_a_bond_can_use():
     assert bond_size("full", (12, 8, 3, 3), "tucker") == Size(12)
 
 
-def test_layers_end_to_end(bench):
+def test_layers_end_to_end(bench, timed):
+    timed("layers", dense=4.0, hand=0.5)
     line = "layers layers=lenet.conv2 method=cp,tr rank=2,reference batch_size=2 repeats=2 threads=1"
     code, out, err, rows = bench(line)
     assert (code, err) == (0, "") and "results/bench/layers.csv" in out
@@ -36,7 +37,8 @@ def test_layers_end_to_end(bench):
     assert row["ranks"] == "r=2" and row["parameters"] == str(2 * (32 + 9 + 64)) and row["dense_parameters"] == "18432"
     assert row["dense_macs"] == str(18432 * 24 * 24) and row["shape"] == "64x32x3x3" and row["input"] == "32x26x26"
     assert "1 threads" in row["device"] and row["torch"] == torch.__version__ and row["repeats"] == "2"
-    assert all(float(row[key]) > 0 for key in ("ms", "dense_ms", "ratio", "hand_ms", "hand_ratio", "macs"))
+    assert [float(row[key]) for key in ("ms", "dense_ms", "hand_ms")] == [1000, 4000, 500]
+    assert [float(row[key]) for key in ("ratio", "hand_ratio")] == [0.25, 2] and float(row["macs"]) > 0
     assert by_name["tr", "2"]["hand_ms"] == "" and by_name["tr", "2"]["plan"]
 
 

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 STEP = "step arch=lenet dataset=digits width=0.25 batch_size=4 repeats=2"
 
 
-def test_step_end_to_end(bench):
+def test_step_end_to_end(bench, timed):
+    timed("step", dense=4.0, hand=0.5)
     code, out, err, rows = bench(f"{STEP} method=tt rank=4 parameters=")
     assert code == 2 and "parameters has no value" in err
     code, out, err, rows = bench(f"{STEP} method=tt rank=4")
@@ -25,11 +26,14 @@ def test_step_end_to_end(bench):
     model = TrainingStep(Network("lenet", 0.25, "digits", 4, "fp32", "tt", 4, "model"), torch.device("cpu")).model
     assert row["parameters"] == str(sum(p.numel() for p in model.parameters()))
     assert int(row["macs"]) < int(row["dense_macs"]) and "base_ms" not in row
-    for key in ("ms", "dense_ms", "speedup", "hand_ms", "hand_ratio", "memory_mb", "dense_memory_mb", "memory_ratio"):
-        assert float(row[key]) > 0
+    assert [float(row[key]) for key in ("ms", "dense_ms", "hand_ms")] == [1000, 4000, 500]
+    assert [float(row[key]) for key in ("speedup", "hand_ratio")] == [4, 2]
+    memory, dense = float(row["memory_mb"]), float(row["dense_memory_mb"])
+    assert memory > 0 and dense > 0 and float(row["memory_ratio"]) == pytest.approx(memory / dense, rel=1e-3)
 
 
-def test_every_method_at_the_size_of_one(bench, monkeypatch):
+def test_every_method_at_the_size_of_one(bench, timed, monkeypatch):
+    timed("step", dense=4.0, hand=0.5, base=0.25)
     monkeypatch.setattr("tdcompress.bench.step.step_memory", lambda step: 1.0)
     code, _, err, rows = bench(f"{STEP} repeats=1 width=0.5 method=tr,tt parameters=tucker:4")
     assert (code, err) == (0, "")
@@ -37,7 +41,7 @@ def test_every_method_at_the_size_of_one(bench, monkeypatch):
     for row in rows["step"]:
         assert row["rank"] == f"params:{base.parameters}" and row["base"] == "tucker:4"
         assert abs(int(row["parameters"]) / base.parameters - 1) <= 0.02
-        assert float(row["base_ms"]) > 0 and float(row["base_ratio"]) > 0
+        assert (float(row["base_ms"]), float(row["base_ratio"])) == (250, 4)
 
 
 def test_a_training_step_trains():

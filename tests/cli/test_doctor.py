@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 
-import pytest
 import torch
 
 from tdcompress.device.machine import choose_device
@@ -41,7 +40,5 @@ def test_what_is_missing_is_named_with_its_extra(tdc, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", without)
     extras = {name.removeprefix("extra "): text for name, text in _said(tdc("doctor")[1]).items() if "extra" in name}
-    if not extras:
-        pytest.skip("tdcompress is not installed here as a package")
     assert extras["slurm"].strip() == "submitit missing: pip install 'tdcompress[slurm]'"
     assert set(extras) == {"export", "peers", "slurm", "tensorboard", "video"}

@@ -43,12 +43,13 @@ def convolutional() -> nn.Module:
 def test_layers_are_swapped_where_they_are(method: str, init: str, tmp_path: Path):
     expected, model, file = convolutional(), convolutional(), tmp_path / "model.safetensors"
     torch.manual_seed(1)
-    tdcompress.compress(expected, method, "3x", (3, 8, 8), init=init)
+    rank = "3x" if init == "orthogonal" else 3  # a budget's search is the same for all
+    tdcompress.compress(expected, method, rank, (3, 8, 8), init=init)
     torch.manual_seed(1)
     twin, x = convolutional(), torch.randn(2, 3, 8, 8)
     torch.manual_seed(1)
     with another():
-        tdcompress.compress(model, method, "3x", (3, 8, 8), init=init)
+        tdcompress.compress(model, method, rank, (3, 8, 8), init=init)
         assert str(tdcompress.report(model))
         tdcompress.save(model, file)
         again = tdcompress.load(file, twin)

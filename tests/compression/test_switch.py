@@ -135,6 +135,14 @@ def test_the_rule_goes_by_what_the_weights_do():
         ranks.measure(model)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "before", "ready"), [(30, 96.1, True), (30, 95.9, False), (60, 96.1, True), (60, 95.9, False)]
+)
+def test_ranks_have_settled_where_they_change_by_less_than_two_per_cent_in_a_thirtieth(epochs, before, ready):
+    window = epochs // 15
+    assert tdcompress.StableRanks(epochs, {}, [50.0, before, *[99.0] * (window - 1), 100.0]).ready == ready
+
+
 def test_the_rule_chooses_other_epochs_for_other_data():
     """A target of rank one is learned, and the weights settle, sooner than one in which all directions matter."""
     chosen = []

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+from exhaustive import Symmetric, cheapest
 from networks import Conv2dSame
 from torch import nn
 
@@ -19,7 +20,6 @@ from tdcompress.tensor.contraction.plan import compile_path
 from tdcompress.tensor.contraction.search import macs, paths
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.graph import Core, Graph
-from tests.exhaustive import Symmetric, cheapest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -137,7 +137,6 @@ def test_batches_of_every_size_in_eval_mode(format: str, layout: str):
                 x = torch.randn(batch, *shape, dtype=torch.double)
                 with torch.no_grad():
                     torch.testing.assert_close(layer(x), whole(x), rtol=1e-9, atol=1e-9)
-            layer = layer.float()
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)

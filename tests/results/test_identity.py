@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import BASELINE
 
@@ -53,6 +53,7 @@ def test_own_loaders_and_models_are_named_by_their_path():
 NAMES = st.text(max_size=300) | st.text("./\\\0a", max_size=9)
 
 
+@settings(deadline=None, derandomize=True)
 @given(NAMES, NAMES, NAMES, NAMES, st.booleans())
 def test_no_name_leads_out_of_the_results(dataset, arch, method, rank, own):
     data, network = DatasetConfig(dataset), ArchConfig(arch)

@@ -76,10 +76,13 @@ def test_every_figure_of_the_pages_is_kept():
 
 
 @pytest.mark.parametrize("part", PROTOCOL, ids=lambda part: part.name)
-def test_a_part_of_the_protocol_is_a_command(part):
+def test_a_part_of_the_protocol_is_a_command(part, tdc):
     verb, *words = part.words
     if verb == "train":
         assert list(parsed(words).overrides) == words
+    else:  # words are read in order, so a bad last one is told of only if the others are good
+        code, _, err = tdc(" ".join([verb, *words, "repeats=0"]))
+        assert code == 2 and err.startswith("tdc: repeats=0 ")
     assert part.minutes > 0 and part.what
 
 

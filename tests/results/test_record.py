@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdcompress.results.record import (
@@ -31,6 +31,7 @@ NUMBERS = st.floats(allow_nan=False)
 COUNTS = st.integers(0, 2**50)
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.lists(NUMBERS, min_size=12, max_size=12), COUNTS, COUNTS), max_size=4))
 def test_metrics_read_back_bit_for_bit(rows):
     epochs = [
@@ -117,6 +118,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.dictionaries(st.sampled_from(sorted(Summary().values())), JSON))
 def test_no_values_harm_who_reads_them(values):
     summary = Summary.of(values)

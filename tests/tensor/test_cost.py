@@ -40,6 +40,15 @@ def made(layer: Factorised, path: Path) -> set[str]:
     return set(calls.macs)
 
 
+def test_seconds_counted_by_hand():
+    rates = Rates(product=1e3, memory=10.0, call=0.5, lanes=4, width=2)
+    # 6 rows, 5 summed, 3 new, in lanes of four: forward 5 x 4, of the input 3 x 8, of the weight 5 x 4 multiplications.
+    macs = 6 * (5 * 4 + 3 * 8 + 5 * 4)
+    moved = 3 * 2 * (30 + 15 + 18)  # input, weight and output, of two bytes, by each of the three calls
+    assert rates.contraction(6, 1, 5, 3, 1, (30, 15, 18)) == pytest.approx(macs / 1e3 + moved / 10 + 3 * 0.5)
+    assert rates.copy(7) == pytest.approx(4 * 2 * 7 / 10 + 2 * 0.5)  # read and written, there and back
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.kernel != "separate"][::2], ids=str)
 def test_a_path_costs_what_its_kinds_of_calls_cost(case: Case):
     layer = case.layer()

@@ -41,6 +41,14 @@ METHODS = st.fixed_dictionaries(
 )
 
 
+def cannot_be(format: str, layout: str | None, kernel: str | None, factors: int) -> bool:
+    """Whether a format has no such layout, no core that a kernel could stay on, or one site where it needs two."""
+    own = FORMATS[format]
+    if layout not in (None, *own.layouts) or (kernel == "open" and not own.open_kernel):
+        return True
+    return layout == "paired" and factors == 1
+
+
 def factorised(twin: nn.Module, format: str, rank: int, method: dict, shape: tuple[int, ...]) -> Factorised | None:
     """``twin`` with its weight in ``format``, in double precision, or None for a combination that is refused.
 
@@ -54,6 +62,7 @@ def factorised(twin: nn.Module, format: str, rank: int, method: dict, shape: tup
         compress(model, format, rank, shape, keep=[], allow_larger=True, **method)
     except ConfigError as error:
         assert str(error).startswith("layer 0: ") and "\n" not in str(error)  # noqa: PT017
+        assert cannot_be(format, method["layout"], method["kernel"], method["factors"])
         return None
     layer = model[0]
     assert isinstance(layer, Factorised)
@@ -136,6 +145,7 @@ def graph_or_none(format: str, shape: tuple[int, ...], layout: str, factors: int
     try:
         return build_graph(shape, FORMATS[format], MethodConfig(format, layout=layout, factors=factors))
     except ConfigError:
+        assert cannot_be(format, layout, None, factors)
         return None
 
 

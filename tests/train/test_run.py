@@ -42,6 +42,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert table.drop(columns=unknown).notna().all(axis=None)
     assert table[unknown].isna().all(axis=None)
     assert (table[CLOCKS] > 0).all(axis=None)
+    assert (table.images_per_second * table.train_seconds).tolist() == pytest.approx([100, 100])
     assert (table.train_accuracy * 100 % 1).abs().max() < 1e-9  # of 100 images
     assert json.loads((run.directory / "summary.json").read_text()) == summary.values()
     assert summary.status == "finished"

@@ -102,6 +102,7 @@ def test_what_decides_where_they_lie(tmp_path):
         replace(config, method=MethodConfig("dense")),
         replace(config, init_from="somewhere"),
         replace(config, method=MethodConfig("tt", decay="scaled")),
+        replace(config, optim=replace(config.optim, core_lr="balanced")),
     ):
         assert directory_of(none) is None
 

@@ -10,6 +10,7 @@ import pytest
 from cases import FACTORISED
 from training import config_in, metrics, run_of
 
+from tdcompress.compression.stable_ranks import StableRanks
 from tdcompress.config.schema import MethodConfig
 from tdcompress.results.identity import identity, plain, resolved, typed
 from tdcompress.tensor.errors import ConfigError
@@ -43,6 +44,16 @@ def test_switched_at_once(tmp_path, method, dense_rows):
     assert summary.switch["epoch"] == 2 and summary.switch["seconds"] > 0 and summary.switch["unbounded"] is None
     assert sum("switched to cores after epoch 2" in line for line in lines) == 1
     assert {layer["format"] for layer in summary.layers} == {method, "dense"}
+
+
+@pytest.mark.parametrize(("settled", "epoch"), [(2, 2), (99, 3)])
+def test_by_default_it_switches_once_ranks_have_settled_and_after_a_third_at_the_latest(
+    tmp_path, monkeypatch, settled, epoch
+):
+    change = property(lambda self: 0.0 if len(self.sums) > settled else math.inf)
+    monkeypatch.setattr(StableRanks, "change", change)
+    switch = trained(config_in(tmp_path, rank="5x", epochs=9, cut="at_once"))[0].switch
+    assert (switch["epoch"], switch["unbounded"]) == (epoch, epoch if settled <= epoch else None)
 
 
 def test_cut_over_half_of_the_epochs_that_remain(tmp_path):

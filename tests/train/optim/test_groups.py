@@ -6,14 +6,19 @@ import math
 
 import pytest
 import torch
-from cases import CASES, Case, einsum_dense
+import torch.nn.functional as F
+from cases import CASES, Case, einsum_dense, einsum_weight
 from torch import nn
+from training import config_in
 
 from tdcompress.compression.swap import compress
-from tdcompress.config.schema import ArchConfig, OptimConfig, TrainConfig
+from tdcompress.config.schema import ArchConfig, MethodConfig, OptimConfig, TrainConfig
+from tdcompress.data.datasets import DeviceDataset
 from tdcompress.layers.base import Factorised
 from tdcompress.models.build import build
 from tdcompress.tensor.errors import ConfigError
+from tdcompress.train.interrupt import StopSignals
+from tdcompress.train.learner import Learner
 from tdcompress.train.optim.build import build_scheduler, weight_decay
 from tdcompress.train.optim.groups import frobenius_penalty, parameter_groups
 from tdcompress.train.stability import degeneracy
@@ -111,3 +116,30 @@ def test_degeneracy_by_hand():
         first.view(-1, 2)[:2] = torch.tensor([[5.0, -5.0], [0.1, 0.0]])
         assert degeneracy(nn.Sequential(layer)) == pytest.approx(math.hypot(5, 0.1) / 0.1)
     assert math.isnan(degeneracy(lenet("tt")))
+
+
+@pytest.mark.parametrize("decay", ["factors", "scaled", "frobenius"])
+def test_a_step_of_a_training_decays_as_was_asked(tmp_path, decay):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.Linear(20, 3))
+    model = compress(layers, "tt", 4, (1, 6, 6), layout="matrix")
+    optim = OptimConfig({"_target_": "torch.optim.SGD", "weight_decay": 0.5})
+    asked = {"batch_size": 8, "precision": "fp32", "lr": 0.1}
+    config = config_in(tmp_path, method=MethodConfig("tt", decay=decay), optim=optim, **asked)
+    images, labels = torch.randint(256, (8, 6, 6, 1), dtype=torch.uint8), torch.arange(8) % 3
+    data = DeviceDataset(images, labels, torch.device("cpu"), torch.zeros(1), torch.full((1,), 255.0))
+
+    parameters, cores = list(model.parameters()), model[1].tensors()
+    loss = F.cross_entropy(model(images.permute(0, 3, 1, 2).float() / 255), labels)
+    share = {"factors": 1.0, "scaled": 4 * (36 + 20) / (36 * 20), "frobenius": 0.0}[decay]
+    for parameter in parameters:
+        held = any(parameter is core for core in cores)
+        loss = loss + 0.5 / 2 * (share if held else 1.0) * parameter.square().sum()
+    if decay == "frobenius":
+        loss = loss + 0.5 / 2 * einsum_weight(model[1]).square().sum()
+    gradients = torch.autograd.grad(loss, parameters)
+    wanted = [p.detach() - 0.1 * gradient for p, gradient in zip(parameters, gradients, strict=True)]
+    with StopSignals() as stop:
+        Learner(config, model, 1, torch.device("cpu")).train(data, stop)
+    for found, expected in zip(parameters, wanted, strict=True):
+        torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-6)

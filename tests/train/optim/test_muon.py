@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import FACTORISED
 from torch import nn
 
 from tdcompress.compression.swap import compress
@@ -56,6 +57,7 @@ def test_what_is_no_matrix_is_learned_by_adamw():
 BY_HAND = {
     "cp": ["i,r", "kh kw,r", "o,r"],
     "tt": ["i,r1", "r1,kh kw r2", "r2,o"],
+    "tr": ["i,r0 r1", "r1,kh kw r2", "r2 o,r0"],
     "ht": ["i,r_l", "o,r_r", "r_l,kh kw r_r"],
     "tucker": ["i,r_i", "o,r_o", "r_i,r_o kh kw"],
     "btt": ["i2,r|i1 o1", "r,o2 kh kw|i1 o1"],
@@ -64,6 +66,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("format", sorted(BY_HAND))
 def test_how_cores_are_matrices(format: str):
+    assert set(BY_HAND) == set(FACTORISED)
     layout = "split" if format == "btt" else "channels"
     model = compress(nn.Sequential(nn.Conv2d(8, 12, (3, 2))), format, 3, (8, 7, 6), layout=layout, keep=[])
     layer = model[0]
