@@ -23,9 +23,9 @@ times. Runs on other images than those in ``out`` go to another ``out``, with ta
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -36,16 +36,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
-from publish import golden, pages
+from publish import golden
+from publish.draw import draw
 from publish.protocol import PROTOCOL, Part
 
 from tdcompress.cli import bench
 from tdcompress.cli.shared.jobs import asked, job_of
 from tdcompress.config.words import quoted, read
 from tdcompress.device.files import write_text
-from tdcompress.results.drawing.figures import plot_all
-from tdcompress.results.drawing.look import Look
-from tdcompress.results.drawing.page.report import write_report
 from tdcompress.results.folders import delete
 from tdcompress.results.identity import all_dense
 from tdcompress.results.record import ENDED, Summary
@@ -155,17 +153,22 @@ class Reproduction:
         golden.write(self.out / "golden.csv", [one if one.key in moved else known.get(one.key, one) for one in now])
 
     def make(self) -> None:
-        """Make what is left, part by part, and publish each run as it ends."""
+        """Make what is left, and publish each run as it ends.
+
+        Trainings of neighbouring parts that are not timed are made together: no core waits for the last of a part, and
+        dense epochs that they share are trained once.
+        """
         began, planned = time.monotonic(), 0.0
-        for work in self.works:
-            if not work.left:
-                continue
-            print(f"{work.part.name}: {work.part.what}", flush=True)
-            planned += work.minutes(self.options.jobs)
-            if work.table is not None:
-                self._time(work.part, work.table)
+        left = (work for work in self.works if work.left)
+        for (timed, _), group in itertools.groupby(left, lambda work: (work.table, work.part.alone)):
+            works = list(group)
+            for work in works:
+                print(f"{work.part.name}: {work.part.what}", flush=True)
+            planned += sum(work.minutes(self.options.jobs) for work in works)
+            if timed is not None:
+                self._time(works[0].part, timed)
             else:
-                self._train(work.jobs)
+                self._train([job for work in works for job in work.jobs])
             print(self.told((time.monotonic() - began) / 60 / planned).splitlines()[-1], flush=True)
 
     def publish(self, without: Collection[Path] = ()) -> None:
@@ -247,23 +250,6 @@ class Reproduction:
         table = self.out / "summary.csv"
         rows = pandas.read_csv(table) if table.is_file() else pandas.DataFrame(columns=["directory", "status"])
         return {self.out / directory for directory in rows.loc[rows["status"].isin(ENDED), "directory"]}
-
-
-def draw(out: Path) -> None:
-    """The report, the figures that the pages show and the pages' tables, of the tables in ``out`` alone.
-
-    Of other results than the published ones every figure, and the tables in a file of their own.
-    """
-    shown = pages.figures(out)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("summary.csv", "metrics.csv"):
-            shutil.copy(out / name, folder)
-        write_report(folder)
-        shutil.copy(Path(folder, "report.md"), out)
-        for path in plot_all(folder, ("png",), Look.sized("page"), shown):
-            (out / "figures").mkdir(exist_ok=True)
-            shutil.copy(path, out / "figures")
-    pages.write(out)
 
 
 def main(words: Sequence[str]) -> None:
