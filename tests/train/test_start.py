@@ -14,6 +14,7 @@ from tdcompress.compression.stable_ranks import StableRanks
 from tdcompress.config.schema import MethodConfig
 from tdcompress.results.identity import identity, plain, resolved, typed
 from tdcompress.tensor.errors import ConfigError
+from tdcompress.train.learner import Learner
 from tdcompress.train.run import train
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_images")
@@ -97,6 +98,15 @@ ASKED = [
     ({"rank": "10x", "full_rank_epochs": 0}, 0),
     ({"rank": 4, "full_rank_epochs": 1}, 1),
 ]
+
+
+def test_the_best_epoch_is_of_a_network_as_large_as_the_last(tmp_path, monkeypatch):
+    accuracies = iter([0.9, 0.8, 0.4, 0.5, 0.3])
+    monkeypatch.setattr(Learner, "evaluate", lambda *_: (1.0, next(accuracies)))
+    changes = {"rank": "5x", "epochs": 5, "full_rank_epochs": 2, "cut": "at_once"}
+    summary, rows, _ = trained(config_in(tmp_path, **changes))
+    assert rows.test_accuracy.tolist() == [0.9, 0.8, 0.4, 0.5, 0.3]
+    assert (summary.best_test_accuracy, summary.test_accuracy) == (0.5, 0.3)
 
 
 @pytest.mark.parametrize(("changes", "epochs"), ASKED)

@@ -9,10 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import pytest
+from submitit.core.utils import FailedSubmissionError
+from training import config_in, run_of
 
+from tdcompress.config.schema import LauncherConfig
 from tdcompress.results.rows import read_runs
+from tdcompress.tensor.errors import ConfigError
+from tdcompress.train.launch.job import Job
+from tdcompress.train.launch.launchers import launch
 
 SMALL = ["dataset.limit=100", "arch.width=0.25", "launcher=slurm", "launcher.jobs=2", "launcher.cpus=1"]
 NETWORKS = """
@@ -47,6 +54,40 @@ def test_without_slurm_it_says_so(tmp_path, monkeypatch):
     _, err = process.communicate()
     assert process.returncode == 2
     assert err.splitlines()[-1] == "tdc: launcher=slurm: there is no srun here; use a login node, or launcher=local"
+
+
+class Executor:
+    """What ``submitit.SlurmExecutor`` is told, up to the first job."""
+
+    told: ClassVar[dict] = {}
+
+    def __init__(self, folder, max_num_timeout):
+        self.told |= {"folder": str(folder), "max_num_timeout": max_num_timeout}
+
+    def update_parameters(self, **words):
+        self.told |= words
+
+    def batch(self):
+        raise FailedSubmissionError("enough")
+
+
+def test_what_is_asked_of_the_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr("submitit.SlurmExecutor", Executor)
+    asked = {"jobs": 3, "cpus": 5, "gpus": 2, "minutes": 7, "partition": "long", "account": "lab", "requeues": 4}
+    config = config_in(tmp_path)
+    with pytest.raises(ConfigError, match="launcher=slurm: enough"):
+        launch([Job(config, run_of(config).directory)], LauncherConfig("slurm", **asked), print, lambda *_: None)
+    assert Executor.told == {
+        "folder": str(tmp_path / "slurm"),
+        "max_num_timeout": 4,
+        "job_name": "tdc",
+        "array_parallelism": 3,
+        "cpus_per_task": 5,
+        "gpus_per_node": 2,
+        "time": 7,
+        "partition": "long",
+        "account": "lab",
+    }
 
 
 @needs_slurm
