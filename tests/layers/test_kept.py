@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
-import torch.nn.functional as F
-from cases import CASES, FACTORISED, IMAGE, IN, Case, assert_close, einsum_dense, einsum_weight
+from cases import CASES, FACTORISED, IMAGE, IN, Case, assert_close, einsum_dense
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -240,18 +239,6 @@ def test_forward_derivatives_by_the_cores_without_gradients(method: str):
         dual = {name: forward_ad.make_dual(value, tangents[name]) for name, value in values.items()}
         found = forward_ad.unpack_dual(torch.func.functional_call(layer, dual, (x,))).tangent
     torch.testing.assert_close(found, (more - less) / (2 * step), rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("case", [PAIRED, Case("tt", "matrix", "merged", "linear")], ids=str)
-def test_a_bias_that_is_computed(case: Case):
-    layer, x = case.layer().eval(), example(case)
-    nn.utils.prune.l1_unstructured(layer, "bias", 0.5)
-    with torch.no_grad():
-        for factor in (1.0, 1.0, 3.0):
-            layer.bias_orig.mul_(factor)
-            bias = layer.bias_orig * layer.bias_mask
-            found, weight = layer(x), einsum_weight(layer)
-            assert_close(found, F.linear(x, weight, bias) if x.dim() == 2 else F.conv2d(x, weight, bias))
 
 
 def test_inference_mode():

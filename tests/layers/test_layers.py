@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CASES, IMAGE, IN, OUT, SHAPES, TAPS, Case, assert_close, einsum_dense, random_cores
+from cases import CASES, IMAGE, IN, OUT, SHAPES, TAPS, Case, assert_close, einsum_dense, einsum_weight, random_cores
 from torch import Tensor, nn
 
 import tdcompress
@@ -240,3 +240,17 @@ def test_replicas_keep_what_they_merge_apart():
     layer = tdcompress.compress(nn.Sequential(nn.Linear(32, 32)), "tt", 4, (32,), keep=[])[0]
     replica = layer._replicate_for_data_parallel()
     assert replica.kept is not layer.kept
+
+
+@pytest.mark.parametrize(
+    "case", [Case("tt", "paired", "merged", "conv"), Case("tt", "matrix", "merged", "linear")], ids=str
+)
+def test_a_bias_that_is_computed(case: Case):
+    layer, x = case.layer().eval(), example(case)
+    nn.utils.prune.l1_unstructured(layer, "bias", 0.5)
+    with torch.no_grad():
+        for factor in (1.0, 1.0, 3.0):
+            layer.bias_orig.mul_(factor)
+            bias = layer.bias_orig * layer.bias_mask
+            found, weight = layer(x), einsum_weight(layer)
+            assert_close(found, F.linear(x, weight, bias) if x.dim() == 2 else F.conv2d(x, weight, bias))
