@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import ALL, CASES, SHAPES, Case, Largest, assert_close, einsum_dense, random_cores
+from cases import ALL, CASES, Case, Largest, assert_close, einsum_dense, random_cores
 from exhaustive import Symmetric, cheapest
 
 from tdcompress.tensor import norm
@@ -18,8 +18,6 @@ from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.path import Geometry, Path
 from tdcompress.tensor.contraction.search import paths
 from tdcompress.tensor.errors import ConfigError
-from tdcompress.tensor.fitting.initial import FITTED, INITS, OF_TRAINED, orthogonal, spectral
-from tdcompress.tensor.formats import FORMATS
 from tdcompress.tensor.layout import arrange, balanced_factors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -246,55 +244,3 @@ def test_the_norm_of_a_wide_ring_forms_no_large_product():
     with Largest() as seen:
         norm.squared_norm(graph, cores)
     assert graph.dense_parameters < seen.entries <= 2**28
-
-
-@pytest.mark.parametrize("init", sorted(set(INITS) - set(OF_TRAINED)))  # which loses what truncation takes
-@pytest.mark.parametrize("format", sorted(FORMATS))
-def test_the_variance_law(format: str, init: str):
-    graph = Case(format, "split", "merged", "conv").graph()
-    generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
-    weights = [0.1 * torch.randn(12, 8, 3, 2, generator=generator) for generator in generators]
-    chance = [{"seed": 1} if init in FITTED else {"generator": generator} for generator in generators]
-    draws = [INITS[init](graph, w, **drawn) for w, drawn in zip(weights, chance, strict=True)]
-    for first, same, other in zip(*draws, strict=True):
-        assert torch.equal(first, same)
-        assert not torch.equal(first, other)
-    for weight, cores in zip(weights, draws, strict=True):
-        assert einsum_dense(graph, cores).square().mean() == pytest.approx(float(weight.square().mean()), rel=1e-3)
-
-
-@pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("format", sorted(FORMATS))
-def test_a_weight_of_zeros_starts_at_zero_and_learns(format: str, init: str):
-    graph = Case(format, "split", "merged", "conv").graph()
-    cores = [core.requires_grad_() for core in INITS[init](graph, torch.zeros(12, 8, 3, 2))]
-    (einsum_dense(graph, cores) - 1).square().sum().backward()
-    assert not einsum_dense(graph, cores).any()
-    assert [bool(core.grad.any()) for core in cores] == [not core.any() for core in cores]
-
-
-def test_spectral_cores_of_a_matrix_are_its_scaled_svd():
-    graph = Case("tt", "matrix", "merged", "linear").graph(3)
-    weight = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
-    left, values, right = torch.linalg.svd(weight)
-    truncated = left[:, :3] * values[:3] @ right[:3]
-    cores = spectral(graph, weight)
-    torch.testing.assert_close(einsum_dense(graph, cores), truncated * weight.norm() / truncated.norm())
-    for core, axis in zip(cores, (0, 1), strict=True):  # both sides hold sqrt(singular values)
-        shares = core.square().sum(axis).sort(descending=True).values
-        torch.testing.assert_close(shares, values[:3] * weight.norm() / truncated.norm(), rtol=1e-2, atol=0)
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if c.format in ("tt", "tucker", "ht")], ids=str)
-def test_orthogonal_cores_keep_the_spectrum_flat(case: Case):
-    # Every core but the root is an isometry up to scale: contracted with itself over all indices but those towards the
-    # root it is a multiple of the identity (or, where it is wider than high, over those alone).
-    graph = case.graph()
-    root = max(graph.cores, key=lambda core: len([i for i in core.indices if i in graph.bonds]))
-    for core, value in zip(graph.cores, orthogonal(graph, torch.ones(SHAPES[case.kind])), strict=True):
-        bonds = [i for i in core.indices if i in graph.bonds]
-        if core is root or len(bonds) != 1:
-            continue  # an inner core's way to the root is not said by itself
-        matrix = value.double().movedim(core.indices.index(bonds[0]), -1).flatten(0, -2)
-        gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
-        torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype) * gram[0, 0], rtol=1e-5, atol=1e-5)
