@@ -161,6 +161,8 @@ def _is_default(word: str, own: Path | None) -> bool:
         raise ConfigError(f"'{word}': {key} has its own place, {key}={override.value()}")
     if override.is_interval_sweep():
         raise ConfigError(f"{word} has no end of values: use range(0,1,0.1), or values between commas")
+    if key == "experiment" and override.is_sweep_override():
+        raise ConfigError(f"{word}: an experiment may be a sweep of its own, and a sweep has one: a command for each")
     if override.is_delete():
         if key in GROUPS:
             raise ConfigError(f"'{word}': a run needs one, known: {', '.join(there)}")
@@ -170,8 +172,6 @@ def _is_default(word: str, own: Path | None) -> bool:
     if there and None in _values(override):
         if key != "experiment":
             raise ConfigError(f"{key}=null: a run needs one, known: {', '.join(there)}")
-        if override.is_sweep_override():
-            raise ConfigError(f"{word}: null stands for no experiment and can be no value of a sweep")
         return True
     return False
 

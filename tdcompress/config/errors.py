@@ -53,6 +53,8 @@ def unknown_choice(group: str, name: str, known: list[str]) -> str:
 def _several(word: str) -> str:
     """Of a word with several values in a command that makes one run."""
     key, _, value = word.partition("=")
+    if key == "experiment":
+        return f"{word} has several values: a command for each"
     chosen = (conf_dir() / key).is_dir() or re.fullmatch(r"[-+.,\de]+", value)  # of a group, or a number
     as_one = "" if chosen else f" As one value: {in_quotes(key, value)}"
     return f"{word} has several values: did you mean a sweep, with -m?{as_one}"

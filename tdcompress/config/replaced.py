@@ -44,10 +44,15 @@ def left_out(raw: DictConfig, words: Sequence[str], choice: str) -> tuple[str, .
             notes.append(
                 f"{key}: {path} takes no {', '.join(odd)}: left out of optim={choice}"
                 + (f", whose {', '.join(kept)} it has" if kept else "")
+                + (f"; it is asked after every {raw.optim.interval} (optim.interval)" if part == "scheduler" else "")
             )
         missing = [name for name, needed in taken.items() if needed and name not in (*values, "lr")]
         if missing:
-            raise ConfigError(f"{key}: {path} needs {missing[0]}, for example {key}.{missing[0]}={_example(part)}")
+            raise ConfigError(f"{key}: {path} needs {missing[0]}, for example {key}.{missing[0]}={_example(part, raw)}")
+    if {"experiment", "optim"} <= named(words) and "lr" not in named(words):
+        usual = hydra.compose("train", overrides=[f"optim={choice}"]).lr
+        if usual != raw.lr:
+            notes.append(f"lr={raw.lr:g} is the experiment's; optim={choice} has lr={usual:g}")
     return tuple(notes)
 
 
@@ -55,5 +60,5 @@ def _plain(values: DictConfig | None) -> dict[str, Any]:
     return {} if values is None else cast("dict[str, Any]", OmegaConf.to_container(values, resolve=True))
 
 
-def _example(part: str) -> str:
-    return "steps (those of the run), epochs, or a number" if part == "scheduler" else "1"
+def _example(part: str, raw: DictConfig) -> str:
+    return f"{raw.optim.interval}s (those of the run), or a number" if part == "scheduler" else "1"

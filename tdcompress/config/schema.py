@@ -197,6 +197,8 @@ def validate(config: TrainConfig) -> TrainConfig:
     for key, number in (("lr", config.lr), ("arch.width", config.arch.width), ("optim.clip", config.optim.clip)):
         if number is not None and not (number > 0 and math.isfinite(number)):
             raise ConfigError(f"{key}={number:g} must be greater than 0")
+    if "lr" in config.optim.optimizer:
+        raise ConfigError("optim.optimizer.lr: the learning rate is lr=.., which tables and schedules go by")
     if isinstance(asked, Budget) and asked.adaptive:
         if config.epochs < 2:
             raise ConfigError(f"rank={asked} cuts after the first half of the epochs: epochs must be at least 2")

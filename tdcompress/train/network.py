@@ -68,6 +68,11 @@ def network(
             weights.refuse_other(config)
             cores = weights.cores
         else:
+            if config.method.init not in (None, "fit"):
+                raise ConfigError(
+                    f"method.init={config.method.init} is for cores that begin from scratch, and these are fitted to "
+                    f"the weights of {config.init_from}: leave it out"
+                )
             weights.load_into(model)
         if cores is None or fitted(weights.config or plain(config)):
             method = replace(method, init="fit")
@@ -84,16 +89,23 @@ def network(
 def cutting(config: TrainConfig) -> Rank:
     """``config.rank`` as a run goes about it: a budget after full rank is reached by cuts while training.
 
-    Unless it is to be reached at once, or fewer than two epochs remain for it.
+    Unless it is to be reached at once, or fewer than two epochs remain for it. Raises ``ConfigError`` for a weight
+    decay that goes by sizes, which cuts change.
     """
     rank, start = config.rank, resolved(config).full_rank_epochs
     dense = latest_epoch(config.epochs) if start == AUTO else start
-    gradual = config.cut == "gradual" and config.method.decay != "scaled" and config.epochs - dense > 1
+    gradual = config.cut == "gradual" and config.epochs - dense > 1
     assert isinstance(rank, Rank)
     if not isinstance(rank, Budget) or start == 0 or not gradual:
         return rank
-    smaller = rank.kind == "params" or (rank.value > 1 if rank.kind == "ratio" else rank.value < 1)
-    return replace(rank, adaptive=True) if smaller else rank
+    if rank.kind != "params" and (rank.value <= 1 if rank.kind == "ratio" else rank.value >= 1):
+        return rank
+    if config.method.decay == "scaled":
+        raise ConfigError(
+            f"rank={rank} is reached by cuts after full rank, which change the sizes that method.decay=scaled goes by: "
+            "use cut=at_once, or another decay"
+        )
+    return replace(rank, adaptive=True)
 
 
 def sketched(

@@ -36,6 +36,7 @@ from .loop import Log, Loop, outcome
 from .network import Image, cutting, fitting, initial, rates_of, restored, switched
 from .weights import read_weights
 
+_ONE_VALUE = "more than 1 value per channel"  # in torch's error of a batch norm
 _APART = 1_000_003  # between the random numbers of one process and the next
 
 
@@ -74,6 +75,13 @@ def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only:
         if not is_out_of_memory(error):
             raise
         asked = (str(error).splitlines() or ["of the machine"])[0].split(". GPU")[0]
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        raise RunError(
+            f"batch_size={config.batch_size} leaves a batch of one image, of which a batch norm sees one pixel: choose "
+            "another batch_size, dataset.limit or dataset.image_size"
+        ) from None
     # Raised out here, where the error before it is gone: its traceback would keep the network of a sweep's failed run.
     smaller = f"batch_size={config.batch_size // 2}, or " if config.batch_size > 1 else ""
     raise RunError(

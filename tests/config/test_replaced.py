@@ -13,6 +13,8 @@ ADAMW = "torch.optim.AdamW"
 COSINE = "torch.optim.lr_scheduler.CosineAnnealingLR"
 LEFT = f"optim.optimizer: {ADAMW} takes no momentum: left out of optim=reference, whose weight_decay=0.0005 it has"
 
+EVERY = "it is asked after every epoch (optim.interval)"
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
@@ -33,9 +35,11 @@ def test_what_the_new_optimizer_takes_stays_and_the_rest_is_said(word):
 
 
 def test_a_schedule_and_values_of_its_own():
-    ((optim, notes),) = _optim(f"optim.scheduler={{_target_: {COSINE}, T_max: steps}}", "optim.optimizer.dampening=0.5")
-    assert optim.scheduler == {"_target_": COSINE, "T_max": "steps"} and optim.optimizer["dampening"] == 0.5
-    assert notes == (f"optim.scheduler: {COSINE} takes no step_size, gamma: left out of optim=reference",)
+    ((optim, notes),) = _optim(
+        f"optim.scheduler={{_target_: {COSINE}, T_max: epochs}}", "optim.optimizer.dampening=0.5"
+    )
+    assert optim.scheduler == {"_target_": COSINE, "T_max": "epochs"} and optim.optimizer["dampening"] == 0.5
+    assert notes == (f"optim.scheduler: {COSINE} takes no step_size, gamma: left out of optim=reference; " + EVERY,)
 
 
 def test_each_run_of_a_sweep_has_its_own():
@@ -49,7 +53,7 @@ def test_each_run_of_a_sweep_has_its_own():
     [
         ((f"optim.optimizer={{_target_: {ADAMW}, momentum: 0.9}}",), f"momentum: {ADAMW} takes none, known: betas,"),
         (("optim.optimizer.momentm=0.9",), "optim.optimizer.momentm: torch.optim.SGD takes none, known: momentum, da"),
-        ((f"optim.scheduler._target_={COSINE}",), "needs T_max, for example optim.scheduler.T_max=steps"),
+        ((f"optim.scheduler._target_={COSINE}",), "needs T_max, for example optim.scheduler.T_max=epochs"),
     ],
 )  # fmt: skip
 def test_what_was_typed_and_does_not_fit_is_refused(words, answer):
@@ -66,3 +70,9 @@ def test_what_a_file_of_ones_own_says_is_refused_as_well(tmp_path):
     (tmp_path / "conf/experiment/own.yaml").write_text(f"{text}    momentum: 0.5\n")
     with pytest.raises(ConfigError, match=r"^optim\.optimizer\.momentum: torch\.optim\.AdamW takes none"):
         _optim("--config-dir=conf", "experiment=own")
+
+
+def test_a_rate_that_an_experiment_gives_another_optimizer_is_said():
+    assert _optim("experiment=trl", "optim=adamw", "lr=0.002")[0][1] == ()
+    found = _optim("experiment=sequence", "optim=adamw", "seed=0", "method=tt")
+    assert [notes for _, notes in found] == [("lr=0.1 is the experiment's; optim=adamw has lr=0.0015",)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from training import CLOCKS, COSINE, LEFT, config_in, metrics, run_of, stop_at, stopped
 
-from tdcompress.config.schema import MethodConfig, OptimConfig
+from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig
 from tdcompress.data.datasets import DeviceDataset
 from tdcompress.device.files import RunError
 from tdcompress.models import build as archs
@@ -256,3 +256,24 @@ def test_out_of_memory_is_one_line_and_holds_no_memory(tmp_path, monkeypatch, er
     assert read_runs(tmp_path).status.tolist() == ["interrupted"]
     gc.collect()
     assert networks[0]() is None  # though ``told`` is still there
+
+
+def test_a_last_batch_of_one_image_that_a_norm_cannot_take_is_told(tmp_path):
+    dataset = DatasetConfig("digits", image_size=4, limit=57)
+    method, arch = MethodConfig("dense"), ArchConfig("resnet20", width=0.2)
+    config = config_in(tmp_path, dataset=dataset, method=method, arch=arch, batch_size=28, epochs=1)
+    with pytest.raises(
+        RunError, match="batch_size=28 leaves a batch of one image, of which a batch norm sees one pixel"
+    ):
+        train(config, run_of(config))
+
+
+def test_cores_of_trained_weights_are_fits_and_nothing_else(tmp_path):
+    dense = config_in(tmp_path, method=MethodConfig("dense"), epochs=1)
+    train(dense, run_of(dense))
+    start = str(run_of(dense).directory)
+    config = config_in(tmp_path, method=MethodConfig("tt", init="variance"), init_from=start, epochs=1)
+    with pytest.raises(ConfigError, match=r"method\.init=variance is for cores that begin from scratch"):
+        train(config, run_of(config))
+    fitted = replace(config, method=MethodConfig("tt", init="fit"))
+    assert train(fitted, run_of(fitted)).status == "finished"

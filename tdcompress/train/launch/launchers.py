@@ -23,6 +23,8 @@ LAUNCHERS: dict[str, Callable[[Sequence[Job], Sequence[Job], LauncherConfig, Swe
 }
 """By name: functions that make all ``starts`` and then all ``jobs``, and tell the sweep what becomes of them."""
 
+_OF_A_CLUSTER = ("partition", "account", "cpus", "gpus", "minutes", "requeues")
+
 
 def launch(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended) -> None:
     """Make the runs of a sweep with the launcher ``settings.name``; jobs of one directory are one run.
@@ -39,6 +41,9 @@ def launch(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended
     if LAUNCHERS[settings.name] is basic and settings.jobs != 1:
         others = ", ".join(name for name in LAUNCHERS if name != settings.name)
         raise ConfigError(f"launcher.jobs={settings.jobs} is of the launchers {others}: choose one with launcher=")
+    odd = next((key for key in _OF_A_CLUSTER if getattr(settings, key) != getattr(LauncherConfig(), key)), None)
+    if odd is not None and LAUNCHERS[settings.name] is not slurm:
+        raise ConfigError(f"launcher.{odd}={getattr(settings, odd)} is asked of a cluster: launcher=slurm")
     distinct = named(list({job.directory: job for job in jobs}.values()))
     if again := len(jobs) - len(distinct):
         log(f"{again} of {len(jobs)} runs are others again: their words differ in what decides no result")

@@ -71,6 +71,13 @@ def build_scheduler(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: 
         return None
     target, options = _split(config.optim.scheduler, "optim.scheduler", "torch.optim.lr_scheduler.StepLR")
     words = {"epochs": config.epochs, "steps": config.epochs * steps_per_epoch, "lr": config.lr}
+    other = "epochs" if config.optim.interval == "step" else "steps"
+    odd = next((key for key, value in options.items() if value == other), None)
+    if odd is not None:
+        raise ConfigError(
+            f"optim.scheduler.{odd}={other}, and optim.interval={config.optim.interval}: the schedule is asked after "
+            f"every {config.optim.interval}, use the other word or the other interval"
+        )
     options = {key: words.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
     scheduler = _call(target, "optim.scheduler", optimizer, **options)
     if isinstance(scheduler, ReduceLROnPlateau) and config.optim.interval == "step":

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ...config.schema import TrainConfig
 from ...layers.kinds import dense_weights, factorised, weights_once
+from ...tensor.errors import ConfigError
 from ...tensor.norm import squared_norm
 from .build import build_optimizer, weight_decay
 from .muon import Muon, unfoldings
@@ -31,7 +32,12 @@ class Groups:
         self.degree: int | None = None
 
     def optimizer(self, model: nn.Module) -> Optimizer:
-        """The optimizer of the model's parameters."""
+        """The optimizer of the model's parameters.
+
+        Raises ``ConfigError`` for a ``method.decay`` that it would not carry out.
+        """
+        if self.config.method.decay != "factors" and (self.names or factorised(model)):
+            self._check_decay(self.config.method.decay)
         if self.config.optim.core_lr == "balanced" and (self.names or factorised(model)):
             self.degree = gradient_degree(partial(build_optimizer, self.config, device=self.device))
         optimizer = build_optimizer(self.config, self._of(model, self.multiples(model)), self.device)
@@ -39,6 +45,19 @@ class Groups:
             follow_multiples(optimizer)
         self._unfold(optimizer, model)
         return optimizer
+
+    def _check_decay(self, decay: str) -> None:
+        if not self.weight_decay:
+            raise ConfigError(f"method.decay={decay} changes nothing where optim.optimizer.weight_decay is 0")
+        try:
+            apart = gradient_degree(partial(build_optimizer, self.config, device=self.device)) == 0
+        except ConfigError:  # a rule of its own
+            apart = False
+        if apart and decay == "frobenius":
+            raise ConfigError(
+                "method.decay=frobenius is a part of the gradient, which optim.optimizer brings to one size whatever "
+                "the weight decay: use torch.optim.SGD, or another decay"
+            )
 
     def multiples(self, model: nn.Module) -> dict[str, float]:
         """Of the network's learning rate, what each core has by its name: none where all have the same."""

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from ...layers.kinds import weights_once
 
 _SQUARES = ("exp_avg_sq", "square_avg", "sum")  # what torch's optimizers call mean squares of the gradient
+_AVERAGE = "ax"  # ASGD's, of the weights
 
 
 def sensitivities(model: nn.Module, optimizer: Optimizer) -> dict[str, float]:
@@ -42,4 +43,4 @@ def _squared_gradient(core: nn.Parameter, optimizer: Optimizer) -> Tensor | None
     for key in _SQUARES:
         if key in held:
             return held[key].sum()
-    return next((value.square().sum() for value in held.values()), None)
+    return next((value.square().sum() for key, value in held.items() if key != _AVERAGE), None)

@@ -85,7 +85,7 @@ def test_parameters_that_do_not_decay():
     model = compress(build(ArchConfig(name="lenet"), 1, 10, 28), "ht", 4, (1, 28, 28))
     config = TrainConfig(
         method=MethodConfig("ht", decay="frobenius"),
-        optim=OptimConfig({"_target_": "torch.optim.AdamW"}, core_lr="balanced"),
+        optim=OptimConfig({"_target_": "torch.optim.SGD", "weight_decay": 0.01}, core_lr="balanced"),
     )
     optimizer = Groups(config, None, torch.device("cpu")).optimizer(model)
     decays = {core: group["weight_decay"] for group in optimizer.param_groups for core in group["params"]}
@@ -93,6 +93,25 @@ def test_parameters_that_do_not_decay():
     cores = {core for layer in factorised(model).values() for core in layer.tensors()}
     assert {decays[core] for core in cores} == {0.0}
     assert {decays[parameter] for parameter in model.parameters() if parameter not in cores} == {0.01}
+
+
+@pytest.mark.parametrize("core_lr", ["same", "balanced"])
+def test_a_decay_that_would_not_be_carried_out_is_refused(core_lr: str):
+    model = compress(build(ArchConfig(name="lenet"), 1, 10, 28), "ht", 4, (1, 28, 28))
+
+    def refused(decay: str, target: str, said: str, **values: float) -> None:
+        optim = OptimConfig({"_target_": target, **values}, core_lr=core_lr)
+        config = TrainConfig(method=MethodConfig("ht", decay=decay), optim=optim)
+        with pytest.raises(ConfigError, match=said):
+            Groups(config, None, torch.device("cpu")).optimizer(model)
+
+    for target in ("torch.optim.AdamW", "tdcompress.train.optim.muon.Muon"):
+        refused("frobenius", target, "method.decay=frobenius is a part of the gradient", weight_decay=0.1)
+    for decay in ("frobenius", "scaled"):
+        refused(decay, "torch.optim.SGD", f"method.decay={decay} changes nothing where", weight_decay=0.0)
+    optim = OptimConfig({"_target_": "torch.optim.AdamW"})
+    dense = TrainConfig(method=MethodConfig("dense", decay="frobenius"), optim=optim)
+    assert Groups(dense, None, torch.device("cpu")).optimizer(build(ArchConfig(name="lenet"), 1, 10, 28))
 
 
 def test_a_dense_network_has_one_group():
