@@ -25,7 +25,7 @@ def run(words: Sequence[str]) -> None:
     """
     shown = []
     for one in asked(words, config):
-        chosen = replace(one.get(), seed=0)
+        chosen = resolved(replace(one.get(), seed=0))
         if chosen in shown:
             continue
         shown.append(chosen)
@@ -35,6 +35,6 @@ def run(words: Sequence[str]) -> None:
             print(" ".join(word for word in one.words.split() if not word.startswith("seed=")))
         model, _ = initial(chosen, choose_device(chosen.device))
         print_report(report(model), chosen.rank)
-        if resolved(chosen).full_rank_epochs != 0:
-            met, by_cuts = cuts(resolved(chosen))
-            print(f"{length(resolved(chosen))}, then " + (f"cuts to these {met}{by_cuts}" if by_cuts else "as above"))
+        if chosen.full_rank_epochs != 0:
+            met, by_cuts = cuts(chosen)
+            print(f"{length(chosen)}, then " + (f"cuts to these {met}{by_cuts}" if by_cuts else "as above"))

@@ -15,7 +15,7 @@ from typing import Any
 from ..config.schema import AUTO, MethodConfig, TrainConfig, validate
 from ..tensor.errors import ConfigError
 from ..tensor.formats import BASELINE
-from ..tensor.rank import Budget, Rank, parse
+from ..tensor.rank import Budget, Rank, parse, reached
 
 # Said by the path itself, so the hash of "what else differs" leaves them out.
 _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "arch.model", "method.format", "method.conv", "method.linear")
@@ -59,10 +59,11 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
 
     Where results go, where the data of a known set lie, what they are called and whether they may be downloaded, how
     they are read, which device computes, whether its work is recorded, profiled or watched and beside how many other
-    runs do not decide; neither do a rank, a method and rates of cores that no layer has (everything dense). A field
-    that ``values`` lacks was not there yet when it was saved: it has its default, but ``full_rank_epochs``, which
-    then were 0, and ``rank_multiple``, 1, which decides nothing without a budget. ``auto`` is 0 where there is no
-    budget, or where there are weights.
+    runs do not decide; neither do a rank, a method and rates of cores that no layer has (everything dense), nor whether
+    a budget is called ``adaptive:`` after epochs at full rank, where it is reached by cuts in any case. A field that
+    ``values`` lacks was not there yet when it was saved: it has its default, but ``full_rank_epochs``, which then were
+    0, and ``rank_multiple``, 1, which decides nothing without a budget. ``auto`` is 0 where there is no budget, or
+    where there are weights.
     """
     whole = {key: dict(value) if isinstance(value, dict) else value for key, value in _defaults().items()}
     whole["full_rank_epochs"], whole["method"]["rank_multiple"] = 0, 1
@@ -82,6 +83,8 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     whole["full_rank_epochs"] = _full_rank_epochs(whole)
     if whole["full_rank_epochs"] == 0 or not is_budget(str(whole["rank"])):
         whole["cut"] = _defaults()["cut"]
+    else:
+        whole["rank"] = str(reached(whole["rank"]))
     if all_dense(whole["method"]):
         whole["rank"], whole["method"] = None, dict(_dense_method())
         whole["optim"]["core_lr"] = _defaults()["optim"]["core_lr"]
@@ -89,8 +92,13 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with ``full_rank_epochs`` as they are: a number, or ``auto`` where the rule is to say."""
-    return replace(config, full_rank_epochs=identity(plain(config))["full_rank_epochs"])
+    """The configuration with ``full_rank_epochs`` as they are: a number, or ``auto`` where the rule is to say.
+
+    And with one name of a budget that is reached by cuts after them, see ``identity``.
+    """
+    here = identity(plain(config))
+    rank = config.rank if here["rank"] is None else parse(here["rank"])
+    return replace(config, full_rank_epochs=here["full_rank_epochs"], rank=rank)
 
 
 def fitted(values: dict[str, Any]) -> bool:

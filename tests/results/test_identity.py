@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runs import BASELINE
 
 from tdcompress.config.schema import ArchConfig, DatasetConfig, MethodConfig, OptimConfig, TrainConfig, validate
-from tdcompress.results.identity import differences, identity, plain, run_directory, typed
+from tdcompress.results.identity import differences, identity, plain, resolved, run_directory, typed
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_identity_ignores_where_and_fills_in_fields_of_later_versions():
         ("16.6x", "16.6x", "tt-16.6x"),
         ("params:1.2e5", "params:120000", "tt-params-120000"),
         ("macs:0.20", "macs:0.2", "tt-macs-0.2"),
-        ("adaptive:10x", "adaptive:10x", "tt-adaptive-10x"),
+        ("adaptive:10x", "adaptive:10x", "tt-10x"),  # after full rank, the default, by cuts as well
     ],
 )
 def test_a_checked_rank_is_saved_as_a_number_or_text_and_read_again(rank, saved, name):
@@ -121,3 +121,12 @@ def test_a_checked_rank_is_saved_as_a_number_or_text_and_read_again(rank, saved,
     assert plain(typed(values)) == values and typed(values) == config == pickle.loads(pickle.dumps(config))
     assert run_directory(config, baseline).parent.name == name
     assert run_directory(config, BASELINE).parent.name == f"{name}-8d0716ae"
+
+
+def test_a_budget_that_is_cut_while_training_has_a_name_of_its_own_from_scratch_alone():
+    cut, plain_one = (validate(replace(BASELINE, rank=rank)) for rank in ("adaptive:10x", "10x"))
+    assert identity(plain(cut)) == identity(plain(plain_one)) and resolved(cut) == resolved(plain_one)
+    cut, plain_one = (replace(config, full_rank_epochs=0) for config in (cut, plain_one))
+    names = [run_directory(config, config).parent.name for config in (cut, plain_one)]
+    assert names[0] == names[1].replace("10x", "adaptive-10x", 1) != names[1]
+    assert resolved(cut).rank == cut.rank

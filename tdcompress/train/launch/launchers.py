@@ -42,7 +42,7 @@ def launch(jobs: Sequence[Job], settings: LauncherConfig, log: Log, ended: Ended
         others = ", ".join(name for name in LAUNCHERS if name != settings.name)
         raise ConfigError(f"launcher.jobs={settings.jobs} is of the launchers {others}: choose one with launcher=")
     odd = next((key for key in _OF_A_CLUSTER if getattr(settings, key) != getattr(LauncherConfig(), key)), None)
-    if odd is not None and LAUNCHERS[settings.name] is not slurm:
+    if odd is not None and settings.name != "slurm":
         raise ConfigError(f"launcher.{odd}={getattr(settings, odd)} is asked of a cluster: launcher=slurm")
     distinct = named(list({job.directory: job for job in jobs}.values()))
     if again := len(jobs) - len(distinct):
