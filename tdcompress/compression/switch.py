@@ -79,14 +79,17 @@ def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: 
             f"torch.optim.Muon takes matrices only, and {odd} is none: tdcompress.train.optim.muon.Muon unfolds cores"
         )
     order = {parameter: place for place, parameter in enumerate(model.parameters())}
+    groups: list[dict[str, list[Any]]] = []
     for group in optimizer.param_groups:
         named = list(zip(group.get("param_names", group["params"]), group["params"], strict=True))
         new = [pair for said, old in named for pair in (heirs[old].items() if old in heirs else [(said, old)])]
         ours = iter(sorted((pair for pair in new if pair[1] in order), key=lambda pair: order[pair[1]]))
         new = [next(ours) if parameter in order else (said, parameter) for said, parameter in new]
-        group["params"] = [parameter for _, parameter in new]
+        groups.append({"params": [parameter for _, parameter in new]})
         if "param_names" in group:
-            group["param_names"] = [said for said, _ in new]
+            groups[-1]["param_names"] = [said for said, _ in new]
+    for group, renewed in zip(optimizer.param_groups, groups, strict=True):
+        group.update(renewed)
     for weight, found in heirs.items():
         begin_anew(optimizer, weight, found.values())
 

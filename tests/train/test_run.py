@@ -159,7 +159,7 @@ def test_a_run_that_diverges_stops_and_says_so(tmp_path, rank):
 
 def test_what_an_optimizer_knows_of_a_core_begins_anew_where_that_is_cut(tmp_path):
     """Means that begin at zero are corrected by the steps since: 3 to 6 times too long were Adam's for 100 steps."""
-    optim = OptimConfig({"_target_": "torch.optim.AdamW"}, COSINE)
+    optim = OptimConfig({"_target_": "torch.optim.AdamW"}, COSINE, "step")
     config = config_in(tmp_path, rank="adaptive:8x", full_rank_epochs=0, epochs=3, optim=optim, lr=1e-3)
     train(config, run_of(config), print)  # cut after the first epoch of three, of four steps each
     state = checkpoint.load(run_of(config).directory, print)

@@ -147,8 +147,8 @@ def test_accuracy_over_the_learning_rate(tmp_path):
 def test_a_line_over_sizes_has_either_fixed_or_adaptive_ranks(tmp_path):
     for size in (10, 20):
         for method in ("tt", "cp"):
-            make(tmp_path, method, rank=f"{size}x", parameters=20_000 // size)
-        make(tmp_path, "tt", rank=f"adaptive:{size}x", parameters=20_000 // size)
+            make(tmp_path, method, rank=f"{size}x", parameters=20_000 // size, full_rank_epochs=0)
+        make(tmp_path, "tt", rank=f"adaptive:{size}x", parameters=20_000 // size, full_rank_epochs=0)
     drawing = drawn(tmp_path)["accuracy-over-parameters"]
     assert sorted(lines(drawing)) == ["cp", "tt", "tt adaptive"]
     assert "no run" not in drawing.caption
