@@ -31,7 +31,7 @@ def left_out(raw: DictConfig, words: Sequence[str], choice: str) -> tuple[str, .
             continue
         odd = [name for name in values if name not in taken]
         if odd:
-            usual = _plain(hydra.compose("train", overrides=[f"optim={choice}"]).optim[part])
+            usual = _plain(_usual(choice).optim[part])
             given = {name for name in values if f"{key}.{name}" in named(words)}
             own = [name for name in odd if name in given or usual.get(name) != values[name]]
             if own or usual["_target_"] == path:
@@ -50,10 +50,15 @@ def left_out(raw: DictConfig, words: Sequence[str], choice: str) -> tuple[str, .
         if missing:
             raise ConfigError(f"{key}: {path} needs {missing[0]}, for example {key}.{missing[0]}={_example(part, raw)}")
     if {"experiment", "optim"} <= named(words) and "lr" not in named(words):
-        usual = hydra.compose("train", overrides=[f"optim={choice}"]).lr
-        if usual != raw.lr:
-            notes.append(f"lr={raw.lr:g} is the experiment's; optim={choice} has lr={usual:g}")
+        own_lr = _usual(choice).lr
+        if own_lr != raw.lr:
+            notes.append(f"lr={raw.lr:g} is the experiment's; optim={choice} has lr={own_lr:g}")
     return tuple(notes)
+
+
+def _usual(choice: str) -> DictConfig:
+    """What is so with ``optim=choice`` and nothing else chosen."""
+    return hydra.compose("train", overrides=[f"optim={choice}"])
 
 
 def _plain(values: DictConfig | None) -> dict[str, Any]:

@@ -56,10 +56,7 @@ def network(
     method, cores, image = config.method, None, (in_channels, image_size, image_size)
     starts_dense = resolved(config).full_rank_epochs != 0
     if starts_dense and method.init is not None:
-        raise ConfigError(
-            f"method.init={method.init} is for cores that begin from scratch, and these are fitted to dense weights: "
-            "leave it out, or full_rank_epochs=0"
-        )
+        raise _from_scratch(method.init, "dense weights", ", or full_rank_epochs=0")
     weights = trained or (read_weights(config.init_from, model) if config.init_from is not None else None)
     if weights is not None:
         if starts_dense and trained is None:
@@ -69,10 +66,7 @@ def network(
             cores = weights.cores
         else:
             if config.method.init not in (None, "fit"):
-                raise ConfigError(
-                    f"method.init={config.method.init} is for cores that begin from scratch, and these are fitted to "
-                    f"the weights of {config.init_from}: leave it out"
-                )
+                raise _from_scratch(config.method.init, f"the weights of {config.init_from}")
             weights.load_into(model)
         if cores is None or fitted(weights.config or plain(config)):
             method = replace(method, init="fit")
@@ -84,6 +78,14 @@ def network(
     if weights is not None and cores is not None:
         weights.load_into(model)
     return model
+
+
+def _from_scratch(init: str | None, weights: str, instead: str = "") -> ConfigError:
+    """What is wrong with ``method.init`` where cores are fitted to ``weights``; ``instead``: what else helps."""
+    return ConfigError(
+        f"method.init={init} is for cores that begin from scratch, and these are fitted to {weights}: leave it "
+        f"out{instead}"
+    )
 
 
 def cutting(config: TrainConfig) -> Rank:
