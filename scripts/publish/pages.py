@@ -202,6 +202,8 @@ _OTHER = (
     ("ResNet-20, 3x, 15 epochs", "resnet20", "3x"),
     ("ResNet-20, 5x, 15 epochs", "resnet20", "5x"),
     ("LSTM, 10x", "lstm", "10x"),
+    ("LeNet, tensor regression", "trl", None),
+    ("LeNet, linear layers", "trl_linear", None),
 )
 _BATCHES = ({"batch_size": 1}, {"batch_size": 64})
 _BY_CHANNELS = [{**one, "layout": "channels"} for one in _BATCHES]

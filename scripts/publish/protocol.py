@@ -13,6 +13,7 @@ _CUT = (
     *("method.layout=channels", "rank=adaptive:10x", "optim=muon"),
 )
 _EQUAL = ("train", "experiment=scratch", "arch.width=0.25", "epochs=15", "rank=macs:0.4", "optim=muon")
+_HEAD = ("train", "experiment=trl", "seed=0")
 _STEP = ("bench", "step", "batch_size=100", "repeats=7")
 _INFER = ("bench", "infer", "repeats=21", "precision=fp32", "batch_size=1,64")
 _EXPORT = ("bench", "export", "threads=1", "repeats=21")
@@ -69,7 +70,8 @@ PROTOCOL = (
         15,
     ),
     Part("lstm", "an LSTM that reads MNIST row by row", ("train", "experiment=sequence"), 4, "mnist"),
-    Part("trl", "LeNet's head as tensor regression", ("train", "experiment=trl", "seed=0"), 4, "mnist"),
+    Part("trl", "LeNet's head as tensor regression", (*_HEAD, "arch.head=trl"), 4, "mnist"),
+    Part("trl_linear", "the same head as two linear layers", (*_HEAD, "arch.head=fc"), 4, "mnist"),
     Part(
         "vgg16_half", "VGG-16 of half the width", (*_VGG[:2], _AND_DENSE, "arch.width=0.5", "epochs=30", "seed=0"), 40
     ),

@@ -117,8 +117,16 @@ def _typed(raw: DictConfig) -> TrainConfig:
     except OmegaConfBaseException as error:  # such as an interpolation of nothing
         raise ConfigError(one_line(error)) from None
     assert isinstance(config, TrainConfig)
-    start = os.path.normpath(config.init_from) if config.init_from else config.init_from  # in one spelling
-    return validate(replace(config, init_from=start))
+    return validate(_in_one_spelling(config))
+
+
+def _in_one_spelling(config: TrainConfig) -> TrainConfig:
+    """The same configuration, whatever of two words for one thing it was asked for by: a run has one directory."""
+    method, dataset = config.method, config.dataset
+    conv, linear = (None if name == method.format else name for name in (method.conv, method.linear))
+    start, root = (path and os.path.normpath(path) for path in (config.init_from, dataset.root))
+    method, dataset = replace(method, conv=conv, linear=linear), replace(dataset, root=root)
+    return replace(config, method=method, dataset=dataset, init_from=start)
 
 
 def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> None:

@@ -46,10 +46,10 @@ def build(
     if format.factorised and len(arranged.sites) < 2:
         raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
     cores = tuple(format.topology(arranged))
-    validate(cores, arranged.modes)
-    taps = [index for core in cores for index in core.indices if index in KERNEL_MODES]
-    if len(set(taps)) < len(taps):
-        raise ValueError(f"a mode of the kernel sits on several cores, found {taps}")
+    try:
+        validate(cores, arranged.modes, KERNEL_MODES)
+    except ValueError as error:
+        raise ConfigError(f"format {format.name}: {error}") from None
     bonds = {index for core in cores for index in core.indices} - set(arranged.modes)
     sizes = {**arranged.sizes, **dict.fromkeys(bonds, 1)}
     return Graph(cores, arranged.modes, sizes, arranged.input_modes, arranged.output_modes, tuple(weight_shape))

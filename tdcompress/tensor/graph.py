@@ -167,8 +167,8 @@ class Graph:
         return math.prod(self.sizes[index] for index in carried if index in self.modes)
 
 
-def validate(cores: Sequence[Core], modes: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless every mode sits on a core and every bond on two or more.
+def validate(cores: Sequence[Core], modes: Sequence[str], single: Collection[str] = ()) -> None:
+    """Raise ``ValueError`` unless every mode sits on a core, of the ``single`` ones on one, every bond on two or more.
 
     Cores that share a mode must be connected by bonds through cores that carry it, too: otherwise the block that a bond
     belongs to would be known at neither of its ends.
@@ -180,6 +180,8 @@ def validate(cores: Sequence[Core], modes: Sequence[str]) -> None:
     for mode in modes:
         if mode not in carriers:
             raise ValueError(f"mode {mode} sits on no core")
+        if mode in single and len(carriers[mode]) > 1:
+            raise ValueError(f"mode {mode} sits on several cores, which only modes of channels can")
         holders = Graph(tuple(cores[position] for position in carriers[mode]), tuple(modes), {})
         if len(holders.branches("")) > 1:
             raise ValueError(f"mode {mode} sits on cores that no bonds connect through others that carry it")

@@ -10,7 +10,9 @@ from functools import lru_cache
 from .errors import ConfigError
 from .graph import Site
 
-LAYOUTS = ("channels", "matrix", "split", "paired")
+SPLIT = ("split", "paired")
+"""The layouts that split channels into factors."""
+LAYOUTS = ("channels", "matrix", *SPLIT)
 KERNELS = ("merged", "separate", "open")
 KERNEL_MODES = ("kd", "kh", "kw")
 """Modes of a kernel, the last of them those of a weight with fewer axes."""
@@ -56,24 +58,29 @@ def arrange(
     each (Lebedev et al. 2015), ``"open"`` leaves them on the format's central core (Kim et al. 2016).
 
     The modes of the channels may hold more than these, see ``padded_factors`` and ``Graph.weight_shape``. Raises
-    ``ConfigError`` for an unknown layout and for modes that hold fewer channels than there are, or twice as many.
+    ``ConfigError`` for an unknown layout, for modes that hold fewer channels than there are, or twice as many, and for
+    modes where channels are not split.
     """
     out_channels, in_channels, *spatial = weight_shape
     spatial_modes = KERNEL_MODES[len(KERNEL_MODES) - len(spatial) :]
     sizes: dict[str, int] = dict(zip(spatial_modes, spatial, strict=True))
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    if layout in ("channels", "matrix"):
+    if layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout '{layout}', known: {', '.join(LAYOUTS)}")
+    if layout not in SPLIT:
+        for name, given in (("in_modes", in_modes), ("out_modes", out_modes)):
+            if given is not None:
+                said = f"layout={layout} none: use {' or '.join(SPLIT)}"
+                raise ConfigError(f"{name}={list(given)} splits channels, {said}")
         inputs, outputs = ("i",), ("o",)
         sizes |= {"i": in_channels, "o": out_channels}
-    elif layout in ("split", "paired"):
+    else:
         ins = _split("in_modes", in_channels, in_modes, factors)
         outs = _split("out_modes", out_channels, out_modes, factors)
         inputs = tuple(f"i{k}" for k in range(1, len(ins) + 1))
         outputs = tuple(f"o{k}" for k in range(1, len(outs) + 1))
         sizes |= dict(zip(inputs, ins, strict=True)) | dict(zip(outputs, outs, strict=True))
-    else:
-        raise ConfigError(f"unknown layout '{layout}', known: {', '.join(LAYOUTS)}")
 
     kernel_sites: tuple[Site, ...] = (spatial_modes,) if kernel == "merged" else tuple((m,) for m in spatial_modes)
     if not spatial_modes or kernel == "open":

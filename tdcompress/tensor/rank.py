@@ -146,7 +146,7 @@ RankLike = Rank | SupportsIndex | str | Sequence[SupportsIndex]
 
 _SIZE = r"[1-9][0-9]{0,17}"
 _SIZES = re.compile(rf"[\[(]{_SIZE}(, ?{_SIZE})+[\])]|{_SIZE}(-{_SIZE})+")
-_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?"
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?"
 _ENERGY = re.compile(rf"energy:({_NUMBER})")
 _BUDGET = re.compile(rf"(adaptive:)?(?:(?P<ratio>{_NUMBER})x|params:(?P<params>{_NUMBER})|macs:(?P<macs>{_NUMBER}))")
 

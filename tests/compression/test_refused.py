@@ -28,6 +28,8 @@ REFUSED = [
     ("tt", 4, {"layout": "paired", "factors": 1, "kernel": "open"}, "layer body.0.conv"),
     ("tt", 4, {"layout": "split", "factors": 0}, "factors"),
     ("tt", 4, {"layout": "split", "in_modes": [-4, -4]}, "in_modes"),
+    ("tt", 4, {"layout": "channels", "in_modes": [4, 4]}, r"conv: in_modes=\[4, 4\] splits channels, layout=channels"),
+    ("cp", 4, {"layers": {"hidden": {"out_modes": [8, 8], "layout": "matrix"}}}, "layer hidden: out_modes=.*use split"),
     ("tt", 4, {"decay": "foo"}, "unknown decay 'foo', known: factors, scaled, frobenius"),
     ("tt", 4, {"decay": "frobenius"}, "decay is of tdc train's optimizer"),
     ("tt", 4, {"layers": {"hidden": {"size": 3}}}, r"unknown key 'method\.layers\.hidden\.size'.*known in.* rank,"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,18 @@ def test_omegaconf_and_hydra_are_seen_by_this_room_alone():
     assert seen == {"config"}
 
 
+@pytest.mark.parametrize("key", ["init_from", "dataset.root"])
 @pytest.mark.parametrize("spelled", ["results/a/seed0", "./results/a/seed0/", "results/../results//a/seed0"])
-def test_a_place_has_one_spelling(spelled):
+def test_a_place_has_one_spelling(spelled, key):
     found = []
-    call_composed([f"init_from={spelled}"], lambda composed: found.append(typed(composed).init_from))
+    call_composed([f"{key}={spelled}"], lambda composed: found.append(attrgetter(key)(typed(composed))))
     assert found == ["results/a/seed0"]
+
+
+@pytest.mark.parametrize("words", [["method.conv=tt"], ["method.linear=tt"], ["method.conv=tt", "method.linear=tt"]])
+def test_a_format_that_all_layers_have_is_no_other_one_of_some(words):
+    found = []
+    for one in ([], words, ["method.conv=cp"]):
+        call_composed(["method=tt", *one], lambda composed: found.append(typed(composed)))
+    usual, same, other = found
+    assert same == usual != other

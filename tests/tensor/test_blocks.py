@@ -186,6 +186,6 @@ def test_what_it_cannot_have_is_refused():
     with pytest.raises(ConfigError, match="btt has no layout=channels, use split"):
         build(SHAPE, FORMATS["btt"], layout="channels")
     twice = Format("twice", lambda layout: [Core("a", (*layout.modes, "r")), Core("b", ("r", "kh"))])
-    with pytest.raises(ValueError, match="a mode of the kernel sits on several cores"):
+    with pytest.raises(ConfigError, match="format twice: mode kh sits on several cores"):
         build(SHAPE, twice, layout="channels")
     assert math.prod(graph_of("btt", 10**6).ranks.values()) == 4
