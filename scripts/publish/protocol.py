@@ -45,7 +45,7 @@ class Part:
 
 PROTOCOL = (
     Part("vgg16", "VGG-16 at a tenth, a start at full rank", _VGG, 10),
-    Part("vgg16_scratch", "the same from scratch, in pairs of modes", _SCRATCH, 22),
+    Part("vgg16_scratch", "the same from scratch, in pairs of modes (btt: blocks)", _SCRATCH, 22),
     Part("vgg16_channels", "the same from scratch, by channels", (*_SCRATCH, _CHANNELS, "method.layout=channels"), 10),
     Part("scratch_adaptive", "by channels, ranks cut while training, Muon", _CUT, 6),
     Part("scratch_macs", "at equal MACs, Muon", _EQUAL, 6),

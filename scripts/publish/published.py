@@ -21,7 +21,10 @@ class Published:
         self.parts = self._table("parts.csv", ("part", "directory"))
 
     def of(self, part: str, method: str, rank: str | None = None) -> pandas.DataFrame:
-        """The finished runs of a part by a method, at a rank; of the baseline those at any."""
+        """The finished runs of a part by a method, at a rank, one a seed; of the baseline those at any.
+
+        Raises ``ValueError`` where that does not say which: they differ in more than the seed.
+        """
         mine = self.parts.loc[self.parts["part"] == part, "directory"]
         if not len(self.runs):
             return pandas.DataFrame(columns=["test_accuracy"])
@@ -29,7 +32,10 @@ class Published:
         known &= (self.runs["method"] == method) & (self.runs["status"] == "finished")
         if rank is not None and method != BASELINE:
             known &= self.runs["rank"] == rank
-        return self.runs[known]
+        found = self.runs[known]
+        if found["seed"].duplicated().any():
+            raise ValueError(f"part {part}: {method} at rank {rank} are several runs of a seed")
+        return found
 
     def seconds(self, part: str, method: str) -> float:
         """Of an epoch, mean over a training of three equal thirds: full rank, ranks that are cut, and the last ones.
@@ -44,11 +50,11 @@ class Published:
         return float((full + phases.sum()) / (1 + len(phases)))
 
     def times(self, table: str, method: str | None, **where: object) -> pandas.DataFrame:
-        """The rows of a table of times by a method, or by all."""
+        """The rows of a table of times by a method, or by all; ``where``: a column's value, or all that it may be."""
         rows = self._table(f"bench/{table}.csv", ("method", "layout", *where))
         known = rows["method"].isin([method] if method is not None else rows["method"])
         for column, value in where.items():
-            known &= rows[column] == value
+            known &= rows[column].isin(value if isinstance(value, tuple) else (value,))
         return rows[known]
 
     def _table(self, name: str, columns: Sequence[str]) -> pandas.DataFrame:

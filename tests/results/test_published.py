@@ -219,3 +219,19 @@ def test_a_table_counts_by_hand(tmp_path):
     text = "a\n<!-- table: vgg16 -->\nold\n<!-- end -->\nb\n"
     table = pages.filled(text, Published(tmp_path)).splitlines()
     assert table[0] == "a" and table[-1] == "b" and "| tt | 81.0 ± 1.4 (2) |" in table[4]
+    with pytest.raises(ValueError, match="part vgg16: tt at rank None are several runs of a seed"):
+        Published(tmp_path).of("vgg16", "tt")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.8234], "82.3 (1)"),
+        ([0.8, 0.82], "81.0 ± 1.4 (2)"),
+        ([0.8461, 0.8469, 0.8465], "84.65 ± 0.04 (3)"),  # never "± 0.0", which says that seeds are alike
+        ([0.9957, 0.9958], "99.58 ± 0.01 (2)"),
+        ([], "–"),  # noqa: RUF001
+    ],
+)
+def test_an_accuracy_has_as_many_digits_as_it_needs(values, said):
+    assert pages.accuracy(pandas.DataFrame({"test_accuracy": values})) == said
