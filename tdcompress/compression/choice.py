@@ -62,6 +62,7 @@ class Request:
             batch_size = _PLANNING_BATCH if examples.batch == 1 else 1
         elif not isinstance(batch_size, Integral) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r} is no number of inputs")
+        batch_size = int(batch_size)
         given = isinstance(cores, Mapping) and bool(cores) and all(one is not None for one in cores.values())
         if cores is not None and not given:
             raise ConfigError(f"cores: for each layer that is to hold some what these are, by its name, got {cores!r}")
@@ -101,7 +102,7 @@ def choose(model: nn.Module, request: Request) -> Choice:
     method, cores = request.method, request.cores
     formats = [find_format(chosen) for chosen in (method.format, method.conv, method.linear) if chosen is not None]
     factorises = cores is None and any(format.factorised for format in formats)
-    seen = _traced(model, request.examples)
+    seen = _traced(model, request)
     names = list(seen.inputs)
     known = aliases(model, names)
     request = _by_layers(request, model, known)
@@ -124,10 +125,11 @@ def choose(model: nn.Module, request: Request) -> Choice:
     return Choice(swaps, uses, left, seen)
 
 
-def _traced(model: nn.Module, examples: Examples) -> Trace:
+def _traced(model: nn.Module, request: Request) -> Trace:
+    examples, keep = request.examples, request.keep or ()
     for name, layer in model.named_modules():
         kind = kind_of(layer)
-        if kind is not None:
+        if kind is not None and not any(fnmatch(name, pattern) for pattern in keep):
             with naming(name):
                 refuse_type(kind.weight(layer))
     seen = trace(model, examples)

@@ -11,6 +11,7 @@ from torch import nn
 from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
 from ..layers.parted import Parted
+from ..tensor.weight import memory
 
 
 def left_dense(
@@ -88,7 +89,7 @@ def _tied(name: str, others: Collection[str], layers: Mapping[str, nn.Module]) -
 def _shares(layers: Mapping[str, nn.Module], model: nn.Module) -> dict[str, set[str]]:
     """For each layer the other modules in whose parameters or buffers its weight lies, all or some of it."""
     owned = [
-        (name, tensor.untyped_storage()._cdata, *_extent(tensor))
+        (name, memory(tensor), *extent(tensor))
         for name, module in model.named_modules()
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
     ]
@@ -98,13 +99,15 @@ def _shares(layers: Mapping[str, nn.Module], model: nn.Module) -> dict[str, set[
         kind = kind_of(layer)
         if kind is not None:
             weight = kind.weight(layer)
-            storage, (start, end) = weight.untyped_storage()._cdata, _extent(weight)
+            storage, (start, end) = memory(weight), extent(weight)
             found[name] = {owner for owner, where, a, b in owned if where == storage and a < end and start < b} - {name}
     return found
 
 
-def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """The bytes of its storage between which a tensor lies."""
+def extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """The bytes of its memory between which a tensor lies; of one without a place in one, none."""
+    if tensor.layout != torch.strided:
+        return 0, 0
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     start, width = int(tensor.storage_offset()), tensor.element_size()
     return start * width, (start + int(last) + 1) * width if tensor.numel() else start * width

@@ -18,6 +18,7 @@ from ..layers.conv import FactorisedConv
 from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.metric import LARGEST, Moment
+from ..tensor.weight import uncast
 from .survey.attributes import of_a_pass
 from .survey.inputs import Examples
 from .survey.trace import watch
@@ -48,9 +49,10 @@ def batches(model: nn.Module, data: Iterable[Any]) -> list[Examples]:
     return found
 
 
-def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) -> dict[str, Moment]:
+def moments(model: nn.Module, uses: Mapping[str, Sequence[str]], data: Sequence[Examples]) -> dict[str, Moment]:
     """The second moment of what each of these layers is given while ``model``, in evaluation mode, sees ``data``.
 
+    ``uses``: by the name of each of them those of all that have its weight and use it alike, itself among them.
     Uncentred, over a layer's input channels, groups taken together; of convolutions over channels times kernel taps
     where these are at most ``LARGEST``, else, and where they are transposed, over the channels alone; of wider linear
     layers only the diagonal; of embeddings how often each row is read, once more than it was. At most ``ROWS`` inputs
@@ -58,10 +60,11 @@ def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) ->
     that the model cannot take, for activations that are not finite, and for those that ``estimate_again`` could not
     take the variance of.
     """
-    layers = {name: model.get_submodule(name) for name in names}
+    layers = {name: model.get_submodule(name) for names in uses.values() for name in names}
+    first = {name: one for one, names in uses.items() for name in names}
     norms = {name: layer for name, layer in model.named_modules() if _estimates(layer)}
     found: dict[str, Tensor] = {}
-    counts = dict.fromkeys(names, 0)
+    counts = dict.fromkeys(uses, 0)
     generator = torch.Generator().manual_seed(0)
 
     def note(name: str, x: Tensor) -> None:
@@ -70,13 +73,14 @@ def moments(model: nn.Module, names: Sequence[str], data: Sequence[Examples]) ->
                 raise ConfigError(f"layer {name}: a batch of data= gives it no two values of a channel, so no variance")
             return
         value, count = _moment(layers[name], x.detach(), generator)
-        found[name] = found[name] + value if name in found else value
-        counts[name] += count
+        one = first[name]
+        found[one] = found[one] + value if one in found else value
+        counts[one] += count
 
     for examples in data:
         with _told(examples):
             watch(model, layers | norms, examples, note)
-    for name in names:
+    for name in uses:
         if not counts[name]:
             raise ConfigError(f"layer {name}: no batch of data= reaches it, so nothing says what it is given")
         if not found[name].isfinite().all():
@@ -104,7 +108,8 @@ def _moment(layer: nn.Module, x: Tensor, generator: torch.Generator) -> tuple[Te
     rows = rows.float()
     if rows.shape[1] > LARGEST and not taps:
         return rows.square().sum(0).double(), len(rows)
-    value = (rows.T @ rows).double()
+    with uncast(rows):
+        value = (rows.T @ rows).double()
     if isinstance(layer, _ConvNd) and layer.transposed and layer.groups > 1:  # inputs of two groups never meet
         of_group = torch.arange(inputs, device=value.device) // (inputs // layer.groups)
         value = value * (of_group[:, None] == of_group)

@@ -15,8 +15,9 @@ from ..config.overrides import changed
 from ..config.schema import DECAYS, MethodConfig
 from ..device.threads import side_by_side
 from ..layers.attention import call_layers
-from ..layers.base import HOOKS, Factorised
+from ..layers.base import Factorised
 from ..layers.kinds import kind_of, put_back, take_apart
+from ..layers.parted import like
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import FITTED, INITS, OF_TRAINED
@@ -174,8 +175,7 @@ def _held(
     data: Sequence[Examples] | None,
 ) -> dict[nn.Module, Factorised]:
     """What takes the place of the layers of ``model`` that are swapped."""
-    shown = [swap.name for swap in choice.swaps if any(swap.inputs.values())]
-    shown_to = moments(model, shown, data) if data is not None else {}
+    shown_to = moments(model, _shown(model, choice), data) if data is not None else {}
     initial = _initial(choice.swaps, progress, values, shown_to)
     found: dict[nn.Module, Factorised] = {}
     for swap in choice.swaps:  # planned, and rates measured, once all threads are free
@@ -187,6 +187,19 @@ def _held(
                 found[layer] = new if own else _used_again(swap, new, layer, choice.seen.inputs[name])
             _tie([found[layer] for layer in layers.values()])
     return found
+
+
+def _shown(model: nn.Module, choice: Choice) -> dict[str, list[str]]:
+    """The layers that are given anything, by the swap whose weight they have; those that use it in its way."""
+    return {
+        swap.name: [
+            name
+            for name in choice.uses[swap.name]
+            if kind_of(model.get_submodule(name)) is swap.kind and any(choice.seen.inputs[name].values())
+        ]
+        for swap in choice.swaps
+        if any(swap.inputs.values())
+    }
 
 
 def _initial(
@@ -203,7 +216,7 @@ def _initial(
     ours = all(swap.method.fit == MethodConfig.fit for swap in swaps)  # others may know of no threads
     sizes = [swap.graph.dense_parameters for swap, _ in calls]
     with closing(side_by_side(begin, sizes) if ours else (call() for call in begin)) as found:
-        return dict(zip(progress(names), found, strict=True))
+        return {name: cores for name, _, cores in zip(names, progress(names), found, strict=True)}
 
 
 def _cores(swap: Swap, init: str | None, moment: Moment | None) -> Callable[[], list[torch.Tensor]]:
@@ -228,9 +241,7 @@ def _cores(swap: Swap, init: str | None, moment: Moment | None) -> Callable[[], 
 def put_cores(model: M, swapped: Mapping[nn.Module, Factorised]) -> M:
     """``model`` with these layers in place of its own, with the mode and the hooks of those."""
     for layer, new in swapped.items():
-        # The same dictionaries, so that handles of hooks still remove them.
-        vars(new).update({name: vars(layer)[name] for name in HOOKS})
-        new.train(layer.training)
+        like(layer, new)
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a layer may be used under several names
         if module in swapped:
             if not name:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import _canonical_mask, _mha_shape_check, _none_or_dtype  # type: ignore[attr-defined]
 
 from .base import Factorised
-from .parted import Hold, Parted, child_name, plus
+from .parted import Hold, Parted, child_name, like, plus
 
 _APART = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _WEIGHTS = ("in_proj_weight", *_APART)
@@ -45,7 +45,9 @@ class PartedAttention(Parted, nn.MultiheadAttention):
         layer = super().together(hold)
         out = self.out_proj
         if isinstance(out, Factorised):
-            layer.out_proj = hold(out.plain(), "weight", out)
+            layer.out_proj = like(out, hold(out.plain(), "weight", out))
+            if out.bias is not None:
+                layer.out_proj.bias.requires_grad_(out.bias.requires_grad)
         return layer
 
     def _reset_parameters(self) -> None:

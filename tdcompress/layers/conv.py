@@ -53,25 +53,28 @@ class FactorisedConv(Factorised):
         self.reconstructs = twin.groups > 1
         super().__init__(format, graph, weight_shape, cores, bias, planner, twin)
 
-    def _along(self, value: int | Sequence[int]) -> tuple[int, ...]:
-        """A setting of torch's, along each axis."""
-        return (value,) * len(self.kernel_size) if isinstance(value, int) else tuple(value)
+    @staticmethod
+    def _along(twin: Any, *values: int | Sequence[int]) -> list[tuple[int, ...]]:
+        """Settings of torch's layer, each along each axis."""
+        axes = len(twin.kernel_size)
+        return [(value,) * axes if isinstance(value, int) else tuple(value) for value in values]
 
-    def _moves(self, twin: Any) -> tuple[Convolution, tuple[int, ...] | None]:
+    @classmethod
+    def _moves(cls, twin: Any) -> tuple[Convolution, tuple[int, ...] | None]:
         """How the kernel moves, and what is added around the input first.
 
         That as torch.nn.functional.pad takes it: (left, right[, top, bottom[, front, back]]), the last axis first.
         """
-        stride, dilation = self._along(twin.stride), self._along(twin.dilation)
+        stride, dilation = cls._along(twin, twin.stride, twin.dilation)
         if twin.padding_mode != "zeros":
             around = tuple(twin._reversed_padding_repeated_twice)
         elif twin.padding == "same":
-            total = [gap * (taps - 1) for gap, taps in zip(dilation, self.kernel_size, strict=True)]
+            total = [gap * (taps - 1) for gap, taps in zip(dilation, twin.kernel_size, strict=True)]
             if not any(size % 2 for size in total):
                 return Convolution(stride, tuple(size // 2 for size in total), dilation), None
             around = tuple(part for size in total[::-1] for part in (size // 2, size - size // 2))
         else:
-            padding = self._along(0 if isinstance(twin.padding, str) else twin.padding)
+            (padding,) = cls._along(twin, 0 if isinstance(twin.padding, str) else twin.padding)
             return Convolution(stride, padding, dilation), None
         return Convolution(stride, (0,) * len(stride), dilation), around
 
@@ -81,10 +84,11 @@ class FactorisedConv(Factorised):
         along = zip(size, moves.padding, moves.dilation, self.kernel_size, moves.stride, strict=True)
         return tuple((length + 2 * pad - gap * (taps - 1) - 1) // step + 1 for length, pad, gap, taps, step in along)
 
-    @staticmethod
-    def padding_of(layer: Any, size: Sequence[int]) -> tuple[int, ...]:
+    @classmethod
+    def padding_of(cls, layer: Any, size: Sequence[int]) -> tuple[int, ...]:
         """All that the dense ``layer`` adds around an input of this size, as torch.nn.functional.pad takes it."""
-        return tuple(layer._reversed_padding_repeated_twice)
+        moves, around = cls._moves(layer)
+        return tuple(pad for pad in moves.padding[::-1] for _ in range(2)) if around is None else around
 
     def around(self, size: Sequence[int]) -> tuple[int, ...] | None:
         """What is added around an input of this size before it is contracted, in the same way."""
@@ -157,8 +161,8 @@ class FactorisedConvSame(OwnClass, FactorisedConv):
 
     chains = False
 
-    @staticmethod
-    def padding_of(layer: Any, size: Sequence[int]) -> tuple[int, ...]:
+    @classmethod
+    def padding_of(cls, layer: Any, size: Sequence[int]) -> tuple[int, ...]:
         along = zip(size, layer.stride, layer.dilation, layer.kernel_size, strict=True)
         more = [max((-(-n // step) - 1) * step + gap * (taps - 1) + 1 - n, 0) for n, step, gap, taps in along]
         return tuple(part for total in more[::-1] for part in (total // 2, total - total // 2))
@@ -178,9 +182,12 @@ class FactorisedConvTranspose(FactorisedConv):
     dilation: Any
     output_padding: Any
 
-    def _moves(self, twin: Any) -> tuple[Convolution, tuple[int, ...] | None]:
-        stride, padding, dilation = self._along(twin.stride), self._along(twin.padding), self._along(twin.dilation)
-        return Convolution(stride, padding, dilation, self._along(twin.output_padding), transposed=True), None
+    @classmethod
+    def _moves(cls, twin: Any) -> tuple[Convolution, tuple[int, ...] | None]:
+        stride, padding, dilation, more = cls._along(
+            twin, twin.stride, twin.padding, twin.dilation, twin.output_padding
+        )
+        return Convolution(stride, padding, dilation, more, transposed=True), None
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """The output's size along each axis, for an input of this size and no ``output_size``."""

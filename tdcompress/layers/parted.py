@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .base import HOOKS, Factorised
 
 P = TypeVar("P", bound="Parted")
+M = TypeVar("M", bound=nn.Module)
 Hold = Callable[[nn.Module, str, Factorised], nn.Module]
 """Lets a torch layer hold the product of cores as its weight of this name, and returns it."""
 
@@ -108,6 +109,13 @@ class Parted(nn.Module, ABC):
 
     def _of_weight(self, name: str) -> nn.Module | None:
         return vars(self).get("_modules", {}).get(child_name(name)) if "weight" in name else None
+
+
+def like(layer: nn.Module, new: M) -> M:
+    """``new`` in the mode of ``layer``, whose place it takes, and with its hooks: the same, so that handles remove
+    them."""
+    vars(new).update({name: vars(layer)[name] for name in HOOKS})
+    return new.train(layer.training)
 
 
 def child_name(weight: str) -> str:

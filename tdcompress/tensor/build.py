@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from .caps import capped
+from .contraction.roles import MODES as SPACE
 from .errors import ConfigError
 from .fitting.vbmf import vbmf_rank
 from .formats import FORMATS, Format
-from .graph import Graph, validate
+from .graph import Core, Graph, validate
 from .layout import KERNEL_MODES, KERNELS, LAYOUTS, arrange, factorisations
 from .rank import Energy, LayerRank, Reference, Size, Sizes, Vbmf
 from .spectrum import Rule, energy, unfolding_ranks
@@ -46,6 +48,7 @@ def build(
     if format.factorised and len(arranged.sites) < 2:
         raise ConfigError(f"layout gives a single site, {format.name} needs two: raise factors")
     cores = tuple(format.topology(arranged))
+    _refuse_names(format, cores, arranged.modes)
     try:
         validate(cores, arranged.modes, KERNEL_MODES)
     except ValueError as error:
@@ -53,6 +56,19 @@ def build(
     bonds = {index for core in cores for index in core.indices} - set(arranged.modes)
     sizes = {**arranged.sizes, **dict.fromkeys(bonds, 1)}
     return Graph(cores, arranged.modes, sizes, arranged.input_modes, arranged.output_modes, tuple(weight_shape))
+
+
+def _refuse_names(format: Format, cores: Sequence[Core], modes: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for names of cores that no parameter can have, and of bonds that others have.
+
+    The latter are those of the batch, of pixels and of a kernel's modes, of which a weight need not have all.
+    """
+    others = {"b", *SPACE, *KERNEL_MODES}.difference(modes)
+    for core in cores:
+        if not core.name.isidentifier() or hasattr(nn.ParameterDict(), core.name):
+            raise ConfigError(f"format {format.name}: no core can be called '{core.name}'")
+        if odd := others.intersection(core.indices):
+            raise ConfigError(f"format {format.name}: no bond can be called '{min(odd)}'")
 
 
 def family(weight_shape: Sequence[int], format: Format, **settings: Any) -> tuple[Graph, ...]:

@@ -21,6 +21,11 @@ def uncast(tensor: Tensor) -> AbstractContextManager[Any]:
     return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
+def memory(tensor: Tensor) -> int:
+    """Which memory a tensor lies in, or which tensor it is, where that has no one place, as a sparse one."""
+    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
+
+
 def checked(weight: Tensor) -> Tensor:
     """``weight`` itself. Raises ``ConfigError`` unless its entries are finite floating-point numbers.
 

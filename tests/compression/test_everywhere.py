@@ -187,3 +187,14 @@ def test_a_weight_beyond_single_precision_is_refused():
     assert tdcompress.decompose(torch.full((16, 16), 1e38), "tt", 2).error < 1e-6
     with pytest.raises(ConfigError, match="has no entries"):
         tdcompress.decompose(torch.zeros(0, 4), "tt", 2)
+
+
+def test_a_layer_of_complex_numbers_can_be_kept():
+    class Waves(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[1](self[0](x).to(torch.complex64)).real
+
+    model = Waves(nn.Linear(64, 64), nn.Linear(64, 64, dtype=torch.complex64))
+    with pytest.raises(ConfigError, match="layer 1: its weight is of complex64"):
+        tdcompress.compress(model, "tt", 2, (64,), keep=[])
+    assert list(factorised(tdcompress.compress(model, "tt", 2, (64,), keep="1"))) == ["0"]

@@ -81,7 +81,7 @@ def test_inputs_of_two_groups_of_a_transposed_convolution_never_meet():
     layer, x = nn.ConvTranspose2d(16, 24, 3, groups=2, bias=False), inputs(2, 16, 8, 8)
     plain, fitted = both(layer, x, "tt", layout="paired")
     assert fitted < 0.95 * plain
-    found = moments(nn.Sequential(layer), ["0"], batches(layer, [x]))["0"].value
+    found = moments(nn.Sequential(layer), {"0": ["0"]}, batches(layer, [x]))["0"].value
     rows = x.movedim(1, -1).reshape(-1, 16).double()
     whole = rows.T @ rows / len(rows)
     assert torch.allclose(found[:8, :8], whole[:8, :8], rtol=1e-4, atol=1e-8) and not found[8:, :8].any()
@@ -94,7 +94,7 @@ def test_cores_that_a_fit_gives_in_another_order_of_memory():
 
     torch.manual_seed(0)
     layer, x = nn.Conv2d(IN, OUT, TAPS, bias=False), inputs(4, IN, 8, 8)
-    moment = moments(nn.Sequential(layer), ["0"], batches(layer, [x]))["0"]
+    moment = moments(nn.Sequential(layer), {"0": ["0"]}, batches(layer, [x]))["0"]
     graph = Case("tt", "channels", "merged", "conv").graph(3)
     found = [fit_in_metric(graph, layer.weight.detach(), moment, fit) for fit in (decompose, turned)]
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found, strict=True))
@@ -145,14 +145,14 @@ def test_the_moment_is_that_of_unfolded_inputs():
     x = inputs(2, 8, 9, 7)
     layer = nn.Conv2d(8, 5, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
     model = nn.Sequential(layer)
-    found = moments(model, ["0"], batches(model, [(x, torch.zeros(2))]))["0"].value
+    found = moments(model, {"0": ["0"]}, batches(model, [(x, torch.zeros(2))]))["0"].value
     columns = F.unfold(x, (3, 2), dilation=(1, 2), padding=(1, 0), stride=(2, 1)).movedim(1, 0).flatten(1).double()
     assert torch.allclose(found, columns @ columns.T / columns.shape[1], rtol=1e-4, atol=1e-8)
 
 
 def test_the_moment_knows_of_padding_that_follows_from_the_size():
     x, model = inputs(50, 4, 2, 2), nn.Sequential(Conv2dSame(4, 5, 3, stride=2))
-    found = moments(model, ["0"], batches(model, [x]))["0"].value
+    found = moments(model, {"0": ["0"]}, batches(model, [x]))["0"].value
     columns = F.pad(x, (0, 1, 0, 1)).movedim(0, 3).flatten(0, 2).double()
     assert torch.allclose(found, columns @ columns.T / 50, rtol=1e-4, atol=1e-8)
 
@@ -170,7 +170,7 @@ def test_inputs_come_as_tensors_tuples_and_keywords():
     whole = (a + b).double()
     for data in ([((a, b), None)], [{"a": a, "b": b}], iter([({"b": b, "a": a}, 0, "x")])):
         model = Two()
-        found = moments(model, ["layer"], batches(model, data))["layer"].value
+        found = moments(model, {"layer": ["layer"]}, batches(model, data))["layer"].value
         assert torch.allclose(found, whole.T @ whole / 50, rtol=1e-4, atol=1e-8)
 
 
@@ -248,3 +248,40 @@ def test_a_weight_of_zeros_is_left_as_it_is(method: str):
     assert not model[2].to_dense().any()
     model(torch.randn(3, 64)).square().sum().backward()
     assert any(core.grad.any() for core in model[2].cores.values())
+
+
+def test_a_padding_that_was_set_later_counts():
+    """As backbones do it that are given dilated convolutions in place of strides."""
+    x = torch.rand(16, 8, 6, 6, generator=torch.Generator().manual_seed(0)) + 1
+    torch.manual_seed(0)
+    later = nn.Conv2d(8, 32, 3)
+    later.padding, later.dilation = (2, 1), (2, 1)
+    at_once = nn.Conv2d(8, 32, 3, padding=(2, 1), dilation=(2, 1))
+    at_once.load_state_dict(later.state_dict())
+    one, other = (moments(nn.Sequential(layer), {"0": ["0"]}, batches(layer, [x]))["0"] for layer in (later, at_once))
+    assert torch.equal(one.value, other.value)
+
+
+def test_a_weight_of_two_layers_is_fitted_by_the_inputs_of_both():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: Tensor, z: Tensor) -> Tensor:
+            return self.a(x), self.b(z)
+
+    x, z = inputs(200, 16), inputs(50, 16, seed=1)
+    model = Two()
+    found = moments(model, {"a": ["a", "b"]}, batches(model, [((x, z), None)]))["a"].value
+    both = torch.cat((x, z)).double()
+    assert torch.allclose(found, both.T @ both / len(both), rtol=1e-4, atol=1e-8)
+    errors = []
+    for data in (None, [((x, z), None)]):
+        torch.manual_seed(0)
+        model = Two()
+        wanted = model(x, z)
+        compress(model, "tt", 4, example_inputs=(x, z), keep=[], layout="channels", init="fit", data=data)
+        errors.append([float((a - b).norm() / b.norm()) for a, b in zip(model(x, z), wanted, strict=True)])
+    assert all(fitted < 0.9 * plain for plain, fitted in zip(*errors, strict=True))

@@ -218,6 +218,15 @@ def test_layers_are_named_as_their_turn_comes():
     )
 
 
+def test_names_that_come_back_in_another_order_are_only_shown():
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    weights = [layer.weight.detach().clone() for layer in model]
+    settings = {"keep": [], "init": "fit", "allow_larger": True, "progress": lambda names: names[::-1]}
+    tdcompress.compress(model, "tucker", 16, (16,), **settings)
+    for layer, weight in zip(model, weights, strict=True):
+        torch.testing.assert_close(layer.to_dense(), weight, rtol=1e-3, atol=1e-4)
+
+
 def test_it_is_the_packages_own_name():
     assert tdcompress.compress is compress
     with pytest.raises(AttributeError, match="squeeze"):

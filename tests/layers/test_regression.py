@@ -51,7 +51,7 @@ def test_there_is_no_map_behind_a_recurrent_layer(name: str):
 @pytest.mark.parametrize("format", FACTORISED)
 def test_the_head_is_factorised_over_the_map_and_the_classes(format: str):
     model = build(ArchConfig("lenet", width=0.25, head="trl"), 1, 10, 16)  # the map: 16 x 6 x 6
-    modes = {"layout": layout_of(format, "matrix"), "in_modes": [2, 4], "out_modes": [4, 4]}
+    modes = {"layout": layout_of(format, "split"), "in_modes": [2, 4], "out_modes": [4, 4]}
     compress(model, format, 3, (1, 16, 16), linear=format, **modes)
     assert isinstance(model.trl, FactorisedLinear)
     assert [model.trl.graph.sizes[mode] for mode in model.trl.graph.modes] == [10, 16, 6, 6]

@@ -11,6 +11,7 @@ import pytest
 
 import tdcompress
 from tdcompress import tensor
+from tdcompress.tensor.formats import Format
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,3 +53,28 @@ def test_a_format_is_registered_from_the_top_and_no_name_twice():
     with pytest.raises(tensor.ConfigError, match=r"a format 'cp' already, from tdcompress\.tensor\.formats\.cp"):
         tdcompress.register("cp")(lambda layout: [])
     assert before == tensor.FORMATS
+
+
+@pytest.mark.parametrize(
+    ("core", "bond", "said"),
+    [
+        ("keys", "r", "no core can be called 'keys'"),
+        ("training", "r", "no core can be called 'training'"),
+        ("a.b", "r", r"no core can be called 'a\.b'"),
+        ("", "r", "no core can be called ''"),
+        ("first", "b", "no bond can be called 'b'"),
+        ("first", "x", "no bond can be called 'x'"),
+        ("first", "kw", "no bond can be called 'kw'"),
+        ("first", "r", None),
+    ],
+)
+def test_names_that_the_contraction_has_are_refused(core, bond, said):
+    def topology(layout):
+        return [tensor.Core(core, ("o", bond)), tensor.Core("last", (bond, "i"))]
+
+    one = Format("own", topology, layouts=("channels",))
+    if said is None:
+        assert tensor.graph_of((6, 4), one).bonds == (bond,)
+        return
+    with pytest.raises(tensor.ConfigError, match=f"format own: {said}"):
+        tensor.graph_of((6, 4), one)

@@ -84,6 +84,8 @@ def test_more_cores_than_can_be_searched_are_refused_and_put_together_all_the_sa
         tdcompress.linear("cp", 64, 64, rank=2, factors=6, layout="split")
     with pytest.raises(ConfigError, match=r"20 cores can be contracted in too many orders to search .*fewer factors"):
         tdcompress.linear("tt", 1024, 1024, rank=2, factors=10, layout="split")
+    with pytest.raises(ConfigError, match="31 cores can be contracted"):  # all whose subsets would fill 80 GB
+        tdcompress.linear("ht", 1024, 1024, rank=2, factors=8, layout="split")
     chain = tdcompress.linear("tt", 64, 64, rank=2, factors=6, layout="split")
     chain.double()
     x = torch.randn(3, 64, dtype=torch.float64)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...device.rates import device_rates
-from ...layers.base import HOOKS, Factorised, Planner
+from ...layers.base import Factorised, Planner
 from ...layers.conv import FactorisedConv, torch_conv
-from ...layers.parted import Parted
+from ...layers.parted import Parted, like
 from ...layers.values import holding
 from ...models.dropout import Dropout
 from ...tensor.contraction.cost import Rates
@@ -20,10 +21,11 @@ from ...tensor.contraction.path import Path
 from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
+from ...tensor.weight import uncast
 from ..survey.attributes import copied
-from ..survey.inputs import Examples, refuse_other
-from ..survey.trace import keep_trace, trace
-from .merged import Merged, merging, weighing
+from ..survey.inputs import Examples, refuse_other, said_of
+from ..survey.trace import keep_trace, outputs, trace
+from .merged import Merged, merging, share, weighing
 
 PLANS = ("model", "chain", "dense")
 
@@ -69,46 +71,72 @@ def fold(
     Convolutions take images of any size. Linear layers take inputs shaped as in this pass (of other numbers of steps,
     which a chain refuses, plain ``Linear`` ones alone); both need a batch dimension, of linear layers the first: what
     has steps before the batch needs ``dense``. A linear layer that was given inputs in several shapes there may become
-    dense, too. Layers that share a weight share it afterwards where both are dense.
+    dense, too. Layers that share a weight share it afterwards where both are dense, as they are with ``keep_cores``.
     What was frozen is, hooks are those of the layers. Weights lie in one piece, as torch's do; convolutions are faster
     after ``.to(memory_format=torch.channels_last)``.
-    Raises ``ConfigError`` for an unknown plan and an input that the model cannot take.
+    Raises ``ConfigError`` for an unknown plan and an input that the model cannot take, before or afterwards.
     """
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     refuse_other(model)
-    model = copied(model)
+    examples = Examples.of(model, input_shape, example_inputs)
+    with uncast(next(model.parameters(), torch.empty(0))):
+        new = _folded(copied(model), examples, plan, batch_size, rates, keep_cores)
+        try:
+            outputs(new, examples)
+        except Exception as error:  # anyone's code, which may ask a layer for what a chain of modules has not
+            raise ConfigError(
+                f"as plain modules the model cannot take {examples}: {said_of(error)}; with plan='dense' each layer is "
+                "one of torch's own class"
+            ) from error
+    return new
+
+
+def _folded(
+    model: nn.Module, examples: Examples, plan: str, batch_size: int, rates: Rates | None, keep_cores: bool
+) -> nn.Module:
+    """``fold`` in place."""
     keep_trace(model, None)
-    seen = trace(model, Examples.of(model, input_shape, example_inputs))
+    seen = trace(model, examples)
     inputs = {name: shapes for name, shapes in seen.inputs.items() if name not in seen.reads}
     found: dict[nn.Module, nn.Module] = {}
+    held: dict[Factorised, tuple[nn.Module, str]] = {}
+
+    def hold(module: nn.Module, weight: str, layer: Factorised) -> nn.Module:
+        held[layer] = (module, weight)
+        return _weight(module, weight, layer, keep_cores)
+
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Parted):
-            found[layer] = found.get(layer) or layer.together(partial(_weight, keep_cores=keep_cores))
-            if not name:
-                return found[layer]
-            model.set_submodule(name, found[layer])
+            found[layer] = found.get(layer) or layer.together(hold)
+            model = _with(model, name, found[layer])
     for name, layer in [*model.named_modules(remove_duplicate=False)]:
         if isinstance(layer, Factorised) and layer not in found:
             found[layer] = _whole(layer) if keep_cores and layer.of_cores else layer.plain()
-            if name in inputs and plan != "dense" and layer.chains and not layer.reconstructs:
+            alone = not (keep_cores and layer.tied)  # a chain holds the cores for itself
+            if name in inputs and plan != "dense" and layer.chains and not layer.reconstructs and alone:
                 weight, shape = layer.tensors()[0], next(iter(inputs[name]))
                 own = rates or device_rates(weight.device, weight.dtype)
                 path = Planner(shape, batch_size, own, plan, math.inf)(layer)[0]
                 if len(path.terms) > 1:
                     found[layer] = _chain(layer, path, inputs[name], keep_cores) or found[layer]
             _train_as(layer, found[layer])
+            if not isinstance(found[layer], nn.Sequential):
+                held[layer] = (found[layer], "weight")
         elif isinstance(layer, Dropout):
             found[layer] = nn.Dropout(layer.p)
         if layer in found:
-            new = found[layer].train(layer.training)
-            vars(new).update({hooks: vars(layer)[hooks] for hooks in HOOKS})
-            for other in getattr(layer, "tied", ()):
-                if "weight" in new._parameters and "weight" in getattr(found.get(other), "_parameters", ()):
-                    new.weight = found[other].weight
-            if not name:
-                return new
-            model.set_submodule(name, new)
+            new = like(layer, found[layer])
+            model = _with(model, name, new)
+    share(held)
+    return model
+
+
+def _with(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
+    """``model`` with ``new`` under this name, which is empty for the model itself."""
+    if not name:
+        return new
+    model.set_submodule(name, new)
     return model
 
 

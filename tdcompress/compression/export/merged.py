@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ...layers.base import Factorised
 from ...layers.values import holding
 from ...tensor.contraction.path import Tree
 from ...tensor.contraction.walk import positions
@@ -85,3 +86,25 @@ def weighing(module: M, name: str, merged: Merged, cores: Sequence[Tensor], keep
     setattr(module, name, nn.Parameter(torch.cat([core.detach().flatten() for core in cores])))
     parametrize.register_parametrization(module, name, merged, unsafe=True)  # the product has another shape
     return module
+
+
+def share(held: Mapping[Factorised, tuple[nn.Module, str]]) -> None:
+    """Let modules whose weights are of the same cores share them, and biases that were one be one.
+
+    ``held``: the module that has the weight of each layer, and its name there.
+    """
+    biases: dict[int, Any] = {}
+    for layer, (module, name) in held.items():
+        owner, own = held[next(one for one in held if one is layer or one in layer.tied)]
+        if owner is not module or own != name:
+            if parametrize.is_parametrized(module, name):
+                _cores(module, name).update(_cores(owner, own))
+            else:
+                setattr(module, name, getattr(owner, own))
+        if layer.bias is not None and module._parameters.get("bias") is not None:
+            module.bias = biases.setdefault(id(layer.bias), module.bias)
+
+
+def _cores(module: nn.Module, name: str) -> dict[str, Any]:
+    """The parameters that a weight is computed from."""
+    return module.get_submodule(f"parametrizations.{name}")._parameters

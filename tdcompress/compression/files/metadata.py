@@ -16,6 +16,7 @@ from ...device.files import RunError
 from ...layers.base import Factorised
 from ...layers.kinds import factorised
 from ...tensor.contraction.path import Path as Contraction
+from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ..survey.trace import Trace, kept_trace
 from .state_dicts import StateDict
@@ -93,7 +94,7 @@ class Metadata:
         return Metadata(layers, left, kept_trace(model), None if config is None else dict(config))
 
     def text(self) -> str:
-        """As JSON."""
+        """As JSON. Raises ``ConfigError`` for a ``config`` that it cannot hold."""
         said = {
             "format": FORMAT,
             "version": __version__,
@@ -102,7 +103,10 @@ class Metadata:
             "trace": None if self.trace is None else _plain_trace(self.trace),
             "config": self.config,
         }
-        return json.dumps(said)
+        try:
+            return json.dumps(said)
+        except TypeError as error:
+            raise ConfigError(f"config= is of numbers, text, lists and dictionaries: {error}") from None
 
 
 def described(found: StateDict) -> Metadata | None:

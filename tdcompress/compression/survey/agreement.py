@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ...layers.base import Factorised
 from ...layers.conv import FactorisedConv
 from ...layers.kinds import kind_by_class
 from ...tensor.errors import ConfigError
+from ...tensor.weight import memory
+from ..left import extent
 from .inputs import Examples, said_of
 from .trace import outputs
 
@@ -68,7 +72,9 @@ class Agreement:
         Outputs of convolutions that it views as if they were not channels last are made contiguous from now on.
         """
         self._refuse_kept(model)
+        lost = {self.names[new]: layer._parameters[_weight(layer)] for layer, new in self.swapped.items()}
         with ExitStack() as stack:
+            stack.enter_context(_Lost({name: weight for name, weight in lost.items() if weight is not None}))
             for layer, new in self.swapped.items():
                 _read(stack, layer, partial(_refuse_read, self.names[new]))
                 _keeping_nothing(stack, new)
@@ -131,6 +137,32 @@ class _Parameters(dict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         return self.weight() if name == self.name else super().__getitem__(name)
+
+
+class _Lost(TorchDispatchMode):
+    """While it is entered, an operation on one of these ``weights``, by layer, raises ``ConfigError``."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._places: dict[int, list[tuple[int, int, str]]] = {}
+        for name, weight in weights.items():
+            self._places.setdefault(memory(weight), []).append((*extent(weight), name))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No, see ``Products``."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            for start, end, name in self._places.get(memory(tensor), ()) if isinstance(tensor, Tensor) else ():
+                first, last = extent(tensor)
+                if first < end and start < last:
+                    raise ConfigError(
+                        f"layer {name}: its weight is kept elsewhere, too, in a function or an object, which would go "
+                        f"on with the dense one: let that ask the layer for it, or keep={name!r} dense"
+                    )
+        return func(*args, **(kwargs or {}))
 
 
 def _refuse_read(layer: str) -> None:

@@ -16,6 +16,7 @@ from ...layers.base import Factorised
 from ...layers.kinds import factorised
 from ...tensor.contraction.path import Path
 from ...tensor.graph import Graph
+from .inputs import Examples
 from .trace import Inputs, layer_inputs
 
 ROUNDS = 5
@@ -54,24 +55,26 @@ def tunable(model: nn.Module) -> dict[str, Factorised]:
     return {name: layer for name, layer in factorised(model).items() if len(layer.candidates) > 1}
 
 
-def tune(model: nn.Module, batch: Tensor, context: AbstractContextManager[object] | None = None) -> None:
+def tune(model: nn.Module, batch: Any, context: AbstractContextManager[object] | None = None) -> None:
     """Let every tunable layer of ``model`` contract along the fastest of its candidates, forward and backward.
 
-    ``batch``: inputs of the model as in training; ``context``: under which it runs, such as autocast.
+    ``batch``: inputs of the model as in training, as ``example_inputs`` of ``compress``; ``context``: under which it
+    runs, such as autocast.
     """
-    with context or nullcontext():
-        layers = tunable(model)
-        for name, x in layer_inputs(model, layers, batch).items():
+    layers = tunable(model)
+    with context or nullcontext(), torch.enable_grad():
+        for name, x in layer_inputs(model, layers, Examples.of(model, None, batch, called="the batch")).items():
             layers[name].use(_fastest(layers[name], x))
 
 
 def _fastest(layer: Factorised, x: Tensor) -> Path:
     """The candidate with the smallest median time, all of them timed in turn."""
+    x = x.requires_grad_() if x.is_floating_point() else x
     times: dict[Path, list[float]] = {path: [] for path in layer.candidates}
     for _ in range(1 + ROUNDS):
         for path in layer.candidates:
             layer.use(path)
-            times[path].append(seconds(partial(_step, layer, x.requires_grad_()), x.device))
+            times[path].append(seconds(partial(_step, layer, x), x.device))
     medians = {path: statistics.median(rounds[1:]) for path, rounds in times.items()}  # the first chose the kernels
     best = min(medians, key=medians.__getitem__)
     first = layer.candidates[0]
@@ -79,5 +82,6 @@ def _fastest(layer: Factorised, x: Tensor) -> Path:
 
 
 def _step(layer: Factorised, x: Tensor) -> None:
-    output = layer(x)
-    torch.autograd.grad(output, [x, *layer.parameters()], torch.ones_like(output))
+    output = layer.forward(x)  # without hooks, which count calls
+    learning = [x, *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
+    torch.autograd.grad(output, learning, torch.ones_like(output))

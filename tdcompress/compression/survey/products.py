@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ...tensor.weight import memory
+
 aten = torch.ops.aten
 
 
@@ -19,10 +21,10 @@ class Products(TorchDispatchMode):
 
     ``macs``: by the name of the module whose parameters an activation is multiplied with, also where they come out of
     others first (a normalised weight, a view). ``reads``: those of them with the weights of ``layers`` that are not
-    ``inside`` a call of one. ``between``: of activations with one another. Products of one module's
-    parameters alone are made once for any number of inputs and not counted. ``used``: the modules whose weights were
-    read, in the order of their first use. ``counting``: turned off, products are not counted. ``layers``: names of
-    modules that own all that lies below them.
+    ``inside`` a call of one. ``between``: of activations with one another. Products of one module's parameters alone
+    are made once for any number of inputs and not counted, nor are those of a backward pass. ``used``: the modules
+    whose weights were read, in the order of their first use. ``counting``: turned off, products are not counted.
+    ``layers``: names of modules that own all that lies below them.
     """
 
     def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
@@ -43,7 +45,7 @@ class Products(TorchDispatchMode):
             if name in layers:
                 self._weights.setdefault(name, set())
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                first = self._owner.setdefault(_storage(tensor), owner)
+                first = self._owner.setdefault(memory(tensor), owner)
                 if isinstance(tensor, nn.Parameter) and tensor.dim() > 1:
                     self._weights.setdefault(owner, set()).add(first)
 
@@ -59,22 +61,23 @@ class Products(TorchDispatchMode):
             return out
         out = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        owners = [self._owner.get(_storage(tensor)) for tensor in tensors]
+        owners = [self._owner.get(memory(tensor)) for tensor in tensors]
         for owner in owners:
             if owner in self._weights:
                 self.used.setdefault(str(owner))
         product = _PRODUCTS.get(func.overloadpacket)
-        if product is not None and self.counting:
+        forward = torch._C._current_graph_task_id() == -1  # also where it takes gradients itself
+        if product is not None and self.counting and forward:
             self._count(product(*args), *args)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if tensors and None not in owners:
             largest = owners[max(range(len(tensors)), key=lambda k: tensors[k].numel())]
             for tensor in outputs:
-                self._owner.setdefault(_storage(tensor), str(largest))
+                self._owner.setdefault(memory(tensor), str(largest))
             self._kept += outputs
         elif func._schema.is_mutable:  # an activation was written into it
             for tensor in outputs:
-                self._owner.pop(_storage(tensor), None)
+                self._owner.pop(memory(tensor), None)
         return out
 
     def unused(self) -> list[str]:
@@ -83,7 +86,7 @@ class Products(TorchDispatchMode):
 
     def _count(self, found: tuple[int, list[Tensor]], *args: Any) -> None:
         macs, factors = found
-        owners = [self._owner.get(_storage(factor)) for factor in factors]
+        owners = [self._owner.get(memory(factor)) for factor in factors]
         first, last = owners[0], owners[-1]  # a weight comes last; what it is applied to may be a parameter, too
         owner = last if last is not None else first
         if owner is None:
@@ -92,11 +95,6 @@ class Products(TorchDispatchMode):
             self.macs[owner] = self.macs.get(owner, 0) + macs
             if owner in self._layers and not self.inside:
                 self.reads[owner] = self.reads.get(owner, 0) + macs
-
-
-def _storage(tensor: Tensor) -> int:
-    """Which memory the tensor lies in; also tells tensors without memory (``meta``) apart."""
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _matrices(a: Tensor, b: Tensor, *_: Any) -> tuple[int, list[Tensor]]:

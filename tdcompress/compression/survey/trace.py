@@ -140,15 +140,15 @@ def _known_calls(products: Products, layers: Iterable[nn.Module]) -> Iterator[No
             hook.remove()
 
 
-def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Tensor]:
-    """What each of ``layers`` is given first when ``model`` sees ``batch``, in the order in which they are reached."""
+def layer_inputs(model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples) -> dict[str, Tensor]:
+    """What each of ``layers`` is given first when ``model`` sees these, in the order in which they are reached."""
     found: dict[str, Tensor] = {}
 
     def note(name: str, x: Tensor) -> None:
         if name not in found:
             found[name] = x.detach().clone()
 
-    watch(model, layers, Examples((batch,)), note)
+    watch(model, layers, examples, note)
     return found
 
 

@@ -116,6 +116,7 @@ class Search:
 
     def run(self, allowed: list[int], bound: float = math.inf) -> list[Path]:
         """The cheapest path to every final order, cheapest first; only subsets in ``allowed`` may be a term."""
+        trees = self.trees  # first of all: what follows goes through all subsets
         start = ("b", *self.space, *self.graph.inputs)
         states: dict[int, dict[tuple[str, ...], tuple[float, tuple[Term, ...]]]] = {0: {start: (0.0, ())}}
         for done in sorted(range(self.everything), key=int.bit_count):
@@ -129,7 +130,7 @@ class Search:
                 for subset in allowed:
                     if subset & done:
                         continue
-                    for after, more, term in self._apply(order, done, subset):
+                    for after, more, term in self._apply(order, done, subset, trees[subset]):
                         if seconds + more <= bound:
                             target = states.setdefault(done | subset, {})
                             if after not in target or seconds + more < target[after][0]:
@@ -142,9 +143,11 @@ class Search:
             ends.append(Path(terms, seconds + (0.0 if order == final and whole else last)))
         return sorted(ends, key=lambda path: path.seconds)
 
-    def _apply(self, order: tuple[str, ...], done: int, subset: int) -> Iterator[tuple[tuple[str, ...], float, Term]]:
-        """Every way of applying the merged cores of ``subset``: order afterwards, seconds, term."""
-        whole, tree, indices = self.trees[subset]
+    def _apply(
+        self, order: tuple[str, ...], done: int, subset: int, merged: tuple[float, Tree, tuple[str, ...]]
+    ) -> Iterator[tuple[tuple[str, ...], float, Term]]:
+        """Every way of applying the cores of ``subset``, ``merged`` so: order afterwards, seconds, term."""
+        whole, tree, indices = merged
         merge = whole / self.geometry.uses
         axes = tuple(index for index in indices if index in KERNEL)
         weight = tuple(index for index in indices if index not in KERNEL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from cases import CASES, IMAGE, IN, Case, assert_close, einsum_dense
@@ -12,6 +14,7 @@ from tdcompress.compression.export.fold import PLANS, _chain
 from tdcompress.layers.base import Factorised
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.contraction.search import paths
+from tdcompress.tensor.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATES = Rates()
@@ -102,3 +105,74 @@ def test_other_numbers_of_steps_are_refused_and_never_mixed(format: str, layout:
     for steps in ((3, 6), (6, 8), (8, 3)):  # 4 inputs of 3 x 6 could be taken for 3 of 3 x 8
         with pytest.raises(RuntimeError, match="unflatten"):
             folded(torch.randn(4, *steps, 256))
+
+
+class Tied(nn.Module):
+    """Two layers whose parameters, of the same names, are the same ones."""
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.a, self.b = make(), make()
+        for name, parameter in self.a.named_parameters():
+            owner, _, own = name.rpartition(".")
+            setattr(self.b.get_submodule(owner), own, parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.a, self.b):
+            found = layer(x, x, x) if isinstance(layer, nn.MultiheadAttention) else layer(x)
+            x = found[0] if isinstance(found, tuple) else found
+        return x
+
+
+TIED = {
+    "linear": lambda: nn.Linear(32, 32),
+    "lstm": lambda: nn.LSTM(32, 32, batch_first=True),
+    "attention": lambda: nn.MultiheadAttention(32, 4, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("make", TIED.values(), ids=TIED)
+def test_what_layers_share_they_share_afterwards(make: Callable[[], nn.Module], keep: bool):
+    dense = sum(parameter.numel() for parameter in make().parameters())
+    model = compress(Tied(make), "tt", 2, (5, 32), keep=[], allow_larger=True, rates=RATES)
+    assert sum(parameter.numel() for parameter in model.parameters()) < dense
+    folded = fold(model, (5, 32), plan="model" if keep else "dense", rates=RATES, keep_cores=keep)
+    wanted = sum(parameter.numel() for parameter in model.parameters()) if keep else dense
+    assert sum(parameter.numel() for parameter in folded.parameters()) == wanted
+    x = torch.randn(2, 5, 32)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_layer_of_attention_is_what_it_was():
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    out = layer.self_attn.out_proj
+    out.bias.requires_grad_(False)
+    out.register_forward_hook(lambda *_: None)
+    model = compress(layer, "tt", 2, (5, 32), keep=[], allow_larger=True, rates=RATES)
+    folded = fold(model, (5, 32), rates=RATES).self_attn.out_proj
+    assert not folded.bias.requires_grad and folded.weight.requires_grad and not folded.training
+    assert len(folded._forward_hooks) == 1
+
+
+def test_under_autocast_it_is_the_same():
+    model = compress(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), "tt", 4, (64,), keep=[], rates=RATES)
+    wanted = fold(model, (64,), plan="dense")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fold(model, (64,), plan="dense")
+    assert all(map(torch.equal, found.parameters(), wanted.parameters()))
+
+
+def test_a_model_that_asks_a_layer_for_more_than_a_chain_has_is_refused():
+    class Up(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(64, 64, 3, stride=2, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(x, output_size=[8, 8])
+
+    model, x = compress(Up(), "tucker", 4, (64, 4, 4), keep=[], rates=RATES), torch.randn(1, 64, 4, 4)
+    with pytest.raises(ConfigError, match=r"cannot take .*'output_size'; with plan='dense'"):
+        fold(model, (64, 4, 4), plan="chain", rates=RATES)
+    torch.testing.assert_close(fold(model, (64, 4, 4), plan="dense")(x), model(x), rtol=1e-4, atol=1e-5)

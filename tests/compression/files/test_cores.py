@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from cases import FACTORISED
@@ -188,3 +189,23 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path):
     tdcompress.save(layer, tmp_path / "layer.safetensors")
     with pytest.raises(ConfigError, match="Linear is itself a layer that is replaced: load before it is wrapped"):
         tdcompress.load(tmp_path / "layer.safetensors", wrap(nn.Linear(64, 64)))
+
+
+def test_what_a_file_cannot_hold_is_told_in_a_line_and_overlapping_tensors_are_apart(tmp_path: Path):
+    class Own(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(64, 64), nn.Linear(64, 64))
+            table = torch.arange(9.0)
+            self.register_buffer("table", table)
+            self.register_buffer("head", table[:5])
+
+    model = tdcompress.compress(Own(), "tt", 4, (64,), keep=[], batch_size=numpy.int64(4))
+    path = tmp_path / "model.safetensors"
+    tdcompress.save(model, path)
+    again = tdcompress.load(path, Own())
+    assert torch.equal(again.table, torch.arange(9.0)) and torch.equal(again.head, torch.arange(5.0))
+    with pytest.raises(ConfigError, match=r"^config= is of numbers, text, lists and dictionaries: .*Path"):
+        tdcompress.save(model, path, config={"from": tmp_path})
+    model.register_buffer("graph", torch.eye(4).to_sparse())
+    with pytest.raises(ConfigError, match=r"^graph is sparse, which"):
+        tdcompress.save(model, path)

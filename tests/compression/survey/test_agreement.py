@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,43 @@ def test_a_weight_that_is_kept_elsewhere_is_named(kept):
     model.notes = {"mine": []}
     model.notes["mine"].append(model.notes)  # itself
     tdcompress.compress(model, "tt", 4, (32,), keep=[])
+
+
+class Box:
+    """Somebody's own object, that torch knows nothing of."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.table = layer.weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.table)
+
+
+def closed_over(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    weight = layer.weight
+    return lambda x: x @ weight.T
+
+
+WEIGHTS = {"closure": closed_over, "partial": lambda layer: partial(F.linear, weight=layer.weight), "object": Box}
+
+
+@pytest.mark.parametrize("way", WEIGHTS.values(), ids=WEIGHTS)
+def test_a_weight_that_a_function_or_an_object_computes_with_is_named(way):
+    model, x = Elsewhere(way), torch.randn(3, 32)
+    before = model(x)
+    with pytest.raises(
+        ConfigError, match=r"layer first: its weight is kept elsewhere, too, in a function or an object"
+    ):
+        tdcompress.compress(model, "tt", 4, (32,), keep=[])
+    assert not factorised(model) and torch.equal(model(x), before)
+    tdcompress.compress(model, "tt", 4, (32,), keep="first")
+    assert list(factorised(model)) == ["last"]
+
+
+def test_weights_that_lie_in_one_memory_are_each_its_own():
+    whole = torch.randn(2 * 64 * 64)
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
+    for layer, part in zip(model, whole.chunk(2), strict=True):
+        layer.weight = nn.Parameter(part.view(64, 64))
+    tdcompress.compress(model, "tt", 4, (64,), keep="1")
+    assert list(factorised(model)) == ["0"]

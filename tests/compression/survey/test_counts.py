@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from cases import CASES, IMAGE, IN, Case
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tdcompress.compression.survey.counts import count
@@ -188,3 +188,39 @@ def test_a_network_that_takes_more_is_not_said_to_take_fewer():
     counts = {**count(model, (40,)), "dense_macs": 2000}
     assert "500 MACs, dense 2,000: 4.00x fewer" in str(Report({**counts, "macs": 500}))
     assert "5,000 MACs, dense 2,000: 2.50x more" in str(Report({**counts, "macs": 5000}))
+
+
+def test_a_model_that_takes_gradients_counts_the_pass_to_what_it_takes_them_of():
+    """A force is the gradient of an energy."""
+
+    class Force(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.hidden, self.last = nn.Linear(3, 64), nn.Linear(64, 64), nn.Linear(64, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_(True)
+                energy = self.last(torch.tanh(self.hidden(torch.tanh(self.first(x)))))
+                return torch.autograd.grad(energy.sum(), x)[0]
+
+    model = compress(Force(), "tt", 2, (3,), keep=["first", "last"], plan="chain", layout="channels")
+    first, hidden, last = count(model, (3,))["layers"]
+    assert (first["macs"], last["macs"]) == (3 * 64, 64)
+    assert (hidden["macs"], hidden["dense_macs"]) == (2 * 64 * 2, 64 * 64)
+
+
+def test_sparse_tensors_are_products_that_are_counted_for_nobody():
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+            self.register_buffer("edges", torch.eye(4).to_sparse())
+
+        def forward(self, x: Tensor, more: Tensor) -> Tensor:
+            return more @ (self.edges @ self.layer(x))
+
+    shown = (torch.randn(4, 64), torch.eye(4).to_sparse_csr())
+    model = compress(Graph(), "tt", 2, example_inputs=shown, keep=[], plan="chain", layout="channels")
+    (layer,) = count(model, example_inputs=shown)["layers"]
+    assert (layer["macs"], layer["dense_macs"]) == (4 * 2 * 64 * 2, 4 * 64 * 64)

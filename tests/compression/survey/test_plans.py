@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import FACTORISED
 from networks import SHAPE, Net
+from torch import Tensor, nn
 
 from tdcompress.compression.survey import plans as planning
 from tdcompress.compression.survey.plans import plans, tune, use_plans
@@ -50,3 +51,25 @@ def test_plans_are_carried_over():
     use_plans(other, json.loads(json.dumps(plans(model))))
     assert plans(model) == plans(other)
     assert other.hidden.plan.text == model.hidden.plan.text
+
+
+def test_tuning_what_is_frozen_without_gradients_and_of_several_inputs():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.table = nn.Linear(64, 64), nn.Linear(64, 64), nn.Embedding(64, 64)
+
+        def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+            return self.a(x) + self.b(self.table(rows))
+
+    batch = (torch.randn(4, 64), torch.arange(4))
+    model = Two()
+    model.a.bias.requires_grad_(False)
+    model.b.weight.requires_grad_(False)
+    compress(model, "tt", 4, example_inputs=batch, keep=[], plan="measure")
+    calls: list[nn.Module] = []
+    model.a.register_forward_hook(lambda layer, *_: calls.append(layer))
+    with torch.no_grad():
+        tune(model, batch)
+    assert len(calls) == 1  # by the model, to see what it is given
+    assert all(parameter.grad is None for parameter in model.parameters())
