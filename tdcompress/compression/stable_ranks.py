@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..layers.kinds import dense_weights, kind_by_class, kind_of, put_back, take_apart
 from ..tensor.errors import ConfigError
+from ..tensor.weight import checked
+from .choice import naming
 from .left import left_dense
 
 THRESHOLD = 0.02
@@ -70,7 +72,10 @@ class StableRanks:
         return asdict(self)
 
     def measure(self, model: nn.Module) -> None:
-        """Take the ranks of ``model`` at the end of an epoch. Raises ``ConfigError`` once it has cores."""
+        """Take the ranks of ``model`` at the end of an epoch.
+
+        Raises ``ConfigError`` once it has cores, and for weights that are not finite.
+        """
         ranks = {name: stable_rank(matrix) for name, matrix in _matrices(model, self.scales).items()}
         self.sums.append(sum(scale * ranks[name] for name, scale in self.scales.items()))
 
@@ -118,6 +123,9 @@ def _matrices(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
             f"{', '.join(missing)} holds no dense weight of its own: stable ranks are measured before a switch, "
             "and not of attention whose queries are not its keys"
         )
+    for name in names:
+        with naming(name):
+            checked(weights[name])
     layers = dict(model.named_modules())
     kinds = {name: kind for name in names if name in layers and (kind := kind_of(layers[name])) is not None}
     matrices = {name: kinds[name].outputs_first(layers[name]) if name in kinds else weights[name] for name in names}

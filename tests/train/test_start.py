@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from cases import FACTORISED
 from training import config_in, metrics, run_of
 
@@ -55,6 +56,14 @@ def test_by_default_it_switches_once_ranks_have_settled_and_after_a_third_at_the
     monkeypatch.setattr(StableRanks, "change", change)
     switch = trained(config_in(tmp_path, rank="5x", epochs=9, cut="at_once"))[0].switch
     assert (switch["epoch"], switch["unbounded"]) == (epoch, epoch if settled <= epoch else None)
+
+
+def test_stable_ranks_of_weights_that_are_not_finite_are_refused():
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    ranks = StableRanks.of(model, epochs=4, keep=[])
+    torch.nn.init.constant_(model[1].weight, math.nan)
+    with pytest.raises(ConfigError, match=r"^layer 1: its weight holds 64 entries of 64 that are not finite"):
+        ranks.measure(model)
 
 
 def test_cut_over_half_of_the_epochs_that_remain(tmp_path):

@@ -80,7 +80,7 @@ def fold(
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     refuse_other(model)
     examples = Examples.of(model, input_shape, example_inputs)
-    with uncast(next(model.parameters(), torch.empty(0))):
+    with torch.inference_mode(False), torch.no_grad(), uncast(next(model.parameters(), torch.empty(0))):
         new = _folded(copied(model), examples, plan, batch_size, rates, keep_cores)
         try:
             outputs(new, examples)
@@ -96,7 +96,8 @@ def _folded(
     model: nn.Module, examples: Examples, plan: str, batch_size: int, rates: Rates | None, keep_cores: bool
 ) -> nn.Module:
     """``fold`` in place."""
-    keep_trace(model, None)
+    for module in model.modules():  # a part of it may have been compressed by itself
+        keep_trace(module, None)
     seen = trace(model, examples)
     inputs = {name: shapes for name, shapes in seen.inputs.items() if name not in seen.reads}
     found: dict[nn.Module, nn.Module] = {}

@@ -153,11 +153,9 @@ def _in_the_way(budget: Budget, model: nn.Module, seen: Trace, left: Mapping[str
         if name not in swaps and not isinstance(module, Factorised):
             entries = distinct(module.parameters(recurse=False))
             costs[name] = seen.macs.get(name, 0) if budget.kind == "macs" else entries
-    named = sorted((name for name, cost in costs.items() if cost), key=lambda name: -costs[name])
-    said = []
-    for name in named[:_NAMED]:
-        reason = left.get(name) or why_dense(name, model.get_submodule(name), seen)
-        said.append(f"{name or 'the model itself'} ({costs[name]:,}: {reason})")
+    reasons = {name: left.get(name) or why_dense(name, model.get_submodule(name), seen) for name in costs}
+    named = sorted((name for name, cost in costs.items() if cost and reasons[name]), key=lambda name: -costs[name])
+    said = [f"{name or 'the model itself'} ({costs[name]:,}: {reasons[name]})" for name in named[:_NAMED]]
     return f"; dense stay {', '.join(said)}{', ..' * (len(named) > _NAMED)}" if said else ""
 
 

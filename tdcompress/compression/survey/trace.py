@@ -212,7 +212,10 @@ def _unfused() -> Iterator[None]:
 
 def keep_trace(model: nn.Module, seen: Trace | None) -> None:
     """Keep on a compressed ``model`` what its layers are given, see ``kept_trace``; None: no longer."""
-    vars(model)["compression_trace"] = seen
+    if seen is None:
+        vars(model).pop("compression_trace", None)
+    else:
+        vars(model)["compression_trace"] = seen
 
 
 def kept_trace(model: nn.Module) -> Trace | None:

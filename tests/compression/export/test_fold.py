@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -176,3 +177,12 @@ def test_a_model_that_asks_a_layer_for_more_than_a_chain_has_is_refused():
     with pytest.raises(ConfigError, match=r"cannot take .*'output_size'; with plan='dense'"):
         fold(model, (64, 4, 4), plan="chain", rates=RATES)
     torch.testing.assert_close(fold(model, (64, 4, 4), plan="dense")(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_in_inference_mode_it_is_a_model_that_can_be_trained_and_nothing_of_this_package():
+    model = nn.Sequential(compress(nn.Sequential(nn.Linear(64, 64)), "tt", 4, (64,), keep=[], rates=RATES))
+    with torch.inference_mode():
+        folded = fold(model, (64,), rates=RATES)
+    folded(torch.randn(2, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in folded.parameters())
+    assert b"tdcompress" not in pickle.dumps(folded)

@@ -30,6 +30,15 @@ def test_what_stands_in_the_way_of_a_budget_is_named():
     )
 
 
+def test_what_is_held_by_another_name_stands_in_no_budgets_way():
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Bilinear(8, 8, 64))
+    model[1].weight = model[0].weight
+    model.forward = lambda x: model[1](model[0](x)) + model[2](x[:, :8], x[:, 8:16])
+    with pytest.raises(ConfigError) as error:
+        compress(nn.Sequential(model), "tt", "60x", (64,), keep=[])
+    assert str(error.value).split("; dense stay ")[1] == "0.2 (4,160: Bilinear cannot be held as cores)"
+
+
 def test_a_first_or_last_layer_stays_dense_where_it_takes_under_a_tenth_of_the_budget():
     def net() -> nn.Module:
         convolution = nn.Sequential(nn.Conv2d(3, 64, 3), nn.AdaptiveAvgPool2d(8), nn.Flatten())  # 1,792
