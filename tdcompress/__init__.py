@@ -23,8 +23,22 @@ _WHERE = {
     "to_tensorly": "compression.exchange",
     "tune": "compression.survey.plans",
     "StableRanks": "compression.stable_ranks",
+    "ConfigError": "tensor.errors",
+    "RunError": "device.files",
 }
-__all__ = ["StableRanks", "__version__", "compress", "conv2d", "count", "decompose", "fold", "from_tensorly", "hold"]
+__all__ = [
+    "ConfigError",
+    "RunError",
+    "StableRanks",
+    "__version__",
+    "compress",
+    "conv2d",
+    "count",
+    "decompose",
+    "fold",
+    "from_tensorly",
+    "hold",
+]
 __all__ += ["linear", "load", "register", "report", "save", "switch", "to_tensorly", "tune"]
 
 if TYPE_CHECKING:
@@ -38,7 +52,9 @@ if TYPE_CHECKING:
     from .compression.survey.report import report
     from .compression.swap import compress
     from .compression.switch import switch
+    from .device.files import RunError
     from .layers.kinds import hold
+    from .tensor.errors import ConfigError
     from .tensor.formats import register
 
 
