@@ -47,7 +47,8 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         cli.main(["train", "method=dense", *TINY])
         (run,) = folder.glob("results/runs/*/*/*/seed1")
         shutil.copytree(run, "RUN")
-        cli.main(["compress", f"checkpoint={run}", "rank=2", "out=FILE"])
+        cli.main(["compress", f"checkpoint={run}", "rank=2", "out=FILE.pt"])
+        Path("FILE.pt").rename("FILE")
         for part in (Path(), Path("earlier", "in_pairs"), Path("earlier", "by_channels")):
             published, place = ROOT / "results" / "published" / part, Path("results", "published", part)
             place.mkdir(parents=True, exist_ok=True)

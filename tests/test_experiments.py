@@ -115,3 +115,11 @@ def test_tab_completion_offers_every_experiment(capfd, monkeypatch):
     monkeypatch.setenv("COMP_POINT", str(len(line)))
     cli.main(["-sc", "query=bash"])
     assert sorted(capfd.readouterr().out.split()) == [f"experiment={name}" for name in EXPERIMENTS]
+
+
+@pytest.mark.parametrize(("line", "offered"), [("tdc ", {*cli.VERBS}), ("tdc re", {"report"}), ("tdc runs me", set())])
+def test_tab_completion_of_verbs_and_of_those_that_compose_nothing(line, offered, capfd, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    cli.main(["-sc", "query=bash"])
+    assert {*capfd.readouterr().out.split()} == offered

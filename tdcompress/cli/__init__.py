@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if int(os.environ.get("RANK", "0")) > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (of the processes that torchrun starts, the first one speaks)
     if words[:1] == ["-sc"] or words[:1] == ["--shell-completion"]:
+        _, *typed = os.environ.get("COMP_LINE", "").split(" ")
+        if len(typed) == 1:
+            print(*(verb for verb in VERBS if verb.startswith(typed[0])))
+            return
         words = ["train", *words]
     verb, *rest = words or ["help"]
     if verb == "--version":

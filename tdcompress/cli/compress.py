@@ -27,10 +27,13 @@ from ..train.weights import layer_errors, read_weights, write_compressed
 from .shared.jobs import asked, job_of
 from .shared.tables import print_comparison, print_report
 
+_ENDINGS = (".pt", ".pth", ".safetensors")
+
 
 @dataclass(frozen=True)
 class CompressOptions:
-    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write; ``test``:
+    """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write, ``.pt``,
+    ``.pth`` or ``.safetensors``; ``test``:
     let both networks answer the test images, if these are at hand; ``data``: so many training batches whose inputs the
     weights are fitted by, and batch normalisations estimated by.
     """
@@ -61,6 +64,9 @@ def _run(words: Sequence[str]) -> None:
         raise ConfigError("say which network is to be decomposed: checkpoint=DIRECTORY of a run, or FILE of weights")
     if any(word.startswith("init_from=") for word in others):
         raise ConfigError("checkpoint= says which network is to be decomposed: leave init_from= out")
+    if any(word.startswith("full_rank_epochs=") for word in others):
+        raise ConfigError("full_rank_epochs= is of tdc train: the network that is decomposed has been trained")
+    _refuse_place(options)
     jobs = asked([*others, "init_from=" + ",".join(map(quoted, options.checkpoint))], job_of)
     if options.out is not None and len(jobs) > 1:
         raise ConfigError(
@@ -71,7 +77,8 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _decompose(job: Job, options: CompressOptions) -> None:
-    config, device = job.config, choose_device(job.config.device)
+    config = replace(job.config, full_rank_epochs=0)
+    device = choose_device(config.device)
     twin, _ = dense(config)
     weights = read_weights(str(config.init_from), twin)
     weights.refuse_factorised()
@@ -96,6 +103,19 @@ def _decompose(job: Job, options: CompressOptions) -> None:
             f"batches, {accuracy(plain, test):.2%} without"
         )
     print(path)
+
+
+def _refuse_place(options: CompressOptions) -> None:
+    """Raise ``ConfigError`` for an ``out`` that no reader would know, or that something else is, such as a run's."""
+    path = Path(options.out) if options.out is not None else None
+    if path is None:
+        return
+    if path.suffix not in _ENDINGS:
+        raise ConfigError(f"out={path} must end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}")
+    if any(path.resolve() == Path(checkpoint).resolve() for checkpoint in options.checkpoint):
+        raise ConfigError(f"out={path} is the network that is to be decomposed: give another file")
+    if Path(path.parent, "summary.json").is_file():
+        raise ConfigError(f"out={path} lies in the folder of a run, whose files are its own: give another place")
 
 
 def _shown(config: TrainConfig, device: torch.device, count: int | None) -> list[Any] | None:

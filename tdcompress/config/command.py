@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..tensor.errors import ConfigError
 from .conf import choices, conf_dir
-from .keys import is_key, unknown_key
+from .keys import is_key, is_text, unknown_key
 from .schema import ArchConfig, DatasetConfig, LauncherConfig, MethodConfig, OptimConfig, TrainConfig
 from .words import pair, quoted
 
@@ -128,7 +128,7 @@ def parsed(words: Sequence[str]) -> Command:
     command = Command(tuple(overrides), **given)
     _check_flags(command)
     own = Path(command.own) if command.own is not None else None
-    return replace(command, overrides=tuple(word for word in overrides if not _is_default(word, own)))
+    return replace(command, overrides=tuple(_as_text(word) for word in overrides if not _is_default(word, own)))
 
 
 def _check_flags(command: Command) -> None:
@@ -169,11 +169,26 @@ def _is_default(word: str, own: Path | None) -> bool:
         if is_key(key, Keys) and not key.startswith("hydra."):
             raise ConfigError(f"'{word}': a key is not removed, it is given a value, {key}=..")
         return key == "experiment"
-    if there and None in _values(override):
+    values = _values(override)
+    if there and any(isinstance(value, list) for value in values):
+        raise ConfigError(f"{word}: {key} is one choice, not a list; -m {key}={','.join(list(there)[:2])} is a sweep")
+    if key in GROUPS and "schema" in values:
+        raise ConfigError(f"unknown {key} 'schema', known: {', '.join(there)}")
+    if there and None in values:
         if key != "experiment":
             raise ConfigError(f"{key}=null: a run needs one, known: {', '.join(there)}")
         return True
     return False
+
+
+def _as_text(word: str) -> str:
+    """The word, in quotes where its value is text that Hydra would take for a number: ``results_dir=2024_01``."""
+    override = _override(word)
+    number = not override.is_sweep_override() and isinstance(override.value(), int | float)
+    if number and is_text(override.key_or_group, Keys):
+        key, value = pair(word)
+        return f"{key}={quoted(value)}"
+    return word
 
 
 def _override(word: str) -> Override:

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ..tensor.errors import ConfigError
 from .command import GROUPS, Command, Keys, parsed, unknown
@@ -154,6 +155,8 @@ def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> No
 def _complete(words: Sequence[str]) -> None:
     """Answer the shell, which asks through Hydra what a word may end in, or how it is to ask."""
     if "COMP_LINE" in os.environ:  # the verb is no override
+        if not re.search(r" (train|show|compress) ", os.environ["COMP_LINE"]):
+            return  # others compose nothing
         os.environ["COMP_LINE"] = re.sub(r" (train|show|compress) ", " ", os.environ["COMP_LINE"], count=1)
         group, equals, name = os.environ["COMP_LINE"].rpartition(" ")[2].partition("=")
         folders = [found for found in choices(group) if "/" in found]  # Hydra lists those of the group's own folder
@@ -197,6 +200,8 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
         (_single if command.is_plain else _hydra)(command.for_hydra(), checked)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from None
+    except YAMLError as error:
+        raise ConfigError(f"a yaml file cannot be read: {' '.join(str(error).split())}") from None
     if refused:
         raise refused[0]
 

@@ -28,6 +28,12 @@ def is_key(key: str, schema: type) -> bool:
     return not rest or (len(rest) == 1 and rest[0] in get_type_hints(group))
 
 
+def is_text(key: str, schema: type) -> bool:
+    """Whether the dotted ``key`` is a field of text, or of none."""
+    group, _, rest = _innermost(key, schema)
+    return len(rest) == 1 and get_type_hints(group).get(rest[0]) in (str, str | None)
+
+
 def unknown_key(key: str, schema: type, free: Iterable[str] = ()) -> str:
     """What is wrong with the dotted ``key``, which ``schema`` lacks: the nearest key there is, and all of its group.
 

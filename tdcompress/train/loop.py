@@ -106,9 +106,16 @@ class Loop:
         if shrunk:
             self.planned(self.learner.model)
             self.counts = self._counted()
-            self.log(f"cut to {self.counts['parameters']:,} parameters, {self.counts['macs']:,} MACs")
+            self.log(f"cut to {self.counts['parameters']:,} parameters, {self.counts['macs']:,} MACs{self._missed()}")
         if self.scalars is not None:
             self.scalars.add(epoch)
+
+    def _missed(self) -> str:
+        """What is to be said where the last cut leaves a network of another size than it was to have."""
+        learner = self.learner
+        missed = learner.shrinkage.missed(learner.model, learner.epoch) if learner.shrinkage is not None else 0.0
+        than = f"than rank={self.config.rank} asks for, the nearest that cuts came"
+        return f": {abs(missed):.1%} {'more' if missed > 0 else 'less'} {than}" if missed else ""
 
     def _switch(self, factorise: Callable[[nn.Module], nn.Module]) -> None:
         """Go on with cores. The checkpoint before this one, from which it can be done again, is the dense network's."""

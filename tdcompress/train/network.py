@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..compression.stable_ranks import latest_epoch
+from ..compression.survey.inputs import Examples, said_of
+from ..compression.survey.trace import outputs
 from ..compression.swap import compress, sketch
 from ..config.schema import AUTO, TrainConfig
 from ..data.sources import shape
@@ -54,6 +56,8 @@ def network(
     """
     model = build(config.arch, in_channels, classes, image_size)
     method, cores, image = config.method, None, (in_channels, image_size, image_size)
+    if config.arch.target:
+        _check_scores(model, image, classes)
     starts_dense = resolved(config).full_rank_epochs != 0
     if starts_dense and method.init is not None:
         raise _from_scratch(method.init, "dense weights", ", or full_rank_epochs=0")
@@ -78,6 +82,19 @@ def network(
     if weights is not None and cores is not None:
         weights.load_into(model)
     return model
+
+
+def _check_scores(model: nn.Module, image: Image, classes: int) -> None:
+    """Raise ``ConfigError`` for a user's own network that gives no scores ``(b, classes)``, or more of them."""
+    try:
+        scores = outputs(model, Examples.of(model, image))
+    except ConfigError:
+        raise
+    except Exception as error:  # anyone's code
+        raise ConfigError(f"arch.target cannot take an image {image}: {said_of(error)}") from error
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != 1 or scores.shape[1] < classes:
+        found = f"scores {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise ConfigError(f"arch.target gives {found} for one image, not (1, {classes}), one for each of the classes")
 
 
 def _from_scratch(init: str | None, weights: str, instead: str = "") -> ConfigError:

@@ -113,6 +113,21 @@ def test_a_network_of_one_axis_is_trained_shown_and_exported(tdc, tmp_path):
     assert (code, err) == (0, "") and (run / "model.pt2").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "made", "said"),
+    [
+        ("few", "nn.Sequential(nn.Flatten(), nn.Linear(784, 5))", "gives scores (1, 5) for one image, not (1, 10)"),
+        ("two", "nn.Sequential(nn.Flatten(1, 2), nn.LSTM(28, 10))", "gives a tuple for one image, not (1, 10)"),
+        ("odd", "nn.Linear(9, 10)", "cannot take an image (1, 28, 28): mat1 and mat2 shapes cannot be multiplied"),
+    ],
+)
+def test_what_is_no_network_for_these_images_is_told_in_a_line(name, made, said, tdc, tmp_path):
+    (tmp_path / f"{name}_net.py").write_text(f"from torch import nn\ndef net(**sizes):\n    return {made}\n")
+    words = f"method=dense,tt 'arch.target={{_target_: {name}_net.net}}' dataset.limit=60 epochs=1 launcher=basic"
+    code, _, err = tdc(f"train -m {words}")
+    assert code == 2 and err.count(f"arch.target {said}") == 2 and len(err.splitlines()) == 3
+
+
 def test_what_was_held_out_is_held_out_again(tdc, tmp_path):
     """Else the network would be chosen by images that it was trained on."""
     words = "dataset.limit=200 arch.width=0.25 epochs=1"

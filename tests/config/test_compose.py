@@ -116,6 +116,21 @@ def test_a_place_has_one_spelling(spelled, key):
     assert found == ["results/a/seed0"]
 
 
+@pytest.mark.parametrize("text", ["2024_01", "3.10", "1e3", "true", "007"])
+def test_text_that_looks_like_a_number_stays_what_it_is(text):
+    found = []
+    call_composed([f"results_dir={text}", f"dataset.label={text}"], lambda composed: found.append(typed(composed)))
+    assert (found[0].results_dir, found[0].dataset.label) == (text, text)
+
+
+def test_a_yaml_file_that_cannot_be_read_is_told_in_a_line(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("format: [tt\n")
+    with pytest.raises(ConfigError, match=r"^a yaml file cannot be read: .*mine\.yaml") as error:
+        call_composed(["method=mine", f"--config-dir={tmp_path}"], lambda composed: None)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("words", [["method.conv=tt"], ["method.linear=tt"], ["method.conv=tt", "method.linear=tt"]])
 def test_a_format_that_all_layers_have_is_no_other_one_of_some(words):
     found = []

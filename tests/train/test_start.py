@@ -11,6 +11,7 @@ import torch
 from cases import FACTORISED
 from training import config_in, metrics, run_of
 
+from tdcompress.compression.ranks.adaptive import Shrinkage
 from tdcompress.compression.stable_ranks import StableRanks
 from tdcompress.config.schema import MethodConfig
 from tdcompress.results.identity import identity, plain, resolved, typed
@@ -56,6 +57,16 @@ def test_by_default_it_switches_once_ranks_have_settled_and_after_a_third_at_the
     monkeypatch.setattr(StableRanks, "change", change)
     switch = trained(config_in(tmp_path, rank="5x", epochs=9, cut="at_once"))[0].switch
     assert (switch["epoch"], switch["unbounded"]) == (epoch, epoch if settled <= epoch else None)
+
+
+def test_a_budget_that_the_last_cut_misses_is_told(tmp_path, monkeypatch):
+    model = torch.nn.Linear(10, 10, bias=False)
+    for target, epochs_done, missed in ((80, 2, 0.25), (125, 2, -0.2), (99, 2, 0), (80, 1, 0), (80, 3, 0)):
+        assert Shrinkage(target, epochs=4).missed(model, epochs_done) == pytest.approx(missed)
+    monkeypatch.setattr(Shrinkage, "missed", lambda self, model, epochs_done: -0.094 * (epochs_done == 4))
+    lines = trained(config_in(tmp_path, rank="5x", epochs=6, full_rank_epochs=2))[2]
+    said = [line.partition("MACs")[2] for line in lines if line.startswith("cut to")]
+    assert said == ["", ": 9.4% less than rank=5x asks for, the nearest that cuts came"]
 
 
 def test_stable_ranks_of_weights_that_are_not_finite_are_refused():

@@ -55,6 +55,13 @@ class Shrinkage:
         present = self.costs.total(model)
         return round(present * (self.target / present) ** (1 / (left + 1)))
 
+    def missed(self, model: nn.Module, epochs_done: int) -> float:
+        """By what part of its target ``model`` is larger after the last cut, below 0 if smaller; 0 if it is met."""
+        if self.wanted(model, epochs_done) is None or self.wanted(model, epochs_done + 1) is not None:
+            return 0.0
+        more = self.costs.total(model) / self.target - 1
+        return more if abs(more) > TOLERANCE else 0.0
+
 
 def shrink(
     model: nn.Module,
