@@ -10,9 +10,9 @@ from functools import lru_cache
 from .errors import ConfigError
 from .graph import Site
 
-SPLIT = ("split", "paired")
-"""The layouts that split channels into factors."""
-LAYOUTS = ("channels", "matrix", *SPLIT)
+LAYOUTS = ("channels", "matrix", "split", "paired")
+SPLIT = LAYOUTS[2:]
+"""Those that split channels into factors."""
 KERNELS = ("merged", "separate", "open")
 KERNEL_MODES = ("kd", "kh", "kw")
 """Modes of a kernel, the last of them those of a weight with fewer axes."""
