@@ -171,7 +171,8 @@ def _is_default(word: str, own: Path | None) -> bool:
         return key == "experiment"
     values = _values(override)
     if there and any(isinstance(value, list) for value in values):
-        raise ConfigError(f"{word}: {key} is one choice, not a list; -m {key}={','.join(list(there)[:2])} is a sweep")
+        sweep = f"; -m {key}={','.join(list(there)[:2])} is a sweep" if key in GROUPS else ""
+        raise ConfigError(f"{word}: {key} is one choice, not a list{sweep}")
     if key in GROUPS and "schema" in values:
         raise ConfigError(f"unknown {key} 'schema', known: {', '.join(there)}")
     if there and None in values:

@@ -216,7 +216,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
 @pytest.mark.parametrize(
     ("broken", "kind", "message"),
     [
-        ("forward", ConfigError, r"the model cannot take an input of shape \(1, 8, 8\): my own mistake"),
+        ("forward", ConfigError, r"arch.target cannot take an image \(1, 8, 8\): my own mistake"),
         ("constructor", RuntimeError, "no such layer"),
     ],
 )
