@@ -33,9 +33,8 @@ _ENDINGS = (".pt", ".pth", ".safetensors")
 @dataclass(frozen=True)
 class CompressOptions:
     """``checkpoint``: the run's directory or file of weights, several in a sweep; ``out``: the file to write, ``.pt``,
-    ``.pth`` or ``.safetensors``; ``test``:
-    let both networks answer the test images, if these are at hand; ``data``: so many training batches whose inputs the
-    weights are fitted by, and batch normalisations estimated by.
+    ``.pth`` or ``.safetensors``; ``test``: let both networks answer the test images, if these are at hand; ``data``: so
+    many training batches whose inputs the weights are fitted by, and batch normalisations estimated by.
     """
 
     checkpoint: tuple[str, ...] = ()
@@ -66,7 +65,8 @@ def _run(words: Sequence[str]) -> None:
         raise ConfigError("checkpoint= says which network is to be decomposed: leave init_from= out")
     if any(word.startswith("full_rank_epochs=") for word in others):
         raise ConfigError("full_rank_epochs= is of tdc train: the network that is decomposed has been trained")
-    _refuse_place(options)
+    if options.out is not None:
+        _refuse_place(Path(options.out), options.checkpoint)
     jobs = asked([*others, "init_from=" + ",".join(map(quoted, options.checkpoint))], job_of)
     if options.out is not None and len(jobs) > 1:
         raise ConfigError(
@@ -105,14 +105,11 @@ def _decompose(job: Job, options: CompressOptions) -> None:
     print(path)
 
 
-def _refuse_place(options: CompressOptions) -> None:
-    """Raise ``ConfigError`` for an ``out`` that no reader would know, or that something else is, such as a run's."""
-    path = Path(options.out) if options.out is not None else None
-    if path is None:
-        return
+def _refuse_place(path: Path, checkpoints: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for a file to write that no reader would know, or that is another's, such as a run's."""
     if path.suffix not in _ENDINGS:
         raise ConfigError(f"out={path} must end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}")
-    if any(path.resolve() == Path(checkpoint).resolve() for checkpoint in options.checkpoint):
+    if any(path.resolve() == Path(checkpoint).resolve() for checkpoint in checkpoints):
         raise ConfigError(f"out={path} is the network that is to be decomposed: give another file")
     if Path(path.parent, "summary.json").is_file():
         raise ConfigError(f"out={path} lies in the folder of a run, whose files are its own: give another place")

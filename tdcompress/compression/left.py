@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatch
 
-import torch
 from torch import nn
 
 from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
 from ..layers.parted import Parted
-from ..tensor.weight import memory
+from ..tensor.weight import extent, memory
 
 
 def left_dense(
@@ -102,15 +101,6 @@ def _shares(layers: Mapping[str, nn.Module], model: nn.Module) -> dict[str, set[
             storage, (start, end) = memory(weight), extent(weight)
             found[name] = {owner for owner, where, a, b in owned if where == storage and a < end and start < b} - {name}
     return found
-
-
-def extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """The bytes of its memory between which a tensor lies; of one without a place in one, none."""
-    if tensor.layout != torch.strided:
-        return 0, 0
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    start, width = int(tensor.storage_offset()), tensor.element_size()
-    return start * width, (start + int(last) + 1) * width if tensor.numel() else start * width
 
 
 def aliases(model: nn.Module, names: Sequence[str]) -> dict[str, str]:

@@ -155,12 +155,13 @@ def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> No
 def _complete(words: Sequence[str]) -> None:
     """Answer the shell, which asks through Hydra what a word may end in, or how it is to ask."""
     if "COMP_LINE" in os.environ:  # the verb is no override
-        if not re.search(r" (train|show|compress) ", os.environ["COMP_LINE"]):
+        line, found = re.subn(r" (train|show|compress) ", " ", os.environ["COMP_LINE"], count=1)
+        if not found:
             return  # others compose nothing
-        os.environ["COMP_LINE"] = re.sub(r" (train|show|compress) ", " ", os.environ["COMP_LINE"], count=1)
+        os.environ["COMP_LINE"] = line
         group, equals, name = os.environ["COMP_LINE"].rpartition(" ")[2].partition("=")
-        folders = [found for found in choices(group) if "/" in found]  # Hydra lists those of the group's own folder
-        print(*(f"{group}={found}" for found in folders if equals and found.startswith(name)))
+        folders = [one for one in choices(group) if "/" in one]  # Hydra lists those of the group's own folder
+        print(*(f"{group}={one}" for one in folders if equals and one.startswith(name)))
     _hydra(words, lambda raw: None)
 
 

@@ -19,6 +19,9 @@ from .layout import KERNEL_MODES, KERNELS, LAYOUTS, arrange, factorisations
 from .rank import Energy, LayerRank, Reference, Size, Sizes, Vbmf
 from .spectrum import Rule, energy, unfolding_ranks
 
+_TAKEN = frozenset(dir(nn.ParameterDict()))
+"""What no core can be called: the dictionary that layers keep theirs in has it already."""
+
 
 def build(
     weight_shape: Sequence[int],
@@ -65,7 +68,7 @@ def _refuse_names(format: Format, cores: Sequence[Core], modes: Sequence[str]) -
     """
     others = {"b", *SPACE, *KERNEL_MODES}.difference(modes)
     for core in cores:
-        if not core.name.isidentifier() or hasattr(nn.ParameterDict(), core.name):
+        if not core.name.isidentifier() or core.name in _TAKEN:
             raise ConfigError(f"format {format.name}: no core can be called '{core.name}'")
         if odd := others.intersection(core.indices):
             raise ConfigError(f"format {format.name}: no bond can be called '{min(odd)}'")

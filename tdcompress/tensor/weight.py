@@ -26,6 +26,21 @@ def memory(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
 
 
+def extent(tensor: Tensor) -> tuple[int, int]:
+    """The bytes of its memory between which a tensor lies; of one without a place in one, none."""
+    if tensor.layout != torch.strided:
+        return 0, 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start, width = int(tensor.storage_offset()), tensor.element_size()
+    return start * width, (start + int(last) + 1) * width if tensor.numel() else start * width
+
+
+def place(tensor: Tensor) -> tuple[object, ...]:
+    """Where a tensor lies, and how: tensors of one place are one under several names."""
+    strided = tensor.layout == torch.strided
+    return memory(tensor), *((tensor.storage_offset(), tensor.shape, tensor.stride()) if strided else ())
+
+
 def checked(weight: Tensor) -> Tensor:
     """``weight`` itself. Raises ``ConfigError`` unless its entries are finite floating-point numbers.
 

@@ -18,7 +18,7 @@ from ...layers.base import Factorised, Planner
 from ...layers.kinds import factorised, kind_of, put_back, take_apart
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
-from ...tensor.weight import memory
+from ...tensor.weight import place
 from ..survey.attributes import all_or_nothing
 from ..survey.inputs import refuse_other, unwrapped
 from ..survey.trace import keep_trace
@@ -69,9 +69,8 @@ def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
             continue
         if value.layout != torch.strided:
             raise ConfigError(f"{name} is sparse, which a .safetensors file cannot hold")
-        place = (memory(value), value.storage_offset(), value.shape, value.stride())
-        if place not in there:
-            there.add(place)
+        if place(value) not in there:
+            there.add(place(value))
             part = value.untyped_storage().nbytes() > value.nbytes  # of what may have other names, too
             tensors[name] = value.clone(memory_format=torch.contiguous_format) if part else value.contiguous()
     return serialised(tensors, metadata={KEY: Metadata.of(model, config).text()})

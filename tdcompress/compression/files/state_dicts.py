@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...device.archive import Damaged, read
 from ...device.files import RunError
 from ...tensor.errors import ConfigError
+from ...tensor.weight import place
 
 PARTS = (
     *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
@@ -73,8 +74,7 @@ class StateDict:
         tensors = dict(self.tensors)
         places: dict[tuple[Any, ...], list[str]] = {}
         for key, value in own.items():
-            place = (value.untyped_storage()._cdata, value.storage_offset(), value.shape, value.stride())
-            places.setdefault(place, []).append(key)
+            places.setdefault(place(value), []).append(key)
         for keys in places.values():  # a tensor with several names may be there once
             here = next((tensors[key] for key in keys if key in tensors), None)
             tensors |= {key: here for key in keys if here is not None and key not in tensors}

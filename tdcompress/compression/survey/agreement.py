@@ -18,8 +18,7 @@ from ...layers.base import Factorised
 from ...layers.conv import FactorisedConv
 from ...layers.kinds import kind_by_class
 from ...tensor.errors import ConfigError
-from ...tensor.weight import memory
-from ..left import extent
+from ...tensor.weight import extent, memory
 from .inputs import Examples, said_of
 from .trace import outputs
 
