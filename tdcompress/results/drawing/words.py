@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import PurePosixPath
 
 from ..identity import BLANK
@@ -66,12 +67,16 @@ def root(setting: str) -> str:
 
 
 def phrases(words: str) -> dict[str, str]:
-    """The words of ``identity.choices``, each with what it says to people; none for defaults and what names say."""
+    """The words of ``identity.choices``, each with what it says to people; none for defaults and what names say.
+
+    Of a group the names of what is used come before its values.
+    """
     told = {}
-    for word in words.split():
-        key, _, value = word.partition("=")
-        if key not in _NAMED and word not in _USUAL:
-            told[word] = _phrase(key, value)
+    for _, group in groupby(words.split(), key=lambda word: re.split("[.=]", word)[0]):
+        for word in sorted(group, key=lambda word: "._target_=" not in word):
+            key, _, value = word.partition("=")
+            if key not in _NAMED and word not in _USUAL:
+                told[word] = _phrase(key, value)
     return told
 
 

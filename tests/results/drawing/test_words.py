@@ -72,6 +72,16 @@ def test_names_of_files_say_what_differs_and_no_two_are_alike(tmp_path):
     assert not any("/" in drawing.caption + drawing.title or "=" in drawing.caption for drawing in found)
 
 
+def test_comparisons_are_told_apart_by_what_is_used_before_its_values(tmp_path):
+    cosine = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": "steps"}
+    make(tmp_path, optim=OptimConfig(scheduler={"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 5}))
+    make(tmp_path, optim=OptimConfig(scheduler=cosine, interval="step"))
+    found = {comparison.title: comparison for comparison in comparisons(read_runs(tmp_path))}
+    assert sorted(found) == ["LeNet on MNIST, CosineAnnealingLR", "LeNet on MNIST, StepLR"]
+    facts = found["LeNet on MNIST, CosineAnnealingLR"].facts[-3:]
+    assert facts == ["CosineAnnealingLR", "schedule by step", "T max steps"]
+
+
 def test_what_only_cores_have_makes_no_other_comparison(tmp_path):
     usual = OptimConfig()
     for optim in (usual, replace(usual, core_lr="balanced")):
