@@ -56,9 +56,9 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
         xs, ys, ranks = zip(*points, strict=True)
         best = front(xs, ys)
         axis.step(*([of[one] for one in best] for of in (xs, ys)), where="post", label=FRONT, **_DASHED, zorder=1)
-        for one in {ranks[one]: one for one in best}.values():  # above the front, where there are no points
-            axis.annotate(ranks[one], (xs[one], ys[one]), (2, 2), textcoords="offset points", size=_SMALL)
         set_scale(axis, cost, xs)
+        for one in {ranks[one]: one for one in best}.values():
+            _named(axis, ranks[one], (xs[one], ys[one]))
     for axis in table[:, 0]:
         axis.set_ylabel(y.label)
     last = table[0, -1]
@@ -67,3 +67,10 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
     entries.append((FRONT, {**_DASHED, "marker": ""}, -math.inf))
     labels_beside(figure, last, entries, look.height is not None)
     return figure
+
+
+def _named(axis: Any, name: str, point: tuple[float, float]) -> None:
+    """Write ``name`` above the front, left of its ``point``, where no other point is; right of it at the axis."""
+    text = axis.annotate(name, point, (-2, 2), textcoords="offset points", size=_SMALL, ha="right")
+    if text.get_window_extent().x0 < axis.get_window_extent().x0:
+        text.set(ha="left", x=2)

@@ -68,6 +68,7 @@ def test_the_pareto_front_has_a_panel_for_each_cost(sizes):
         ("5x", 2000),
         ("", 10_000),
     ]
+    assert [text.get_ha() for text in parameters.texts] == ["left", "right", "right"]  # not beyond the axis
     numpy.testing.assert_allclose(points(macs)["cp"], [(3000, 80), (6000, 97)])
     numpy.testing.assert_allclose(points(macs)["dense"], [(30_000, 99)])
 
