@@ -116,6 +116,8 @@ def swap_for(
     format = find_format((method.conv if convolves else method.linear) or method.format)
     if not format.factorised:
         return None
+    if method.init is None and rank.needs_weights:
+        method = replace(method, init="fit")
     if method.init is not None and method.init not in INITS:
         raise ConfigError(f"unknown init '{method.init}', known: {', '.join(INITS)}")
     if method.plan not in PLANS:

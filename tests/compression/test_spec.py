@@ -89,3 +89,15 @@ def test_integers_of_numpy_and_shapes_are_ranks():
         assert sizes(4, layers={"1": {"rank": own, "init": "variance"}}) == [{"r1": 4}, {"r1": 3}]
     split = {"layout": "split", "in_modes": [5, 6], "out_modes": [30]}
     assert sizes(torch.Size([2, 7]), **split) == [{"r1": 2, "r2": 7}] * 2
+
+
+@pytest.mark.parametrize("rank", ["vbmf", "energy:0.8"])
+@pytest.mark.parametrize("own", [False, True], ids=["of the network", "of the layer"])
+def test_ranks_that_follow_from_weights_come_with_their_fit(rank, own):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 30))
+    weight = model[0].weight.data = torch.randn(30, 3) @ torch.randn(3, 40) + torch.randn(30, 40) / 2
+    compress(model, "tucker", 8 if own else rank, (40,), keep=(), layers={"0": {"rank": rank}} if own else {})
+    (found,) = set(model[0].graph.ranks.values())
+    u, s, v = torch.linalg.svd(weight)
+    torch.testing.assert_close(model[0].weight, u[:, :found] * s[:found] @ v[:found], rtol=1e-4, atol=1e-4)
