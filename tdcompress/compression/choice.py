@@ -160,7 +160,7 @@ def _left(request: Request, model: nn.Module, seen: Trace) -> dict[str, str]:
     budget = request.rank if isinstance(request.rank, Budget) else None
     by_macs = budget is not None and budget.kind == "macs"
     large = heavy(budget, model, seen) if budget is not None else ()
-    left = left_dense(list(seen.inputs), model, request.keep, by_macs, seen.reads, large)
+    left = left_dense(list(seen.inputs), model, request.keep, by_macs, seen.reads, seen.written, large)
     for name, inputs in seen.inputs.items():
         if by_macs and not any(map(math.prod, inputs)):  # an expert, say, that the examples are not sent to
             left.setdefault(name, "what it is given is empty, and has no MACs that could be saved")

@@ -19,6 +19,7 @@ def left_dense(
     keep: Sequence[str] | None,
     by_macs: bool = False,
     read: Collection[str] = (),
+    written: Collection[str] = (),
     heavy: Collection[str] = (),
 ) -> dict[str, str]:
     """Which of the layers stay dense, and why.
@@ -28,7 +29,8 @@ def left_dense(
     that cannot be held, see ``kinds.why_not``. And those that share their weight with another module, because cores
     would part them, unless it is one parameter of several of the layers, none of which stays dense: see ``ties``.
     ``by_macs``: what is to be saved are MACs, of which a lookup has none; layers that share a weight have different
-    ones, and a weight that is ``read`` without calling its layer is put together.
+    ones, and a weight that is ``read`` without calling its layer is put together. What is ``written`` to a weight while
+    the model computes, cores would not keep.
     """
     layers = {name: model.get_submodule(name) for name in names}
     shares = _shares(layers, model)
@@ -52,6 +54,8 @@ def left_dense(
             found[name] = "it holds cores already"
         elif kind is None:
             found[name] = str(why_not(layer))
+        elif name in written:
+            found.setdefault(name, "the model writes to its weight while it computes, which cores do not keep")
         elif by_macs and kind.name == "embedding":
             found.setdefault(name, "a lookup has no MACs that could be saved")
         elif by_macs and name in read:

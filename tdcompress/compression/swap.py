@@ -71,9 +71,9 @@ def compress(
     not); no budget keeps square cores (``tensor.caps.absorbed``). ``"adaptive:10x"``: the larger network that such a
     training starts with, see ``adaptive``. Or what the present weights need, which says something of trained ones only:
     ``"energy:0.9"``, for each bond the components of its unfolding that hold this share of the squared norm (what all
-    bonds keep together is less), or ``"vbmf"`` (Kim et al. 2016); unless an ``init`` is said, they are fitted. ``cores``: by layer, those of an equal network by
-    name, or what tensorly found for it (a ``CPTensor`` .., see ``to_tensorly``); then the layers that it names are
-    swapped, no others, and the ranks are those of its shapes.
+    bonds keep together is less), or ``"vbmf"`` (Kim et al. 2016); unless an ``init`` is said, they are fitted.
+    ``cores``: by layer, those of an equal network by name, or what tensorly found for it (a ``CPTensor`` .., see
+    ``to_tensorly``); then the layers that it names are swapped, no others, and the ranks are those of its shapes.
 
     ``data``: a few batches, inputs as ``example_inputs`` or ``(inputs, targets)``, all of them held: trained weights
     are fitted in the metric of what each layer is given, see ``fit_in_metric`` and ``moments``, and the statistics of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,9 @@ class Products(TorchDispatchMode):
     others first (a normalised weight, a view). ``reads``: those of them with the weights of ``layers`` that are not
     ``inside`` a call of one. ``between``: of activations with one another. Products of one module's parameters alone
     are made once for any number of inputs and not counted, nor are those of a backward pass. ``used``: the modules
-    whose weights were read, in the order of their first use. ``counting``: turned off, products are not counted.
-    ``layers``: names of modules that own all that lies below them.
+    whose weights were read, in the order of their first use. ``written``: those of ``layers`` whose weights something
+    writes to. ``counting``: turned off, products are not counted. ``layers``: names of modules that own all that lies
+    below them.
     """
 
     def __init__(self, model: nn.Module, layers: Collection[str] = ()) -> None:
@@ -36,7 +37,9 @@ class Products(TorchDispatchMode):
         self.between = 0
         self.counting = True
         self.used: dict[str, None] = {}
+        self.written: set[str] = set()
         self._owner: dict[int, str] = {}
+        self._given: dict[int, str] = {}  # who owns a weight's memory
         self._weights: dict[str, set[str]] = {}  # by owner: who owned the memory of its weights before it
         self._kept: list[Tensor] = []  # what comes of parameters alone: a storage that is freed may be another's soon
         for name, module in model.named_modules():
@@ -48,6 +51,7 @@ class Products(TorchDispatchMode):
                 first = self._owner.setdefault(memory(tensor), owner)
                 if isinstance(tensor, nn.Parameter) and tensor.dim() > 1:
                     self._weights.setdefault(owner, set()).add(first)
+                    self._given.setdefault(memory(tensor), owner)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -60,6 +64,9 @@ class Products(TorchDispatchMode):
         if out is not NotImplemented:
             return out
         out = func(*args, **(kwargs or {}))
+        if func._schema.is_mutable:
+            owned = (self._given.get(memory(tensor)) for tensor in _written(func, args, kwargs or {}))
+            self.written |= self._layers & set(owned)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         owners = [self._owner.get(memory(tensor)) for tensor in tensors]
         for owner in owners:
@@ -95,6 +102,14 @@ class Products(TorchDispatchMode):
             self.macs[owner] = self.macs.get(owner, 0) + macs
             if owner in self._layers and not self.inside:
                 self.reads[owner] = self.reads.get(owner, 0) + macs
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors that a call of an operation writes to."""
+    for k, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[k] if k < len(args) else kwargs.get(argument.name)
+            yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
 
 
 def _matrices(a: Tensor, b: Tensor, *_: Any) -> tuple[int, list[Tensor]]:

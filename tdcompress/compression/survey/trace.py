@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
@@ -35,7 +36,8 @@ class Trace:
     a layer that holds cores is not among them, because its MACs depend on the plan. ``between``: those of activations
     with one another. ``reached``: every module that owns a weight, in the order of its first use; ``missed``: those
     whose weight no call reads. ``shown``: what the model was shown, in words; ``entries``: how many parameters a module
-    with a weight had itself when ``of`` was called, None where it held cores.
+    with a weight had itself when ``of`` was called, None where it held cores. ``written``: of the layers those whose
+    weights the pass writes to.
     """
 
     inputs: dict[str, Inputs] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Trace:
     shown: str = ""
     entries: dict[str, int | None] = field(default_factory=dict)
     reads: dict[str, int] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
 
     def of(self, model: nn.Module) -> Trace:
         """The same of ``model`` as it is now, where a module may stand for several that were traced below it."""
@@ -62,9 +65,8 @@ class Trace:
         inputs = {name: found for name, found in self.inputs.items() if name in known}
         reads = {name: n for name, n in self.reads.items() if name in inputs}
         entries = {name: _entries(model.get_submodule(name)) for name in (*reached, *missed)}
-        return replace(
-            self, inputs=inputs, macs=dict(macs), reached=reached, missed=missed, entries=entries, reads=reads
-        )
+        written = [name for name in self.written if name in inputs]
+        return Trace(inputs, dict(macs), self.between, reached, missed, self.shown, entries, reads, written)
 
     def changed(self, model: nn.Module) -> list[str]:
         """The modules of ``entries`` that are no longer what they were, but for the ranks of cores."""
@@ -105,6 +107,7 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
     found.reads = {name: n for name, n in products.reads.items() if name in found.inputs}
     found.macs = {name: n for name, n in products.macs.items() if not isinstance(layers.get(name), Factorised)}
     found.between, found.reached, found.missed = products.between, list(products.used), products.unused()
+    found.written = sorted(products.written)
     found.shown = str(examples)
     return found
 
@@ -192,8 +195,9 @@ def outputs(model: nn.Module, examples: Examples) -> Any:
     finally:
         for module, training in modes.items():
             module.training = training
-        for buffer, value in buffers:  # some layers keep statistics in any mode
-            buffer.data.copy_(value)
+        with _disable_current_modes():  # none of whose business this is
+            for buffer, value in buffers:  # some layers keep statistics in any mode
+                buffer.data.copy_(value)
         attributes.restore()
 
 

@@ -172,3 +172,32 @@ def test_counting_changes_nothing():
     assert torch.equal(torch.get_rng_state(), state) and torch.backends.mha.get_fastpath_enabled() == fast
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda weight: weight.clamp_(-1, 1),
+        lambda weight: weight.detach().renorm_(2, 0, 1.0),
+        lambda weight: weight.data[0].mul_(1.0),
+        lambda weight: torch._foreach_mul_([weight], 1.0),
+        lambda weight: torch.mul(weight, 1.0, out=weight.data),
+    ],
+    ids=["in place", "detached", "a part", "of a list", "out"],
+)
+@torch.no_grad()
+def test_a_layer_stays_dense_whose_weight_the_model_writes_to(write):
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            write(self.first.weight)
+            self.first.bias.mul_(1.0)
+            (2 * self.second.weight).add_(self.second.bias)
+            return self.second(self.first(x).relu_())
+
+    model = tdcompress.compress(Clamped(), "tt", 4, (64,), keep=())
+    assert type(model.first) is nn.Linear and type(model.second) is not nn.Linear
+    assert "the model writes to its weight while it computes" in str(tdcompress.report(model))
