@@ -21,10 +21,12 @@ from ..survey.plans import dense_macs, layer_macs, path_macs
 from ..survey.trace import Trace
 from . import adaptive
 from .budget import Count, Planned, Unreachable, divided, fit
-from .scales import roomy
+from .scales import passes, roomy
 
 _SHUNNED = 10
-_COMPONENTS = (4, 8, 2)  # of each bond that adaptive ranks end with, about, where the factors of channels are open
+_COMPONENTS = (4, 8, 2, 3, 1)
+"""How many components of each bond adaptive ranks end with, about, where the factors of channels are open: the first
+that can be had with more than one number passing a component of the largest weight, or else the first."""
 _NAMED = 3  # of the layers that stand in the way of a budget
 
 
@@ -122,16 +124,7 @@ def _beginning(
     multiple: int,
 ) -> list[Graph]:
     """Graphs to begin with, whose bonds can be cut until they meet the target; raises ``Unreachable``."""
-    families: list[list[Graph]] = []
-    for components in _COMPONENTS:  # one graph each, of which there are so many to cut
-        shares = [end / cost for end, cost in zip(divided((target - fixed) / components, costs), costs, strict=True)]
-        families = [[roomy(swap.family, share * swap.weight.numel())] for swap, share in zip(free, shares, strict=True)]
-        try:
-            fit(families, planned, costs, fixed, target, multiple)
-            break
-        except Unreachable:
-            if components == _COMPONENTS[-1]:
-                raise
+    families = _to_cut(free, planned, costs, fixed, target, multiple)
     # A layer that starts dense stays dense, so that none is let be before all others are that can be smaller.
     shunned = [1 if swap.stays_dense(least) else _SHUNNED for swap, (least,) in zip(free, families, strict=True)]
 
@@ -144,6 +137,32 @@ def _beginning(
         return fit(families, started, costs, fixed, begin, multiple)
     except Unreachable:  # not to be met exactly, but there must be something to cut
         return fit(families, started, costs, fixed, begin, tolerance=1 - target / begin)
+
+
+def _to_cut(
+    free: Sequence[Swap], planned: Planned, costs: Sequence[float], fixed: int, target: float, multiple: int
+) -> list[list[Graph]]:
+    """Of each a graph whose ranks meet the target with as many components as ``_COMPONENTS`` says, of rank one.
+
+    Raises ``Unreachable`` where no ranks of such graphs do.
+    """
+    choosing = [k for k, swap in enumerate(free) if len(swap.family) > 1]
+    largest = max(choosing, key=lambda k: free[k].weight.numel(), default=None)
+    first: list[list[Graph]] | None = None
+    for components in _COMPONENTS:
+        shares = [end / cost for end, cost in zip(divided((target - fixed) / components, costs), costs, strict=True)]
+        found = [[roomy(swap.family, share * swap.weight.numel())] for swap, share in zip(free, shares, strict=True)]
+        try:
+            fit(found, planned, costs, fixed, target, multiple)
+        except Unreachable:
+            if components == _COMPONENTS[-1] and first is None:
+                raise
+            continue
+        if largest is None or passes(found[largest][0])[0] > 1:
+            return found
+        first = first or found
+    assert first is not None
+    return first
 
 
 def _in_the_way(budget: Budget, model: nn.Module, seen: Trace, left: Mapping[str, str], swaps: Collection[str]) -> str:

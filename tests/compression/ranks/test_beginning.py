@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from tdcompress.compression.swap import compress
+from tdcompress.layers.kinds import factorised
 
 
 def parameters(model: nn.Module) -> int:
@@ -34,3 +35,13 @@ def test_a_beginning_need_not_be_met_exactly(format: str):
     modes = {"in_modes": [1, 64], "out_modes": [1, 96]} if format == "btt" else {"layout": "channels"}
     compress(model, format, "adaptive:5.5x", (64,), keep=[], **modes)
     assert parameters(model) == 16 * 160  # halfway are 2,620, and 17 are as far from it
+
+
+@pytest.mark.parametrize("times", [5, 10, 25])
+def test_small_budgets_begin_with_blocks(times: int):
+    wide = [nn.Conv2d(128, 128, 3, padding=1) for _ in range(4)]
+    model = nn.Sequential(nn.Conv2d(3, 128, 3), *wide, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+    compress(model, "btt", f"adaptive:{times}x", (3, 8, 8), keep=["0", "7"])
+    for layer in factorised(model).values():  # in a single one a component passes a single number
+        (blocks,) = layer.graph.blocks.values()
+        assert math.prod(layer.graph.sizes[mode] for mode in blocks) > 1
