@@ -56,6 +56,11 @@ def check(arrays: Any, source: str) -> None:
             if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != dims or not value.numel():
                 got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ConfigError(f"{source}: {split}_{name} must be {dtype} with {dims} dimensions, got {got}")
+        if images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] > 4:
+            raise ConfigError(
+                f"{source}: {split}_images are (n, height, width, channels), {tuple(images.shape)} looks as if channels "
+                "came first: use images.permute(0, 2, 3, 1)"
+            )
         if len(images) != len(labels):
             raise ConfigError(f"{source}: {len(images)} {split} images, but {len(labels)} labels")
         if not 0 <= int(labels.min()) <= int(labels.max()) < arrays.classes:

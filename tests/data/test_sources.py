@@ -85,6 +85,9 @@ BAD_ARRAYS = {
     "train labels must lie between 0 and 1": arrays(train_labels=torch.arange(8)),
     "test labels must lie between 0 and 1": arrays(test_labels=torch.arange(8) - 7),
     "same number of channels": arrays(test_images=random_images(8, channels=1)),
+    "looks as if channels came first: use images.permute.0, 2, 3, 1.": arrays(
+        train_images=random_images(8).permute(0, 3, 1, 2)
+    ),
     "train 6x6, test 7x7.: set dataset.image_size": arrays(test_images=random_images(8, 7)),
     "train 6x5, test 6x5.": arrays(train_images=random_images(8)[:, 1:], test_images=random_images(8)[:, 1:]),
 }
