@@ -154,6 +154,8 @@ def call_composed(words: Sequence[str], job: Callable[[Composed], object]) -> No
 
 def _complete(words: Sequence[str]) -> None:
     """Answer the shell, which asks through Hydra what a word may end in, or how it is to ask."""
+    if not any(word.startswith(("install=", "uninstall=", "query=")) for word in words):
+        raise ConfigError("--shell-completion needs install=SHELL or uninstall=SHELL, with bash, zsh or fish as SHELL")
     if "COMP_LINE" in os.environ:  # the verb is no override
         line, found = re.subn(r" (train|show|compress) ", " ", os.environ["COMP_LINE"], count=1)
         if not found:

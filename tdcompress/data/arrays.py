@@ -58,8 +58,8 @@ def check(arrays: Any, source: str) -> None:
                 raise ConfigError(f"{source}: {split}_{name} must be {dtype} with {dims} dimensions, got {got}")
         if images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] > 4:
             raise ConfigError(
-                f"{source}: {split}_images are (n, height, width, channels), {tuple(images.shape)} looks as if channels "
-                "came first: use images.permute(0, 2, 3, 1)"
+                f"{source}: {split}_images are (n, height, width, channels), {tuple(images.shape)} looks as if "
+                "channels came first: use images.permute(0, 2, 3, 1)"
             )
         if len(images) != len(labels):
             raise ConfigError(f"{source}: {len(images)} {split} images, but {len(labels)} labels")
