@@ -54,6 +54,9 @@ def test_a_run_at_work_is_left_and_no_run_is_no_mistake(tdc, results):
 def test_tables_that_have_a_deleted_run_are_named(tdc, results):
     write_report(results)
     assert "results/summary.csv has 2 of them" in tdc("runs delete method=tt yes=true")[1]
+    told = tdc("runs")[1].splitlines()  # as figures do
+    assert [line.split()[0] for line in told] == ["method", "cp", "dense", "tt", "tt", "2"]
+    assert told[-1] == "2 of 4 are known from results/summary.csv alone"
 
 
 def test_what_fails_is_told_and_the_rest_is_done(tdc, results, tmp_path):
