@@ -28,10 +28,12 @@ def to_tensorly(held: Decomposition | Factorised) -> Any:
     ...     torch.allclose(found.to_tensor(), weight, atol=1e-3)
     True
 
-    Raises ``ConfigError`` where tensorly has no such network.
+    Raises ``ConfigError`` where tensorly has no such network, and for a weight that is more than its cores.
     """
     if not isinstance(held, Decomposition | Factorised):
         raise ConfigError(f"a {type(held).__name__} is no decomposition, and no layer that holds cores")
+    if isinstance(held, Factorised) and not held.of_cores:
+        raise ConfigError("its weight is more than a product of cores, as with padding_idx: decompose to_dense()")
     cores = list(held.cores.values()) if isinstance(held, Decomposition) else held.tensors()
     return objects.to_tensorly(held.graph, find_format(held.format), cores)
 

@@ -202,7 +202,7 @@ def _refuse_fit(method: MethodConfig, format: Format) -> None:
 
 
 def _are_cores(given: Any) -> bool:
-    return isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+    return isinstance(given, Mapping | nn.ParameterDict) and all(isinstance(name, str) for name in given)
 
 
 def _value(core: str, value: Any) -> torch.Tensor:

@@ -28,7 +28,7 @@ from .metric import batches, estimate_again, moments
 from .spec import FITS, Swap
 from .survey.agreement import Agreement
 from .survey.attributes import all_or_nothing, copied
-from .survey.inputs import Examples, refuse
+from .survey.inputs import Examples, refuse, unwrapped
 from .survey.trace import Inputs, keep_trace
 
 M = TypeVar("M", bound=nn.Module)
@@ -152,6 +152,11 @@ def _compressed(
     data: Sequence[Examples] | None = None,
 ) -> M:
     """``compress``; ``values``: the init that gives the cores in place of the method's; ``data``: what fits go by."""
+    inside = unwrapped(model)
+    if inside is not model:
+        if _compressed(inside, request, progress, values, data) is not inside:
+            raise ConfigError(f"{type(inside).__name__} is itself a layer that is replaced: compress it, then wrap it")
+        return model
     new: nn.Module
     new, wholes = take_apart(model)
     choice = choose(new, request)

@@ -168,8 +168,8 @@ def layer_ranks(method: MethodConfig) -> dict[str, LayerRank]:
             rank = parse(changes["rank"])
             if isinstance(rank, Budget):
                 raise ConfigError(
-                    f"method.layers.{pattern}: rank={rank} is a budget of the whole network, a layer's own is a whole "
-                    "number"
+                    f"method.layers.{pattern}: rank={rank} is a budget of the whole network, a layer's own is one "
+                    "of its bonds: 8, [4,8], reference, vbmf or energy:0.9"
                 )
             found[pattern] = rank
     return found

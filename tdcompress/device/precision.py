@@ -40,7 +40,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def computed(core: Tensor) -> torch.dtype:
-    """The type that products with this core are computed in here."""
+    """The type that products with this core are computed in here; autocast lets float64 be."""
     device = core.device.type
-    cast = not core.is_meta and torch.is_autocast_enabled(device)
+    cast = not core.is_meta and core.dtype != torch.float64 and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if cast else core.dtype

@@ -25,8 +25,7 @@ from .kept import Kept, Pass, infers
 from .values import drawn, trainable
 
 HOOKS = tuple(name for name in vars(nn.Module()) if "hook" in name and name != "_load_state_dict_pre_hooks")
-"""What a module keeps of hooks; what takes its place shares them, for their handles. Those before a state is loaded
-belong to the module that they were registered on."""
+"""What a module keeps of hooks and what takes its place shares; those before a state is loaded are of the module."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,9 @@ class Factorised(nn.Module, ABC):
         super()._load_from_state_dict(*args, **options)
 
     def tensors(self) -> list[nn.Parameter]:
-        """The cores in the graph's order."""
+        """The cores in the graph's order, made anew where hooks do so before a call, as those of prune."""
+        for hook in tuple(self.cores._forward_pre_hooks.values()):
+            hook(self.cores, ())
         return [self.cores[core.name] for core in self.graph.cores]
 
     def contract(
@@ -230,9 +231,7 @@ class Factorised(nn.Module, ABC):
 
     def _inferring(self, shape: Sequence[int]) -> tuple[Plan | Lookup, list[Tensor]]:
         """The plan for inputs of this shape where merging costs nothing, and what its calls multiply with.
-
-        Batches up to a power of two share them.
-        """
+        Batches up to a power of two share them."""
         cores, (rows, *rest) = self._stored(), shape
         batch = 1 << (rows - 1).bit_length() if rows > 1 else 1
 

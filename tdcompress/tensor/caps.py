@@ -47,16 +47,33 @@ def _caps(graph: Graph) -> dict[str, int]:
     return found
 
 
+def _caps_beside(graph: Graph, ranks: Mapping[str, int]) -> dict[str, int]:
+    """The caps of bonds beside others of these ranks: of parallel ones what all can use, by what the others have."""
+    limits = caps(graph)
+    found = dict(limits)
+    for bond in [bond for bond, limit in limits.items() if ranks[bond] > limit]:
+        beside = [other for other in graph.bonds if other != bond and graph.carriers[other] == graph.carriers[bond]]
+        if beside:
+            others = math.prod(max(1, min(ranks[other], limits[other])) for other in beside)
+            found[bond] = max(limits[bond], _cycle_pass(graph, bond) // others)
+    return found
+
+
 def _cycle_cap(graph: Graph, bond: str) -> int:
-    """The most that one of parallel bonds passes with all others cut, each core then being on one of its sides."""
+    """Of as many parallel bonds, all of one size, what each can use."""
+    parallel = sum(graph.carriers[other] == graph.carriers[bond] for other in graph.bonds)
+    return math.ceil(round(_cycle_pass(graph, bond) ** (1 / parallel), 9))
+
+
+def _cycle_pass(graph: Graph, bond: str) -> int:
+    """The most that parallel bonds pass with all others cut, each core then being on one of their sides."""
     sides, total = graph.carriers[bond], graph.entries
     others = [k for k in range(len(graph.cores)) if k not in sides]
     largest = min(
         max(graph.mode_size([side, *(k for k, at in zip(others, places, strict=True) if at == side)]) for side in sides)
         for places in itertools.product(sides, repeat=len(others))
     )
-    parallel = sum(graph.carriers[other] == sides for other in graph.bonds)
-    return math.ceil(round((total // largest) ** (1 / parallel), 9))
+    return total // largest
 
 
 def shares(graph: Graph) -> dict[str, int]:
@@ -123,10 +140,10 @@ def capped(graph: Graph, ranks: Mapping[str, int]) -> Graph:
     """The graph with the asked bond sizes, each reduced to what its two sides can use, to a fixpoint.
 
     Besides ``caps``, a bond between two cores never exceeds the product of the other indices of either core, but for
-    those that number its blocks.
+    those that number its blocks. Of parallel bonds one may be larger than its cap as far as others are smaller.
     """
-    limits, blocks = caps(graph), graph.blocks
-    sizes = {bond: max(1, min(ranks[bond], limits[bond])) for bond in graph.bonds}
+    blocks = graph.blocks
+    sizes = {bond: max(1, min(ranks[bond], limit)) for bond, limit in _caps_beside(graph, ranks).items()}
     while True:
         graph = graph.with_ranks(sizes)
         before = dict(sizes)

@@ -145,7 +145,7 @@ RankLike = Rank | SupportsIndex | str | Sequence[SupportsIndex]
 """What ``parse`` takes."""
 
 _SIZE = r"[1-9][0-9]{0,17}"
-_SIZES = re.compile(rf"[\[(]{_SIZE}(, ?{_SIZE})+[\])]|{_SIZE}(-{_SIZE})+")
+_SIZES = re.compile(rf"[\[(]{_SIZE}(, ?{_SIZE})*,?[\])]|{_SIZE}(-{_SIZE})+")
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?"
 _ENERGY = re.compile(rf"energy:({_NUMBER})")
 _BUDGET = re.compile(rf"(adaptive:)?(?:(?P<ratio>{_NUMBER})x|params:(?P<params>{_NUMBER})|macs:(?P<macs>{_NUMBER}))")
@@ -154,21 +154,21 @@ _BUDGET = re.compile(rf"(adaptive:)?(?:(?P<ratio>{_NUMBER})x|params:(?P<params>{
 def parse(rank: Any) -> Rank:
     """The rank that a value of the configuration, or an argument, means; a ``Rank`` is one already.
 
-    An integer, numpy's too; a list, tuple or ``torch.Size`` of two or more; or text, in upper or lower case: a size
+    An integer, numpy's too; a list, tuple or ``torch.Size`` of them; or text, in upper or lower case: a size
     ``8``, one for each bond ``4-8`` or ``[4,8]``, ``reference``, ``vbmf``, ``energy:0.9``, or a budget ``10x``,
     ``params:120000``, ``macs:0.2``, and adaptive ones, ``adaptive:10x`` and so on. Raises ``ConfigError`` for anything
     else, in one line.
     """
     if isinstance(rank, Rank):
         return rank
+    if isinstance(rank, list | tuple) and rank and all(map(_is_whole, rank)):
+        return _of_list(list(map(int, rank)))
     if _is_whole(rank):
         return Size(int(rank))
-    if isinstance(rank, list | tuple) and len(rank) > 1 and all(map(_is_whole, rank)):
-        return Sizes(tuple(map(int, rank)))
     said = " ".join(str(rank).split())
     text = said.lower()
     if _SIZES.fullmatch(text):
-        return Sizes(tuple(map(int, re.findall(_SIZE, text))))
+        return _of_list(list(map(int, re.findall(_SIZE, text))))
     if text in ("reference", "vbmf"):
         return Reference() if text == "reference" else Vbmf()
     share = _ENERGY.fullmatch(text)
@@ -191,6 +191,10 @@ def reached(rank: Any) -> Any:
     """The plain value of a rank, as ``parse`` takes it, of a network whose cuts are done."""
     found = parse(rank)
     return (replace(found, adaptive=False) if isinstance(found, Budget) else found).plain
+
+
+def _of_list(sizes: list[int]) -> Size | Sizes:
+    return Sizes(tuple(sizes)) if len(sizes) > 1 else Size(sizes[0])
 
 
 def _is_whole(value: Any) -> bool:

@@ -192,3 +192,11 @@ def test_a_fit_by_tensorly_is_its_own(method: str):
             run = parafac if method == "cp" else tensor_ring_als
             whole = run(unit.flatten(2), 3, random_state=seed).to_tensor().reshape(CONV)
     torch.testing.assert_close(model[0].to_dense().detach(), whole * weight.norm(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_weight_that_is_more_than_its_cores_is_no_object_of_tensorly():
+    model = tdcompress.compress(
+        nn.Embedding(60, 36, padding_idx=3), "tt", 3, example_inputs=torch.tensor([[4]]), keep=[]
+    )
+    with pytest.raises(ConfigError, match="more than a product of cores, as with padding_idx"):
+        tdcompress.to_tensorly(model)

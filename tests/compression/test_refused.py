@@ -9,6 +9,7 @@ import pytest
 import torch
 from networks import SHAPE, Net, swapped
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
 from tdcompress import compress, count, fold, report, save, switch
 from tdcompress.tensor.errors import ConfigError
@@ -125,6 +126,21 @@ def test_what_keeps_to_its_parameters_is_not_given_others(tmp_path):
             with pytest.raises(ConfigError, match="DistributedDataParallel keeps to the parameters"):
                 call()
         assert not swapped(wrapped) and swapped(compress(wrapped.module, "tt", 4, SHAPE))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_what_is_sharded_is_told_so(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        dense, held = Net(), compress(Net(), "tt", 4, SHAPE)
+        fully_shard(dense)
+        fully_shard(held)
+        calls = (lambda: compress(dense, "tt", 4, SHAPE), lambda: fold(held, SHAPE))
+        for call in (*calls, lambda: save(held, tmp_path / "x.safetensors")):
+            with pytest.raises(ConfigError, match="the model is sharded by fully_shard: compress before that"):
+                call()
+        assert held(torch.randn(2, *SHAPE)).isfinite().all()
     finally:
         torch.distributed.destroy_process_group()
 

@@ -118,3 +118,42 @@ def test_what_is_kept_does_not_grow_with_the_shapes_of_inputs(name: str):
             shape = {"linear": (2, size, 48), "convolution": (1, 24, 4 + size, 5), "embedding": (2, 3 * size)}[name]
             ours(torch.zeros(shape, dtype=x.dtype))
     assert len(ours.kept._found) <= 32
+
+
+@pytest.mark.parametrize("computed", ["prune", "weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("format", FACTORISED)
+def test_a_core_that_hooks_compute_is_trained_as_what_they_compute(format: str, computed: str):
+    layer = compressed(nn.Linear(48, 64), torch.ones(2, 48), format)
+    core, x = layer.graph.cores[0].name, torch.randn(5, 48)
+    {
+        "prune": lambda: nn.utils.prune.l1_unstructured(layer.cores, core, 0.5),
+        "weight_norm": lambda: nn.utils.weight_norm(layer.cores, core),
+        "spectral_norm": lambda: nn.utils.spectral_norm(layer.cores, core),
+    }[computed]()
+    own = dict(layer.cores.named_parameters())
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
+    before = layer(x)
+    for _ in range(2):  # a second backward pass, which needs what was computed anew
+        optimizer.zero_grad()
+        layer(x).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in own.values())
+        optimizer.step()
+    layer.eval()
+    assert not torch.allclose(layer(x), before)
+    torch.testing.assert_close(layer(x), x @ layer.to_dense().T + layer.bias)
+    if computed == "prune":
+        stored, mask = layer.cores.get_parameter(f"{core}_orig"), layer.cores.get_buffer(f"{core}_mask")
+        torch.testing.assert_close(layer.tensors()[0], stored * mask)
+    assert layer.double()(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("infers", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_autocast_lets_double_precision_be(name: str, infers: bool):
+    layer, x, _ = LAYERS[name]
+    new = compressed(copy.deepcopy(layer).double(), x.double() if x.is_floating_point() else x).train(not infers)
+    x = x.double() if x.is_floating_point() else x
+    with torch.set_grad_enabled(not infers), torch.autocast("cpu", torch.bfloat16):
+        found = new(x)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, new(x))

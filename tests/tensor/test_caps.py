@@ -103,3 +103,11 @@ def test_what_passes_a_weight_is_the_rank_of_its_matrix(format: str, layout: str
 
 def _written(core: Core, graph: Graph, names: dict[str, int], random: numpy.random.Generator) -> tuple:
     return random.normal(size=graph.shape(core)), [names[index] for index in core.indices]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [((1, 20), (1, 20)), ((20, 1), (20, 1)), ((4, 20), (4, 16)), ((9, 9), (8, 8))]
+)
+def test_one_of_parallel_bonds_may_be_larger_where_the_other_is_smaller(asked: tuple[int, int], kept: tuple[int, int]):
+    graph = network({"A": 64, "B": 64}, "Aab", "Bab")  # all of the weight's rank passes 64 pairs
+    assert tuple(capped(graph, dict(zip("ab", asked, strict=True))).ranks.values()) == kept

@@ -24,6 +24,9 @@ SPELLINGS = [
     ("008", Size(8), "8"),
     (numpy.int64(8), Size(8), "8"),
     (numpy.uint8(8), Size(8), "8"),
+    ([8], Size(8), "8"),
+    ((8,), Size(8), "8"),
+    ("[8]", Size(8), "8"),
     ([4, 8], Sizes((4, 8)), "4-8"),
     ((4, 8, 2), Sizes((4, 8, 2)), "4-8-2"),
     ([numpy.int32(4), 8], Sizes((4, 8)), "4-8"),
@@ -80,7 +83,7 @@ def test_other_meanings_are_others():
 
 WHOLE = "is not a whole number; use for example rank=8, .*10x.*params:120000.*macs:0.2.*adaptive:10x.*vbmf"
 UNKNOWN = [
-    *(True, False, None, 8.0, numpy.bool_(True), {4, 8}, b"48", [], [8], (8,), [4, 8.0], [True, 4], ["4", "8"]),
+    *(True, False, None, 8.0, numpy.bool_(True), {4, 8}, b"48", [], [4, 8.0], [True, 4], ["4", "8"]),
     *(
         "",
         "x",

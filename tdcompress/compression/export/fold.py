@@ -23,7 +23,7 @@ from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
 from ...tensor.weight import uncast
 from ..survey.attributes import copied
-from ..survey.inputs import Examples, refuse_other, said_of
+from ..survey.inputs import Examples, refuse_other, refuse_sharded, said_of
 from ..survey.trace import keep_trace, outputs, trace
 from .merged import Merged, merging, share, weighing
 
@@ -79,6 +79,7 @@ def fold(
     if plan not in PLANS:
         raise ConfigError(f"unknown plan '{plan}', known: {', '.join(PLANS)}")
     refuse_other(model)
+    refuse_sharded(model)
     examples = Examples.of(model, input_shape, example_inputs)
     with torch.inference_mode(False), torch.no_grad(), uncast(next(model.parameters(), torch.empty(0))):
         new = _folded(copied(model), examples, plan, batch_size, rates, keep_cores)
@@ -156,13 +157,13 @@ def _weight(module: nn.Module, name: str, layer: Factorised, keep_cores: bool) -
 
 
 def _train_as(layer: Factorised, module: nn.Module, weight: str | None = None) -> None:
-    """Freeze a bias of ``module`` as the layer's, and weights where all cores are; or the ``weight`` of this name."""
+    """Freeze a bias of ``module`` as the layer's, and weights if all cores are; or the ``weight`` of this name."""
     cores = any(core.requires_grad for core in layer.tensors())
     for name, parameter in module.named_parameters():
         if weight is None and name.endswith("bias"):
             parameter.requires_grad_(layer.bias is not None and layer.bias.requires_grad)
-        elif weight is None or weight in name.split("."):
-            parameter.requires_grad_(cores)
+        elif not cores and (weight is None or weight in name.split(".")):
+            parameter.requires_grad_(False)
 
 
 def _merged(layer: Factorised, transposed: bool) -> Merged:

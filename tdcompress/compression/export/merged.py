@@ -74,18 +74,27 @@ def _equation(operands: Sequence[Sequence[str]], result: Sequence[str]) -> str:
 def merging(module: M, merged: Merged, cores: Sequence[Tensor], bias: Tensor | None, keep: bool) -> M:
     """``module``, in place, whose weight is merged of these cores: now, or to ``keep`` them, whenever it is read."""
     if not keep or len(merged.members) == 1:
-        return holding(module, merged(*cores), bias)
+        holding(module, merged(*cores), bias).weight.requires_grad_(_learns(cores))
+        return module
     return weighing(holding(module, cores[0], bias), "weight", merged, cores, keep)
 
 
 def weighing(module: M, name: str, merged: Merged, cores: Sequence[Tensor], keep: bool) -> M:
     """The same for the weight of this ``name`` alone."""
     if not keep or len(merged.members) == 1:
-        setattr(module, name, nn.Parameter(merged(*cores).detach().clone(memory_format=torch.contiguous_format)))
+        weight = merged(*cores).detach().clone(memory_format=torch.contiguous_format)
+        setattr(module, name, nn.Parameter(weight, _learns(cores)))
         return module
     setattr(module, name, nn.Parameter(torch.cat([core.detach().flatten() for core in cores])))
     parametrize.register_parametrization(module, name, merged, unsafe=True)  # the product has another shape
+    for parameter, core in zip(_cores(module, name).values(), cores, strict=True):
+        parameter.requires_grad_(core.requires_grad)
     return module
+
+
+def _learns(cores: Sequence[Tensor]) -> bool:
+    """Whether what is merged of these cores is to be trained."""
+    return any(core.requires_grad for core in cores)
 
 
 def share(held: Mapping[Factorised, tuple[nn.Module, str]]) -> None:

@@ -20,7 +20,7 @@ from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
 from ...tensor.weight import place
 from ..survey.attributes import all_or_nothing
-from ..survey.inputs import refuse_other, unwrapped
+from ..survey.inputs import refuse_other, refuse_sharded, unwrapped
 from ..survey.trace import keep_trace
 from ..swap import put_cores
 from .metadata import KEY, Held, Metadata, described
@@ -51,6 +51,7 @@ def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
     """What ``save`` writes."""
     refuse_other(model)
     model = unwrapped(model)
+    refuse_sharded(model)
     if not factorised(model):
         raise ConfigError(f"this {type(model).__name__} holds no cores: compress it first, or save its state_dict")
     for name, layer in factorised(model).items():

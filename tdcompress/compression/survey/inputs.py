@@ -98,6 +98,7 @@ def refuse(model: nn.Module) -> None:
     refuse_other(model)
     if isinstance(model, DistributedDataParallel):
         raise ConfigError("DistributedDataParallel keeps to the parameters it was made with: compress what is wrapped")
+    refuse_sharded(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise ConfigError("the layers of a scripted model cannot be replaced: compress the model that was scripted")
     refuse_lazy(model)
@@ -114,6 +115,16 @@ def refuse_other(model: Any) -> None:
     """Raise ``ConfigError`` for what is no model."""
     if not isinstance(model, nn.Module):
         raise ConfigError(f"a model is a torch.nn.Module, got {type(model).__name__}")
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Raise ``ConfigError`` for a model of which each process holds a part, by ``fully_shard``."""
+    for name, module in model.named_modules():
+        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):  # whose import takes a second
+            raise ConfigError(
+                f"{name or 'the model'} is sharded by fully_shard: compress before that, and save or fold a model that "
+                "is not, with the state_dict of torch.distributed.checkpoint's get_model_state_dict"
+            )
 
 
 def refuse_lazy(model: nn.Module) -> None:

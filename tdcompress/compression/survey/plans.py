@@ -15,8 +15,9 @@ from ...device.clock import seconds
 from ...layers.base import Factorised
 from ...layers.kinds import factorised
 from ...tensor.contraction.path import Path
+from ...tensor.errors import ConfigError
 from ...tensor.graph import Graph
-from .inputs import Examples
+from .inputs import Examples, said_of
 from .trace import Inputs, layer_inputs
 
 ROUNDS = 5
@@ -59,11 +60,16 @@ def tune(model: nn.Module, batch: Any, context: AbstractContextManager[object] |
     """Let every tunable layer of ``model`` contract along the fastest of its candidates, forward and backward.
 
     ``batch``: inputs of the model as in training, as ``example_inputs`` of ``compress``; ``context``: under which it
-    runs, such as autocast.
+    runs, such as autocast. Raises ``ConfigError`` for a batch that the model cannot take.
     """
     layers = tunable(model)
-    with context or nullcontext(), torch.enable_grad():
-        for name, x in layer_inputs(model, layers, Examples.of(model, None, batch, called="the batch")).items():
+    examples = Examples.of(model, None, batch, called="the batch")
+    with context or nullcontext(), torch.inference_mode(False), torch.enable_grad():
+        try:
+            given = layer_inputs(model, layers, examples)
+        except Exception as error:  # anyone's code, which may object to an input in any way
+            raise ConfigError(f"the model cannot take {examples}: {said_of(error)}") from error
+        for name, x in given.items():
             layers[name].use(_fastest(layers[name], x))
 
 

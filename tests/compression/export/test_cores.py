@@ -139,6 +139,16 @@ def test_three_axes_and_transposed_ones():
         torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("plan", ["chain", "dense"])
+def test_a_single_core_that_is_frozen_stays_so(plan: str):
+    model = compress(nn.Sequential(nn.Linear(64, 64)), "tt", 4, (64,), keep=[], layout="channels")
+    model[0].cores["core1"].requires_grad_(False)
+    plain = fold(model, (64,), plan=plan, rates=RATES, keep_cores=True)
+    frozen = [parameter for parameter in plain.parameters() if not parameter.requires_grad]
+    assert [parameter.numel() for parameter in frozen] == [model[0].cores["core1"].numel()]
+    torch.testing.assert_close(frozen[0].flatten().sort()[0], model[0].cores["core1"].detach().flatten().sort()[0])
+
+
 @pytest.mark.parametrize("format", FACTORISED)
 def test_the_older_exporter_leaves_the_batch_open(format: str, tmp_path):
     layers = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))

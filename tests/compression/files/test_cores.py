@@ -185,6 +185,10 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path):
         assert again is other
         assert all(map(torch.equal, again.parameters(), model.parameters()))
         assert str(tdcompress.report(wrap(model))) == str(tdcompress.report(model))
+    inside = tdcompress.compress(wrap(built(0)), "tt", 3, example_inputs=X)
+    assert str(tdcompress.report(inside)) == str(tdcompress.report(model))
+    with pytest.raises(ConfigError, match="Linear is itself a layer that is replaced: compress it, then wrap it"):
+        tdcompress.compress(wrap(nn.Linear(64, 64)), "tucker", 4, (64,), keep=[])
     layer = tdcompress.compress(nn.Linear(64, 64), "tucker", 4, (64,), keep=[])
     tdcompress.save(layer, tmp_path / "layer.safetensors")
     with pytest.raises(ConfigError, match="Linear is itself a layer that is replaced: load before it is wrapped"):

@@ -15,6 +15,7 @@ from tdcompress.compression.survey import plans as planning
 from tdcompress.compression.survey.plans import plans, tune, use_plans
 from tdcompress.compression.swap import compress
 from tdcompress.layers.base import Factorised
+from tdcompress.tensor.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,3 +74,12 @@ def test_tuning_what_is_frozen_without_gradients_and_of_several_inputs():
         tune(model, batch)
     assert len(calls) == 1  # by the model, to see what it is given
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("batch", [torch.randn(2, 33), 5], ids=["shape", "number"])
+def test_tuning_with_what_the_model_cannot_take(batch: object):
+    model = compress(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 10)), "tt", 4, (64,), plan="measure")
+    with pytest.raises(ConfigError, match="the model cannot take the batch"):
+        tune(model, batch)
+    with torch.inference_mode():
+        tune(model, torch.randn(2, 64))
