@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import sys
@@ -64,8 +65,10 @@ class Composed:
 
         Raises ``ConfigError`` for a key or a value that is none of this version's.
         """
+        raw = copy.deepcopy(self.raw)
+        OmegaConf.set_struct(raw, False)  # dictionaries take keys that they have not; the schema takes none in any case
         try:
-            merged = OmegaConf.merge(self.raw, dict(saved))
+            merged = OmegaConf.merge(raw, dict(saved))
             for key in self.given:
                 if key.split(".")[0] in saved:
                     OmegaConf.update(merged, key, OmegaConf.select(self.raw, key))

@@ -60,7 +60,8 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     Where results go, where the data of a known set lie, what they are called and whether they may be downloaded, how
     they are read, which device computes, whether its work is recorded, profiled or watched and beside how many other
     runs do not decide; neither do a rank, a method and rates of cores that no layer has (everything dense), nor whether
-    a budget is called ``adaptive:`` after epochs at full rank, where it is reached by cuts in any case. A field that
+    a budget is called ``adaptive:`` after epochs at full rank, where it is reached by cuts in any case; nor what a
+    user's own data or network are called beside the function that gives them. A field that
     ``values`` lacks was not there yet when it was saved: it has its default, but ``full_rank_epochs``, which then were
     0, and ``rank_multiple``, 1, which decides nothing without a budget. ``auto`` is 0 where there is no budget, or
     where there are weights.
@@ -71,6 +72,9 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
         whole[key] = whole[key] | value if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     for key in ("results_dir", "device", "launcher", "cuda_graphs", "profile", "tensorboard"):
         del whole[key]
+    for group in ("dataset", "arch"):
+        if whole[group]["target"]:  # by which it is called
+            whole[group]["name"] = _defaults()[group]["name"]
     for key in ("label", "download", "stream", "workers"):
         del whole["dataset"][key]
     if whole["dataset"]["name"] not in ("image_folder", "video_folder"):  # there the folder is the data set

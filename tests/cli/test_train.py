@@ -172,3 +172,34 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_runs_of_ones_own_network_and_data_are_one_and_are_gone_on_from(tdc, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "from tdcompress.config.schema import DatasetConfig\n"
+        "from tdcompress.data.sources import load\n"
+        "def net(in_channels, classes, image_size, width):\n"
+        "    sides = image_size**2 * in_channels\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(sides, 64), nn.ReLU(), nn.Linear(64, width),\n"
+        "                         nn.ReLU(), nn.Linear(width, classes))\n"
+        "def few():\n"
+        "    return load(DatasetConfig('digits'))\n"
+    )
+    for group, lines in (
+        ("arch", "target: {_target_: mine.net, width: 48}"),
+        ("dataset", "target: {_target_: mine.few}"),
+    ):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "mine.yaml").write_text(f"defaults: [schema]\nname: mine\n{lines}\n")
+    more = "method=dense epochs=1 lr=0.1"
+    own = "'arch.target={_target_: mine.net, width: 48}' 'dataset.target={_target_: mine.few}'"
+    for words in (f"--config-dir=conf arch=mine dataset=mine {more}", f"arch=lenet5 {own} {more}"):
+        code, _, err = tdc(f"train {words}")
+        assert (code, err) == (0, "")
+        (run,) = tmp_path.glob("results/runs/*/*/dense*/seed0")
+    assert run.relative_to(tmp_path).as_posix().startswith("results/runs/mine.few/mine.net/dense")
+    code, out, err = tdc(f"train init_from={run} method=tt rank=2x epochs=1")
+    assert (code, err) == (0, "") and "mine.net tt" in out
+    code, out, err = tdc(f"compress checkpoint={run} method=tt rank=2x out=small.pt")
+    assert (code, err) == (0, "")

@@ -72,9 +72,16 @@ def job_of(composed: Composed) -> Job:
     """
     composed = as_saved(composed)
     config = typed(composed)
-    names = {"dataset": config.dataset.name, "arch": config.arch.name, "method": config.method.format}
-    usual = baseline([f"{group}={name}" for group, name in names.items()])
+    usual = baseline([f"{group}={name}" for group, name in _presets(config).items()])
     return Job(config, _directory(config, usual), composed.files(), " ".join(composed.words))
+
+
+def _presets(config: TrainConfig) -> dict[str, str]:
+    """The choice of each group that says what is usual; one's own data and networks are changes of the default's."""
+    chosen = {"method": config.method.format}
+    for group, own in (("dataset", config.dataset), ("arch", config.arch)):
+        chosen[group] = type(own)().name if own.target else own.name
+    return chosen
 
 
 def _directory(config: TrainConfig, usual: TrainConfig) -> Path:
