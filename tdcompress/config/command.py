@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -226,6 +227,8 @@ def _unreadable(parser: OverridesParser, key: str, bare: str, value: str) -> str
         return f"{bare}={value}: there is nothing between two of its commas"
     if value[0] in "'\"":
         return f"{bare}={value}: its quotes are not in pairs"
+    if value.startswith("{") and (plain := re.sub("[\"']", "", value)) != value:
+        return f"{bare}={value} cannot be read: names stand without quotes, {bare}={plain}"
     return f"{bare}={value} cannot be read; in quotes it is taken as it stands: {in_quotes(bare, value)}"
 
 

@@ -119,6 +119,7 @@ BAD = {
     "show method=tt 'method.layers={fc1:{rank:vbmf}}'": "rank=vbmf follows from trained weights",
     "show method=tt 'method.layers={fc1:{rnak:2}}'": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
     "show method=tt method.layers.fc1.rnak=2": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
+    """show method=tt 'method.layers={"fc1":{rank:6}}'""": "stand without quotes, method.layers={fc1:{rank:6}}",
     "train -sc": "--shell-completion needs install=SHELL or uninstall=SHELL",
     "trane": "unknown verb 'trane' (did you mean train?), known: train, compress, show, runs, best, plot, report,",
 }
