@@ -23,8 +23,8 @@ LEAST = 1 / 6
 hold says what each is worth beside the others; of a layer that loses nearly all at once it says nothing."""
 
 
-def start(target: float, dense: int) -> float:
-    """The total to start with for ``target`` in the end: halfway to the dense network's, on a log scale."""
+def start(target: float, dense: float) -> float:
+    """The total to start with for ``target`` in the end: halfway to that of the ``dense`` layers, on a log scale."""
     return math.sqrt(target * dense)
 
 

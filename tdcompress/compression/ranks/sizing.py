@@ -99,7 +99,7 @@ def meet(
     fixed, costs = present - sum(dense.values()) + kept, [dense[swap.name] for swap in free]
     try:
         if budget.adaptive:
-            graphs = _beginning(free, planned, costs, fixed, target, whole, multiple)
+            graphs = _beginning(free, planned, costs, fixed, target, multiple)
         else:
             graphs = fit([swap.family for swap in free], planned, costs, fixed, target, multiple)
     except Unreachable as error:
@@ -120,7 +120,6 @@ def _beginning(
     costs: Sequence[float],
     fixed: int,
     target: float,
-    whole: int,
     multiple: int,
 ) -> list[Graph]:
     """Graphs to begin with, whose bonds can be cut until they meet the target; raises ``Unreachable``."""
@@ -132,7 +131,7 @@ def _beginning(
         count = planned(graphs)
         return lambda k, graph: count(k, graph) * (shunned[k] if free[k].stays_dense(graph) else 1)
 
-    begin = adaptive.start(target, whole)
+    begin = adaptive.start(target, fixed + sum(costs))
     try:
         return fit(families, started, costs, fixed, begin, multiple)
     except Unreachable:  # not to be met exactly, but there must be something to cut

@@ -45,3 +45,13 @@ def test_small_budgets_begin_with_blocks(times: int):
     for layer in factorised(model).values():  # in a single one a component passes a single number
         (blocks,) = layer.graph.blocks.values()
         assert math.prod(layer.graph.sizes[mode] for mode in blocks) > 1
+
+
+@pytest.mark.parametrize("format", ["tucker", "tt"])
+def test_beside_layers_of_ranks_of_their_own_the_beginning_is_halfway_to_what_the_others_can_be(format: str):
+    model = nn.Sequential(nn.Linear(320, 256), nn.Linear(256, 64), nn.Linear(64, 48), nn.Linear(48, 10))
+    others = sum(parameters(layer) for layer in model[1:]) + 256  # dense, and the first layer's bias
+    whole = parameters(model)
+    compress(model, format, "adaptive:10x", (320,), keep=["3"], layout="channels", layers={"0": {"rank": 8}})
+    held = sum(core.numel() for core in model[0].tensors())
+    assert parameters(model) == pytest.approx(math.sqrt(whole / 10 * (others + held)), rel=0.02)
