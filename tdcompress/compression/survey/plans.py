@@ -15,9 +15,8 @@ from ...device.clock import seconds
 from ...layers.base import Factorised
 from ...layers.kinds import factorised
 from ...tensor.contraction.path import Path
-from ...tensor.errors import ConfigError
 from ...tensor.graph import Graph
-from .inputs import Examples, said_of
+from .inputs import Examples
 from .trace import Inputs, layer_inputs
 
 ROUNDS = 5
@@ -65,11 +64,7 @@ def tune(model: nn.Module, batch: Any, context: AbstractContextManager[object] |
     layers = tunable(model)
     examples = Examples.of(model, None, batch, called="the batch")
     with context or nullcontext(), torch.inference_mode(False), torch.enable_grad():
-        try:
-            given = layer_inputs(model, layers, examples)
-        except Exception as error:  # anyone's code, which may object to an input in any way
-            raise ConfigError(f"the model cannot take {examples}: {said_of(error)}") from error
-        for name, x in given.items():
+        for name, x in layer_inputs(model, layers, examples).items():
             layers[name].use(_fastest(layers[name], x))
 
 

@@ -95,11 +95,8 @@ def trace(model: nn.Module, examples: Examples) -> Trace:
         found.inputs.setdefault(name, Counter())[tuple(x.shape)] += 1
         products.used.setdefault(name)
 
-    try:
-        with products, _unfused(), _known_calls(products, layers.values()):
-            watch(model, layers, examples, note)
-    except Exception as error:  # anyone's code, which may object to an input in any way
-        raise ConfigError(f"the model cannot take {examples}: {said_of(error)}") from error
+    with products, _unfused(), _known_calls(products, layers.values()):
+        watch(model, layers, examples, note)
     for name in products.reads.keys() - found.inputs.keys():
         if features := _features(layers[name]):
             found.inputs[name] = Counter({(1, features): 0})
@@ -160,7 +157,7 @@ def watch(
 ) -> None:
     """Show ``examples`` to ``model`` as ``outputs`` does, and ``note`` what each of ``layers`` is given, call by call.
 
-    Of a layer with several inputs, that is the first.
+    Of a layer with several inputs, that is the first. Raises ``ConfigError`` where the model cannot take them.
     """
 
     def noting(name: str) -> Callable[..., None]:
@@ -174,6 +171,8 @@ def watch(
     hooks = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         outputs(model, examples)
+    except Exception as error:  # anyone's code, which may object to an input in any way
+        raise ConfigError(f"the model cannot take {examples}: {said_of(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
