@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -20,7 +19,7 @@ from ..tensor.errors import ConfigError
 from ..tensor.fitting.metric import LARGEST, Moment
 from ..tensor.weight import uncast
 from .survey.attributes import of_a_pass
-from .survey.inputs import Examples
+from .survey.inputs import Examples, told
 from .survey.trace import watch
 
 ROWS = 4096
@@ -78,8 +77,7 @@ def moments(model: nn.Module, uses: Mapping[str, Sequence[str]], data: Sequence[
         counts[one] += count
 
     for examples in data:
-        with _told(examples):
-            watch(model, layers | norms, examples, note)
+        watch(model, layers | norms, examples, note)
     for name in uses:
         if not counts[name]:
             raise ConfigError(f"layer {name}: no batch of data= reaches it, so nothing says what it is given")
@@ -174,7 +172,7 @@ def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
             norm.reset_running_stats()
             norm.momentum, norm.training = None, True
         for examples in data:
-            with _told(examples), torch.no_grad(), torch.random.fork_rng(devices):
+            with told(examples), torch.no_grad(), torch.random.fork_rng(devices):
                 examples.given_to(model)
         done = True
     finally:
@@ -186,15 +184,3 @@ def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
             for name, value in norm.named_buffers():
                 if not seen or name == "num_batches_tracked":
                     value.copy_(buffers[name])
-
-
-@contextmanager
-def _told(examples: Examples) -> Iterator[None]:
-    """What a model objects to in a batch, in one line."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:  # anyone's code, which may object to an input in any way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"the model cannot take a batch of data=, {examples}: {reason}") from error

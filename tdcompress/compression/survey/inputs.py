@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -132,6 +133,17 @@ def refuse_lazy(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ConfigError(f"{name} has no shape yet: call the model with an input first")
+
+
+@contextmanager
+def told(examples: Examples) -> Iterator[None]:
+    """Raise ``ConfigError``, in one line, for what a model that is given these has against them."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # anyone's code, which may object to an input in any way
+        raise ConfigError(f"the model cannot take {examples}: {said_of(error)}") from error
 
 
 def said_of(error: Exception) -> str:

@@ -15,9 +15,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
 from ...layers.linear import FactorisedLinear
-from ...tensor.errors import ConfigError
 from .attributes import of_a_pass
-from .inputs import Examples, refuse_lazy, said_of
+from .inputs import Examples, refuse_lazy, told
 from .products import Products
 
 Inputs = Counter[tuple[int, ...]]
@@ -170,9 +169,8 @@ def watch(
 
     hooks = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     try:
-        outputs(model, examples)
-    except Exception as error:  # anyone's code, which may object to an input in any way
-        raise ConfigError(f"the model cannot take {examples}: {said_of(error)}") from error
+        with told(examples):
+            outputs(model, examples)
     finally:
         for hook in hooks:
             hook.remove()
