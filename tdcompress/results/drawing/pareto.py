@@ -43,6 +43,7 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
     for axis in table.flat[len(costs) :]:
         axis.set_axis_off()
     lines, ends = look.lines(runs), dict[str, float]()
+    panels: list[tuple[Any, Quantity, Sequence[float], dict[str, tuple[float, float]]]] = []
     for axis, cost in zip(table.flat, costs, strict=False):
         points: list[tuple[float, float, str]] = []
         for label, style, part in lines:
@@ -57,8 +58,7 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
         best = front(xs, ys)
         axis.step(*([of[one] for one in best] for of in (xs, ys)), where="post", label=FRONT, **_DASHED, zorder=1)
         set_scale(axis, cost, xs)
-        for one in {ranks[one]: one for one in best}.values():
-            _named(axis, ranks[one], (xs[one], ys[one]))
+        panels.append((axis, cost, xs, {ranks[one]: (xs[one], ys[one]) for one in best}))
     for axis in table[:, 0]:
         axis.set_ylabel(y.label)
     last = table[0, -1]
@@ -66,11 +66,20 @@ def pareto(runs: pandas.DataFrame, costs: Sequence[Quantity], y: Quantity, look:
     entries: list[Entry] = [(label, {**style, "ls": ""}, ends.get(label, -math.inf)) for label, style, _ in lines]
     entries.append((FRONT, {**_DASHED, "marker": ""}, -math.inf))
     labels_beside(figure, last, entries, look.height is not None)
+    figure.draw_without_rendering()  # which lays the axes out
+    for axis, cost, values, names in panels:
+        for name, point in names.items():
+            _name(axis, name, point)
+        set_scale(axis, cost, values)  # whose ticks have another room now
     return figure
 
 
-def _named(axis: Any, name: str, point: tuple[float, float]) -> None:
-    """Write ``name`` above the front, left of its ``point``, where no other point is; right of it at the axis."""
+def _name(axis: Any, name: str, point: tuple[float, float]) -> None:
+    """Write ``name`` above the front, left of its ``point``, where no other point is; the axis begins where it fits."""
     text = axis.annotate(name, point, (-2, 2), textcoords="offset points", size=_SMALL, ha="right")
-    if text.get_window_extent().x0 < axis.get_window_extent().x0:
-        text.set(ha="left", x=2)
+    box, begin = axis.get_window_extent(), text.get_window_extent().x0 - 0.04 * axis.figure.dpi
+    if begin < box.x0:
+        share = (axis.transData.transform(point)[0] - begin) / box.width
+        scale = axis.xaxis.get_transform()
+        place, right = scale.transform([point[0], axis.get_xlim()[1]])
+        axis.set_xlim(left=scale.inverted().transform((place - share * right) / (1 - share)))
