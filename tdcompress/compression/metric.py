@@ -18,8 +18,8 @@ from ..layers.kinds import kind_of
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.metric import LARGEST, Moment
 from ..tensor.weight import uncast
-from .survey.attributes import of_a_pass
-from .survey.inputs import Examples, told
+from .survey.attributes import evaluated
+from .survey.inputs import Examples, is_several, told
 from .survey.trace import watch
 
 ROWS = 4096
@@ -37,7 +37,7 @@ def batches(model: nn.Module, data: Iterable[Any]) -> list[Examples]:
     device = next(model.parameters()).device
     found = []
     for batch in data:
-        inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        inputs = batch[0] if is_several(batch) and batch else batch
         inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
         if not any(isinstance(value, Tensor) for value in tree_leaves(inputs)):
             raise ConfigError(f"data= holds a batch without tensors ({type(batch).__name__})")
@@ -161,26 +161,16 @@ def estimate_again(model: nn.Module, data: Sequence[Examples]) -> None:
     norms = [layer for layer in model.modules() if _estimates(layer)]
     if not norms:
         return
-    modes = {module: module.training for module in model.modules()}
-    before = {norm: {name: value.clone() for name, value in norm.named_buffers()} for norm in norms}
-    attributes = of_a_pass(model)
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    done = False
-    try:
-        model.eval()
+    with evaluated(model):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum, norm.training = None, True
         for examples in data:
-            with told(examples), torch.no_grad(), torch.random.fork_rng(devices):
+            with told(examples):
                 examples.given_to(model)
-        done = True
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        attributes.restore()
-        for norm, buffers in before.items():
-            seen = done and norm.num_batches_tracked is not None and int(norm.num_batches_tracked) > 0
-            for name, value in norm.named_buffers():
-                if not seen or name == "num_batches_tracked":
-                    value.copy_(buffers[name])
+        reached = [norm for norm in norms if norm.num_batches_tracked is not None and int(norm.num_batches_tracked) > 0]
+        found = {norm: {name: value.clone() for name, value in norm.named_buffers()} for norm in reached}
+    for norm, statistics in found.items():
+        for name, value in norm.named_buffers():
+            if name != "num_batches_tracked":
+                value.copy_(statistics[name])

@@ -150,6 +150,5 @@ def _single(
     twin: nn.Module, shape: tuple[int, ...], format: str, rank: RankLike, settings: Mapping[str, Any]
 ) -> nn.Module:
     """``twin``, a dense layer for inputs of ``shape``, held in a format, whatever that saves."""
-    settings = {"allow_larger": True, **settings}
-    model = nn.Sequential(twin)
-    return compress(model, format, rank, shape, keep=[], rates=Rates(), **settings)[0]
+    settings = {"allow_larger": True, "keep": [], "rates": Rates(), **settings}
+    return compress(nn.Sequential(twin), format, rank, shape, **settings)[0]

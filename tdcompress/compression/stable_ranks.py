@@ -15,6 +15,7 @@ from ..tensor.errors import ConfigError
 from ..tensor.weight import checked
 from .choice import naming
 from .left import left_dense
+from .survey.inputs import unwrapped
 
 THRESHOLD = 0.02
 """Relative change of the sum per thirtieth of the training below which it has settled."""
@@ -52,6 +53,7 @@ class StableRanks:
 
         ``keep``: as ``compress`` has it.
         """
+        model = unwrapped(model)
         if names is None:
             apart, wholes = take_apart(model)
             layers = [name for name, layer in apart.named_modules() if kind_by_class(layer) is not None]
@@ -76,7 +78,7 @@ class StableRanks:
 
         Raises ``ConfigError`` once it has cores, and for weights that are not finite.
         """
-        ranks = {name: stable_rank(matrix) for name, matrix in _matrices(model, self.scales).items()}
+        ranks = {name: stable_rank(matrix) for name, matrix in _matrices(unwrapped(model), self.scales).items()}
         self.sums.append(sum(scale * ranks[name] for name, scale in self.scales.items()))
 
     @property

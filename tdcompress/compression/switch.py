@@ -57,6 +57,13 @@ def refuse(optimizer: Optimizer) -> None:
         raise ConfigError(
             f"{type(optimizer).__name__} keeps its parameters in one vector, of which none can be replaced"
         )
+    known = set(map(id, optimizer.param_groups))
+    within = [value for value in vars(optimizer).values() if isinstance(value, Optimizer)]
+    if any(id(group) not in known for one in within for group in one.param_groups):
+        raise ConfigError(
+            f"{type(optimizer).__name__} steps by an optimizer within it, which would keep the dense weights: switch "
+            "before it is made, or make it anew of what compress gives"
+        )
 
 
 def hand_over(optimizer: Optimizer, weights: Mapping[str, nn.Parameter], model: nn.Module) -> None:

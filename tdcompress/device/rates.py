@@ -56,7 +56,7 @@ def _key(device: torch.device, dtype: torch.dtype) -> str:
 @cache
 def _kept(key: str, device: torch.device, dtype: torch.dtype) -> Rates:
     """What is kept under ``key``, or measured."""
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress" / "rates.json"
+    path = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "tdcompress" / "rates.json"
     if (rates := _known(path, key)) is not None:
         return rates
     if not _is_idle(device):
@@ -69,7 +69,9 @@ def _kept(key: str, device: torch.device, dtype: torch.dtype) -> Rates:
         if (rates := _known(path, key)) is not None:
             return rates
     rates = measured(device, dtype)
-    with suppress(OSError):  # a folder that cannot be written only means measuring again
+    with suppress(OSError):  # a folder that cannot be written, or a user without one, only means measuring again
+        if not path.is_absolute():
+            return rates
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
         part.write_text(json.dumps({**_read(path), key: asdict(rates)}, indent=1) + "\n")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import _canonical_mask, _mha_shape_check, _none_or_dtype  # type: ignore[attr-defined]
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .base import Factorised
 from .parted import Hold, Parted, child_name, like, plus
@@ -45,7 +46,9 @@ class PartedAttention(Parted, nn.MultiheadAttention):
         layer = super().together(hold)
         out = self.out_proj
         if isinstance(out, Factorised):
-            layer.out_proj = like(out, hold(out.plain(), "weight", out))
+            plain = out.plain()
+            plain.__class__ = NonDynamicallyQuantizableLinear  # torch's own class there, whose weight attention reads
+            layer.out_proj = like(out, hold(plain, "weight", out))
             if out.bias is not None:
                 layer.out_proj.bias.requires_grad_(out.bias.requires_grad)
         return layer

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from cases import FACTORISED, IN, OUT, TAPS, Case, einsum_weight, layout_of
 from networks import Conv2dSame
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from tdcompress import compress
 from tdcompress.compression.metric import batches, estimate_again, moments
@@ -260,6 +261,16 @@ def test_a_padding_that_was_set_later_counts():
     at_once.load_state_dict(later.state_dict())
     one, other = (moments(nn.Sequential(layer), {"0": ["0"]}, batches(layer, [x]))["0"] for layer in (later, at_once))
     assert torch.equal(one.value, other.value)
+
+
+def test_packed_sequences_are_one_input_each():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.LSTM(32, 48)), torch.randn(5, 3, 32)
+    packed = pack_padded_sequence(x, torch.tensor([5, 4, 2]))
+    (given,) = batches(model, [packed])
+    assert type(given.args[0]) is PackedSequence
+    compress(model, "tt", 4, example_inputs=packed, init="fit", data=[packed, (packed, None)])
+    assert model(packed)[0].data.shape == (11, 48)
 
 
 def test_a_weight_of_two_layers_is_fitted_by_the_inputs_of_both():

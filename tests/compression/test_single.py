@@ -14,6 +14,7 @@ from torch import nn
 
 import tdcompress
 from tdcompress.compression import single as api
+from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
 from tdcompress.tensor.norm import squared_norm
 
@@ -111,6 +112,11 @@ def test_what_is_no_weight(weight: torch.Tensor):
 def test_an_array_is_to_be_made_a_tensor_first():
     with pytest.raises(ConfigError, match=r"got a ndarray: torch\.as_tensor makes one"):
         tdcompress.decompose(torch.zeros(4, 4).numpy())
+
+
+def test_settings_of_a_layer_are_those_of_compress():
+    layer = tdcompress.linear("tt", 64, 64, rank=4, rates=Rates(memory=1e3), keep=[])
+    assert layer.planner.rates == Rates(memory=1e3)
 
 
 def test_the_dense_format_is_no_decomposition():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from cases import FACTORISED
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import tdcompress
 from tdcompress.layers.base import Factorised
@@ -99,6 +100,34 @@ def test_an_optimizer_that_keeps_one_vector_is_refused():
     with pytest.raises(ConfigError, match="LBFGS keeps its parameters in one vector"):
         tdcompress.switch(model, torch.optim.LBFGS(model.parameters()), "tt", "2x", (48,))
     assert isinstance(model[0], nn.Linear)
+
+
+class Within(torch.optim.SGD):
+    """Steps by an optimizer of its own, of other groups or of the same: ZeroRedundancyOptimizer, Lookahead."""
+
+    def __init__(self, model: nn.Module, groups: bool) -> None:
+        super().__init__(model.parameters(), lr=0.1)
+        self.inner = torch.optim.SGD(model.parameters(), lr=0.1)
+        if groups:
+            self.inner.param_groups = self.param_groups
+
+
+def test_an_optimizer_that_steps_by_another_is_refused_unless_they_have_the_same_groups():
+    model = network()
+    with pytest.raises(ConfigError, match="Within steps by an optimizer within it, which would keep the dense weights"):
+        tdcompress.switch(model, Within(model, groups=False), "tt", "1.6x", (48,), keep=["4"])
+    assert isinstance(model[2], nn.Linear)
+    tdcompress.switch(model, Within(model, groups=True), "tt", "1.6x", (48,), keep=["4"])
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, AveragedModel])
+def test_stable_ranks_are_those_of_what_is_wrapped(wrap):
+    model = network()
+    ranks, wrapped = (tdcompress.StableRanks.of(one, 6) for one in (model, wrap(model)))
+    for one in (ranks, wrapped):
+        one.measure(model)
+        one.measure(wrap(model))
+    assert ranks == wrapped and ranks.sums[1] == ranks.sums[2]
 
 
 def test_an_optimizer_without_a_weight_that_is_trained_is_refused():

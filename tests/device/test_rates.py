@@ -70,6 +70,13 @@ def test_rates_are_measured_once(file):
     assert kept() == 2.0
 
 
+def test_a_user_without_a_home_measures_each_time(file, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.chdir(tmp_path)
+    assert [kept(), kept()] == [1.0, 2.0] and not [*tmp_path.iterdir()]
+
+
 def test_rates_of_a_busy_machine_are_kept_until_it_is_idle(file, monkeypatch):
     with monkeypatch.context() as busy:
         busy.setattr(rates, "_is_idle", lambda device: False)

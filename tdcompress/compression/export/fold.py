@@ -22,9 +22,10 @@ from ...tensor.contraction.search import merge_tree
 from ...tensor.contraction.walk import Meeting, walk
 from ...tensor.errors import ConfigError
 from ...tensor.weight import uncast
+from ..survey.agreement import agree
 from ..survey.attributes import copied
 from ..survey.inputs import Examples, refuse_other, refuse_sharded, said_of
-from ..survey.trace import keep_trace, outputs, trace
+from ..survey.trace import keep_trace, trace
 from .merged import Merged, merging, share, weighing
 
 PLANS = ("model", "chain", "dense")
@@ -83,13 +84,14 @@ def fold(
     examples = Examples.of(model, input_shape, example_inputs)
     with torch.inference_mode(False), torch.no_grad(), uncast(next(model.parameters(), torch.empty(0))):
         new = _folded(copied(model), examples, plan, batch_size, rates, keep_cores)
+        dense = "with plan='dense' each layer is one of torch's own class"
         try:
-            outputs(new, examples)
+            same = agree(new, model, examples)
         except Exception as error:  # anyone's code, which may ask a layer for what a chain of modules has not
-            raise ConfigError(
-                f"as plain modules the model cannot take {examples}: {said_of(error)}; with plan='dense' each layer is "
-                "one of torch's own class"
-            ) from error
+            told = f"as plain modules the model cannot take {examples}: {said_of(error)}; {dense}"
+            raise ConfigError(told) from error
+        if not same:
+            raise ConfigError(f"as plain modules the model computes something else, as it may ask for classes; {dense}")
     return new
 
 

@@ -70,6 +70,8 @@ def file_of(model: nn.Module, config: Mapping[str, Any] | None = None) -> bytes:
             continue
         if value.layout != torch.strided:
             raise ConfigError(f"{name} is sparse, which a .safetensors file cannot hold")
+        if value.is_quantized:
+            raise ConfigError(f"{name} is quantised, which a .safetensors file cannot hold")
         if place(value) not in there:
             there.add(place(value))
             part = value.untyped_storage().nbytes() > value.nbytes  # of what may have other names, too

@@ -48,15 +48,20 @@ class StateDict:
     said: tuple[str, ...] = ()
 
     def named_as(self, model: nn.Module) -> StateDict:
-        """The same without prefixes that wrappers put in front of the names of ``model``, those of submodules too."""
-        tensors, left = dict(self.tensors), []
-        if any(_COMPILED in key for key in tensors):
-            tensors = {key.replace(_COMPILED, ""): value for key, value in tensors.items()}
-            left.append(_COMPILED)
-        own = {name for name, _ in model.named_modules()} | {key.partition(".")[0] for key in model.state_dict()}
+        """The same without prefixes that wrappers put in front of the names of ``model``, those of submodules too.
+
+        Of submodules that torch has compiled the names are as they are in ``model``.
+        """
+        names = {key.replace(_COMPILED, ""): key for key in model.state_dict()}
+        tensors = {key.replace(_COMPILED, ""): value for key, value in self.tensors.items()}
+        left = [_COMPILED] if len(self.tensors.keys() - tensors.keys() - set(names.values())) else []
+        own = {name.replace(_COMPILED, "") for name, _ in model.named_modules()} | {
+            key.partition(".")[0] for key in names
+        }
         while (prefix := _common(tensors)) is not None and not all(key.partition(".")[0] in own for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
             left.append(prefix)
+        tensors = {names.get(key, key): value for key, value in tensors.items()}
         said = [f"names without {' and '.join(left)}"] if left else []
         types = {value.dtype for value in _tensors(model).values() if value.is_floating_point()}
         others = {value.dtype for value in tensors.values() if value.is_floating_point()} - types

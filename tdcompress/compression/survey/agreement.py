@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from itertools import product
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from ...tensor.weight import extent, memory
 from .inputs import Examples, said_of
 from .trace import outputs
 
-_ROUNDING = 0.01  # that of products in TF32 may add up to; what is of another kind is far larger
+_TF32 = 0.01  # what the rounding of products may add up to; what is of another kind is far larger
+_FLOAT32 = 0.001
 _LISTS = (list, tuple, set)
 Swapped = Mapping[nn.Module, Factorised]
 """From layers of a model to what takes their places."""
@@ -56,7 +58,7 @@ class Agreement:
                 stack.callback(vars(layer).pop, "forward")
                 _keeping_nothing(stack, new)
                 stack.callback(vars(new).update, contiguous=new.contiguous)
-            for shown, contiguous in product(_shown(examples), (True, False)):
+            for shown, contiguous in product(_shown(examples, 2), (True, False)):
                 for new in names:
                     new.contiguous = contiguous
                 try:
@@ -79,7 +81,8 @@ class Agreement:
                 _keeping_nothing(stack, new)
             found = self._given(model)
             # A model that gives something else every time says nothing.
-            if _differ(found, self.wanted) and not _differ(self._given(model), found):
+            rounding = rounding_of(model)
+            if differ(found, self.wanted, rounding) and not differ(self._given(model), found, rounding):
                 raise ConfigError(
                     "the model computes something else once its layers hold cores, though from the same weights: it "
                     "may ask for a layer's class or treat some otherwise than by calling them; say by keep which stay "
@@ -183,11 +186,11 @@ def _noting(layers: Iterable[Factorised], called: list[Factorised]) -> Iterator[
             hook.remove()
 
 
-def _shown(examples: Examples) -> Iterator[Examples]:
-    """What to show a model that takes ``examples``, the most telling first."""
+def _shown(examples: Examples, batch: int) -> Iterator[Examples]:
+    """What to show a model that takes ``examples``, the most telling first, which is of ``batch`` inputs."""
     if examples.shape is not None:
         (zeros,) = examples.args
-        shape, generator = (2, *zeros.shape[1:]), torch.Generator().manual_seed(0)
+        shape, generator = (batch, *zeros.shape[1:]), torch.Generator().manual_seed(0)
         yield replace(examples, args=(torch.rand(shape, generator=generator, device="cpu").to(zeros),))
     yield examples
 
@@ -209,21 +212,50 @@ def _keeping_nothing(stack: ExitStack, layer: Factorised) -> None:
     stack.callback(vars(layer).pop, "keeps", None)
 
 
-def _differ(found: Any, wanted: Any) -> bool:
-    """Whether two outputs have other shapes, or floating-point numbers that rounding does not explain."""
+def agree(plain: nn.Module, model: nn.Module, examples: Examples) -> bool:
+    """Whether ``plain``, whose layers multiply the same cores in another order, gives what ``model`` gives.
+
+    In place of an input of zeros both are shown one of numbers from 0 to 1, where ``model`` takes it. What ``plain``
+    has against it is raised.
+    """
+    rounding = max(_TF32, 3 * rounding_of(model))
+    for shown in _shown(examples, 1):
+        with suppress(Exception):  # anyone's code, which may take one of zeros only
+            wanted = outputs(model, shown)
+            break
+    found = outputs(plain, shown)
+    return not differ(found, wanted, rounding) or differ(outputs(plain, shown), found, rounding)
+
+
+def differ(found: Any, wanted: Any, rounding: float) -> bool:
+    """Whether two outputs have other shapes, or other numbers: floating-point ones that ``rounding`` does not explain.
+
+    It is relative, of a whole tensor. Whole numbers, as the places of largest values, are told apart where there are no
+    others: what is rounded may be a tie.
+    """
     pairs = [_tensors(some) for some in (found, wanted)]
     if [one.shape for one in pairs[0]] != [one.shape for one in pairs[1]]:
         return True
-    return any(_far(a, b) for a, b in zip(*pairs, strict=True) if b.is_floating_point())
+    rounded = any(one.is_floating_point() or one.is_complex() for one in pairs[1])
+    return any(_far(a, b, rounding, exact=not rounded) for a, b in zip(*pairs, strict=True))
+
+
+def rounding_of(model: nn.Module) -> float:
+    """How far outputs of the same products may lie apart, relative: by the coarsest type of the parameters."""
+    coarsest = max((torch.finfo(own.dtype).eps for own in model.parameters() if own.is_floating_point()), default=0.0)
+    return max(_TF32 if any(own.is_cuda for own in model.parameters()) else _FLOAT32, coarsest**0.5)
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """The tensors in a value, and in containers and dataclasses inside of it, each of those once."""
-    return [one for one in _contents(value) if isinstance(one, Tensor)]
+    """The tensors in a value, and in containers and objects inside of it, each of those once."""
+    return [one for one in _contents(value, objects=True) if isinstance(one, Tensor)]
 
 
-def _contents(value: Any) -> list[Any]:
-    """The tensors and modules in a value, and in containers and dataclasses inside of it, each of those once."""
+def _contents(value: Any, objects: bool = False) -> list[Any]:
+    """The tensors and modules in a value, and in containers and dataclasses inside of it, each of those once.
+
+    ``objects``: and in attributes of any object.
+    """
     found, left, seen = [], [value], set[int]()
     while left:
         one = left.pop()
@@ -231,16 +263,22 @@ def _contents(value: Any) -> list[Any]:
             found.append(one)
         elif id(one) not in seen:
             seen.add(id(one))
-            fields = vars(one) if is_dataclass(one) and hasattr(one, "__dict__") else one
+            looks = is_dataclass(one) or (objects and not isinstance(one, (type, FunctionType, *_LISTS, Mapping)))
+            fields = vars(one) if looks and hasattr(one, "__dict__") else one
             left += fields.values() if isinstance(fields, Mapping) else fields if isinstance(fields, _LISTS) else ()
     return found[::-1]
 
 
-def _far(found: Tensor, wanted: Tensor) -> bool:
-    if torch.equal(found, wanted):
+def _far(found: Tensor, wanted: Tensor, rounding: float, exact: bool) -> bool:
+    if torch.equal(found, wanted) or not (exact or wanted.is_floating_point() or wanted.is_complex()):
         return False
-    largest = max(_ROUNDING, torch.finfo(wanted.dtype).eps ** 0.5)
-    found, wanted = found.double(), wanted.double()
-    if not wanted.isfinite().all():
-        return False
+    if exact or found.dtype != wanted.dtype:
+        return True
+    if wanted.is_complex():
+        found, wanted = torch.view_as_real(found), torch.view_as_real(wanted)
+    largest = max(rounding, torch.finfo(wanted.dtype).eps ** 0.5)
+    finite = wanted.isfinite()
+    if not torch.equal(found.isfinite(), finite):
+        return True
+    found, wanted = found[finite].double(), wanted[finite].double()
     return not bool((found - wanted).norm() <= largest * wanted.norm())

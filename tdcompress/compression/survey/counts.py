@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class, parted_by, why_not
 from ...layers.parted import Parted
+from ...tensor.weight import memory
 from .inputs import Examples
 from .plans import dense_macs, layer_macs
 from .trace import Trace, trace
@@ -59,10 +61,11 @@ def distinct(parameters: Iterable[Tensor], counted: set[int] | None = None) -> i
     counted, found = set() if counted is None else counted, dict[int, int]()
     size: dict[int, int] = {}
     for parameter in {id(parameter): parameter for parameter in parameters}.values():
-        storage = parameter.untyped_storage()
-        if storage._cdata not in counted:
-            found[storage._cdata] = found.get(storage._cdata, 0) + parameter.numel()
-            size[storage._cdata] = storage.nbytes() // parameter.element_size()
+        where, entries = memory(parameter), parameter.numel()
+        if where not in counted:
+            found[where] = found.get(where, 0) + entries
+            strided = parameter.layout == torch.strided
+            size[where] = parameter.untyped_storage().nbytes() // parameter.element_size() if strided else entries
     counted.update(found)
     return sum(min(entries, size[storage]) for storage, entries in found.items())
 

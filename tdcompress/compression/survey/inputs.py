@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -51,7 +52,7 @@ class Examples:
         if isinstance(example_inputs, Mapping):
             found = Examples((), example_inputs, called=called)
         else:
-            args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+            args = tuple(example_inputs) if is_several(example_inputs) else (example_inputs,)
             found = Examples(args, called=called)
         here, there = {p.device for p in model.parameters()}, {tensor.device for tensor in found.tensors}
         if len(here) == 1 and not there <= here:
@@ -81,6 +82,11 @@ class Examples:
             return f"an input of shape {self.shape}"
         said = [*map(_said, self.args), *(f"{name}={_said(value)}" for name, value in self.kwargs.items())]
         return f"{self.called} ({', '.join(said)})"
+
+
+def is_several(given: Any) -> bool:
+    """Whether a tuple or list holds several things; a ``PackedSequence``, a tuple by its class, is one."""
+    return isinstance(given, tuple | list) and not isinstance(given, PackedSequence)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

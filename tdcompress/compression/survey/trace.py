@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class
 from ...layers.linear import FactorisedLinear
-from .attributes import of_a_pass
+from .attributes import evaluated
 from .inputs import Examples, refuse_lazy, told
 from .products import Products
 
@@ -177,25 +176,9 @@ def watch(
 
 
 def outputs(model: nn.Module, examples: Examples) -> Any:
-    """What ``model`` makes of ``examples`` in evaluation mode, without gradients.
-
-    Neither its buffers and attributes nor torch's random states change.
-    """
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    attributes = of_a_pass(model)
-    try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            return examples.given_to(model)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        with _disable_current_modes():  # none of whose business this is
-            for buffer, value in buffers:  # some layers keep statistics in any mode
-                buffer.data.copy_(value)
-        attributes.restore()
+    """What ``model`` makes of ``examples`` in evaluation mode, without gradients; it is left as it was."""
+    with evaluated(model):
+        return examples.given_to(model)
 
 
 @contextmanager

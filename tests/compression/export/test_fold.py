@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
+from threading import Lock
 
 import pytest
 import torch
@@ -186,3 +188,38 @@ def test_in_inference_mode_it_is_a_model_that_can_be_trained_and_nothing_of_this
     folded(torch.randn(2, 64)).sum().backward()
     assert all(parameter.grad is not None for parameter in folded.parameters())
     assert b"tdcompress" not in pickle.dumps(folded)
+
+
+def test_attention_has_torchs_classes():
+    dense = nn.Sequential(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), nn.Linear(32, 32))
+    plain = fold(compress(copy.deepcopy(dense), "tt", 4, (5, 32), keep=[], rates=RATES), (5, 32), plan="dense")
+    assert [type(one) for one in plain.modules()] == [type(one) for one in dense.modules()]
+
+
+def test_what_cannot_be_copied_is_named():
+    model = nn.Sequential(compress(nn.Sequential(nn.Linear(64, 64)), "tt", 4, (64,), keep=[], rates=RATES))
+    model[0].lock = Lock()
+    with pytest.raises(ConfigError, match=r"^0\.lock of the model cannot be copied: cannot pickle '_thread\.lock'"):
+        fold(model, (64,), rates=RATES)
+
+
+class AsksForLinear(nn.Module):
+    """Which treats what has inputs and outputs, as linear layers have, in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(64, 64) for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).relu() if hasattr(layer, "in_features") else layer(x)
+        return x
+
+
+def test_a_model_that_computes_something_else_with_chains_is_told():
+    torch.manual_seed(0)
+    model = compress(AsksForLinear(), "tt", 4, (64,), keep=[], rates=RATES)
+    with pytest.raises(ConfigError, match=r"computes something else, .*plan='dense'"):
+        fold(model, (64,), plan="chain", rates=RATES)
+    x = torch.rand(3, 64)
+    torch.testing.assert_close(fold(model, (64,), plan="dense", rates=RATES)(x), model(x), rtol=1e-4, atol=1e-5)

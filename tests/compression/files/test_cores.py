@@ -195,6 +195,24 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path):
         tdcompress.load(tmp_path / "layer.safetensors", wrap(nn.Linear(64, 64)))
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_model_with_compiled_submodules(compiled: bool, tmp_path: Path):
+    def regional(seed: int, compiled: bool = True) -> nn.Module:
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)), nn.Linear(64, 4))
+        model[0] = torch.compile(model[0], backend="eager") if compiled else model[0]
+        return model
+
+    torch.save(regional(0, compiled).state_dict(), tmp_path / "dense.pt")
+    for other in (True, False):
+        again = tdcompress.load(tmp_path / "dense.pt", regional(1, other))
+        assert all(map(torch.equal, again.parameters(), regional(0).parameters()))
+    model = tdcompress.compress(regional(0, compiled), "tt", 4, (64,))
+    tdcompress.save(model, tmp_path / "model.safetensors")
+    again = tdcompress.load(tmp_path / "model.safetensors", regional(1, compiled))
+    assert all(map(torch.equal, again.parameters(), model.parameters()))
+
+
 def test_what_a_file_cannot_hold_is_told_in_a_line_and_overlapping_tensors_are_apart(tmp_path: Path):
     class Own(nn.Sequential):
         def __init__(self) -> None:
@@ -212,4 +230,7 @@ def test_what_a_file_cannot_hold_is_told_in_a_line_and_overlapping_tensors_are_a
         tdcompress.save(model, path, config={"from": tmp_path})
     model.register_buffer("graph", torch.eye(4).to_sparse())
     with pytest.raises(ConfigError, match=r"^graph is sparse, which"):
+        tdcompress.save(model, path)
+    model.graph = torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+    with pytest.raises(ConfigError, match=r"^graph is quantised, which"):
         tdcompress.save(model, path)

@@ -210,6 +210,13 @@ def test_a_model_that_takes_gradients_counts_the_pass_to_what_it_takes_them_of()
     assert (hidden["macs"], hidden["dense_macs"]) == (2 * 64 * 2, 64 * 64)
 
 
+def test_sparse_parameters_have_all_their_entries():
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model.edges = nn.Parameter(torch.eye(4).to_sparse())
+    compress(model, "tt", "2x", (64,))
+    assert count(model, (64,))["dense_parameters"] == 2 * (64 * 64 + 64) + 16
+
+
 def test_sparse_tensors_are_products_that_are_counted_for_nobody():
     class Graph(nn.Module):
         def __init__(self) -> None:
