@@ -121,6 +121,25 @@ def _speeds(*columns: tuple[str, str, dict[str, Any], str]) -> Callable[[Publish
     return table
 
 
+def _seconds(*columns: tuple[str, str]) -> Callable[[Published], str]:
+    """A table of seconds an epoch and how many times faster than dense's that is; ``columns``: title and part."""
+
+    def table(found: Published) -> str:
+        rows = []
+        for method in _METHODS:
+            cells = []
+            for _, part in columns:
+                dense, own = (found.of(part, one) for one in (BASELINE, method))
+                known = len(dense) and len(own)
+                mean, whole = (each["train_seconds_per_epoch"].mean() if known else 1.0 for each in (own, dense))
+                cells += [f"{mean:.1f}", f"{whole / mean:.2f}"] if known else [_NONE] * 2
+            if set(cells) != {_NONE}:
+                rows.append([method, *cells])
+        return markdown(("method", *(head for title, _ in columns for head in (title, "speed-up"))), rows)
+
+    return table
+
+
 def _training(found: Published) -> str:
     """Of full width: MACs, and how many times faster than dense a step and a whole training are."""
     rows = []
@@ -219,6 +238,7 @@ TABLES: dict[str, Callable[[Published], str]] = {
     "reference": _accuracies(
         ("MNIST, LeNet", "reference_mnist", None), ("CIFAR-10, VGG-16", "reference_cifar10", None)
     ),
+    "seconds": _seconds(("MNIST, LeNet, s", "reference_mnist_time"), ("CIFAR-10, VGG-16, s", "reference_cifar10_time")),
     "step": _speeds(
         ("a quarter as wide", "step_bf16", {}, "speedup"),
         ("full width", "step_bf16_full", {}, "speedup"),
