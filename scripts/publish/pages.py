@@ -215,12 +215,15 @@ _CUT = (
 _SMALL = (
     ("LeNet-5, 16.6x", "lenet5", "16.6x"),
     ("LeNet-5, 50x", "lenet5", "50x"),
+    ("LeNet, 16.6x", "lenet", "16.6x"),
     ("LeNet, 50x", "lenet", "50x"),
 )
 _OTHER = (
     ("VGG-16, half as wide, 10x", "vgg16_half", "10x"),
     ("ResNet-20, 3x, 15 epochs", "resnet20", "3x"),
     ("ResNet-20, 5x, 15 epochs", "resnet20", "5x"),
+    ("ResNet-56, 3x, 15 epochs", "resnet56", "3x"),
+    ("ResNet-18, a quarter as wide, 2x, 15 epochs", "resnet18", "2x"),
     ("LSTM, 10x", "lstm", "10x"),
     ("LeNet, tensor regression", "trl", None),
     ("LeNet, linear layers", "trl_linear", None),

@@ -59,7 +59,7 @@ PROTOCOL = (
     Part(
         "lenet",
         "LeNet on shifted images",
-        ("train", "experiment=lenet5_shifts", "arch=lenet", "rank=50x"),
+        ("train", "experiment=lenet5_shifts", "arch=lenet"),
         8,
         "mnist",
     ),
@@ -68,6 +68,18 @@ PROTOCOL = (
         "ResNet-20 at a third and a fifth",
         ("train", "experiment=cifar10_comparison", _AND_DENSE, "arch=resnet20", "epochs=15", "rank=3x,5x", "seed=0"),
         15,
+    ),
+    Part(
+        "resnet56",
+        "ResNet-56 at a third",
+        (*_VGG[:2], "method=dense,tucker,tt", "arch=resnet56", "epochs=15", "rank=3x", "seed=0"),
+        45,
+    ),
+    Part(
+        "resnet18",
+        "ResNet-18, a quarter as wide, at a half",
+        (*_VGG[:3], "method=dense,tucker", "arch=resnet18", "epochs=15", "rank=2x", "seed=0"),
+        20,
     ),
     Part("lstm", "an LSTM that reads MNIST row by row", ("train", "experiment=sequence"), 4, "mnist"),
     Part("trl", "LeNet's head as tensor regression", (*_HEAD, "arch.head=trl"), 4, "mnist"),
