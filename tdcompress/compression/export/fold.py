@@ -91,7 +91,7 @@ def fold(
             told = f"as plain modules the model cannot take {examples}: {said_of(error)}; {dense}"
             raise ConfigError(told) from error
         if not same:
-            raise ConfigError(f"as plain modules the model computes something else, as it may ask for classes; {dense}")
+            raise ConfigError(f"as plain modules the model computes something else, as it may ask for a class; {dense}")
     return new
 
 

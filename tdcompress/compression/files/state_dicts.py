@@ -54,7 +54,7 @@ class StateDict:
         """
         names = {key.replace(_COMPILED, ""): key for key in model.state_dict()}
         tensors = {key.replace(_COMPILED, ""): value for key, value in self.tensors.items()}
-        left = [_COMPILED] if len(self.tensors.keys() - tensors.keys() - set(names.values())) else []
+        left = [_COMPILED] if self.tensors.keys() - tensors.keys() - set(names.values()) else []
         own = {name.replace(_COMPILED, "") for name, _ in model.named_modules()} | {
             key.partition(".")[0] for key in names
         }

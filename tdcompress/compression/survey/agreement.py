@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from itertools import product
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .trace import outputs
 _TF32 = 0.01  # what the rounding of products may add up to; what is of another kind is far larger
 _FLOAT32 = 0.001
 _LISTS = (list, tuple, set)
+_CLOSED = (type, FunctionType, ModuleType, Mapping, *_LISTS)  # whose attributes are not what it holds
 Swapped = Mapping[nn.Module, Factorised]
 """From layers of a model to what takes their places."""
 
@@ -263,16 +264,18 @@ def _contents(value: Any, objects: bool = False) -> list[Any]:
             found.append(one)
         elif id(one) not in seen:
             seen.add(id(one))
-            looks = is_dataclass(one) or (objects and not isinstance(one, (type, FunctionType, *_LISTS, Mapping)))
+            looks = is_dataclass(one) or (objects and not isinstance(one, _CLOSED))
             fields = vars(one) if looks and hasattr(one, "__dict__") else one
             left += fields.values() if isinstance(fields, Mapping) else fields if isinstance(fields, _LISTS) else ()
     return found[::-1]
 
 
 def _far(found: Tensor, wanted: Tensor, rounding: float, exact: bool) -> bool:
+    if found.dtype != wanted.dtype:
+        return True
     if torch.equal(found, wanted) or not (exact or wanted.is_floating_point() or wanted.is_complex()):
         return False
-    if exact or found.dtype != wanted.dtype:
+    if exact:
         return True
     if wanted.is_complex():
         found, wanted = torch.view_as_real(found), torch.view_as_real(wanted)

@@ -34,7 +34,7 @@ class Attributes:
             for module in model.modules()
         ]
         held = [value for _, attributes in self.before for value in attributes.values()]
-        self.contents = list(_contents(held, values))
+        self.contents = list(_copies(held, values))
 
     def restore(self) -> None:
         """Give every module these attributes, and no others."""
@@ -50,7 +50,7 @@ class Attributes:
                 (value.extend if isinstance(value, list | deque) else value.update)(content)
 
 
-def _contents(held: list[Any], values: bool) -> Iterator[tuple[Any, Any]]:
+def _copies(held: list[Any], values: bool) -> Iterator[tuple[Any, Any]]:
     """What is ``held``, and inside of that, each container once and a copy of it: no subclass, which may refuse one.
 
     With ``values`` tensors, too, but no parameters.
