@@ -129,10 +129,12 @@ def _seconds(*columns: tuple[str, str]) -> Callable[[Published], str]:
         for method in _METHODS:
             cells = []
             for _, part in columns:
-                dense, own = (found.of(part, one) for one in (BASELINE, method))
-                known = len(dense) and len(own)
-                mean, whole = (each["train_seconds_per_epoch"].mean() if known else 1.0 for each in (own, dense))
-                cells += [f"{mean:.1f}", f"{whole / mean:.2f}"] if known else [_NONE] * 2
+                runs = [found.of(part, one) for one in (BASELINE, method)]
+                if min(map(len, runs)):
+                    dense, own = (one["train_seconds_per_epoch"].mean() for one in runs)
+                    cells += [f"{own:.1f}", f"{dense / own:.2f}"]
+                else:
+                    cells += [_NONE] * 2
             if set(cells) != {_NONE}:
                 rows.append([method, *cells])
         return markdown(("method", *(head for title, _ in columns for head in (title, "speed-up"))), rows)

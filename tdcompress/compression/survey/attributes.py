@@ -127,15 +127,18 @@ def copied(model: M) -> M:
         try:
             return copy.deepcopy(model)
         except Exception as error:  # anyone's code
-            for name, module in model.named_modules():
-                for key in vars(module).keys() - vars(nn.Module()).keys():
-                    try:
-                        copy.deepcopy(vars(module)[key])
-                    except Exception as one:
-                        raise ConfigError(
-                            f"{name}.{key}".lstrip(".") + f" of the model cannot be copied: {one}"
-                        ) from one
-            raise ConfigError(f"the model cannot be copied: {error}") from error
+            raise ConfigError(f"{_uncopied(model) or 'the model'} cannot be copied: {error}") from error
+
+
+def _uncopied(model: nn.Module) -> str | None:
+    """The first attribute, of all modules, that cannot be copied; None where each by itself can."""
+    for name, module in model.named_modules():
+        for key in vars(module).keys() - vars(nn.Module()).keys():
+            try:
+                copy.deepcopy(vars(module)[key])
+            except Exception:  # anyone's code
+                return f"{name}.{key}".lstrip(".") + " of the model"
+    return None
 
 
 class _WithoutHistory(TorchFunctionMode):
