@@ -57,7 +57,7 @@ def train(config: TrainConfig, run: Run, log: Log = print, *, dense_only: bool =
 
 def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only: bool) -> Summary:
     device = choose_device(validate(config).device)
-    begun = shared.directory_of(config) if world.size == 1 and not dense_only else None
+    begun = shared.begins_with(config) if world.size == 1 and not dense_only else None
     config = replace(resolved(config), precision=_precision(config.precision, run, device))
     whole, config = config, shared.dense(config) if dense_only else config
     ended = world.told(run.ended(config))
@@ -129,12 +129,14 @@ def _train(
     data = datasets(config.dataset, device, log, config.seed)
     train_data, sizes = data.train, (data.train.in_channels, data.train.image_size, data.classes)
     state = world.told(checkpoint.load(run.directory, log) if world.first else None)
-    rates = rates_of(config, device)
+    rates, source = rates_of(config, device), run.directory
     if state is None:
         model, image = initial(config, device, sizes=sizes, dense=True)
         start = Start.of(whole, model, image, rates, log)
-        if start is not None and begun is not None and (state := shared.state_in(begun, config, data, log)):
-            start.after(state, begun)
+        if begun is not None and (state := shared.state_in(begun, config, data, log)):
+            source = begun
+            if start is not None:
+                start.after(state, begun)
     else:
         run.refuse_other(config, state.get("config"))
         before = world.told(run.summary())
@@ -167,8 +169,7 @@ def _train(
         if state is not None:
             with fitting(run.directory):
                 learner.restore(state)
-            own = start is None or not start.lasts or start.shared is None
-            log(f"{run.directory if own else begun}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
+            log(f"{source}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
         else:
             planned(model)
         tested = state.get("counts") if state is not None else None
@@ -180,7 +181,7 @@ def _train(
             given = read_weights(config.init_from).digest if config.init_from is not None else None
             summary = replace(summary, init_digest=given)
         else:
-            summary = _gone_on_with(summary, run.summary(), learner.epoch + 1 + (learner.batch > 0))
+            summary = _gone_on_with(summary, Run(source).summary(), learner.epoch + 1 + (learner.batch > 0))
         loop = Loop(config, run, learner, summary, image, after, planned, tested, stop, log)
         return loop.until_ended(data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas
 import pytest
 import torch
 from runs import make
@@ -13,7 +14,7 @@ from tdcompress.config.schema import LauncherConfig, MethodConfig, validate
 from tdcompress.results.identity import plain
 from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run
-from tdcompress.train.full_rank.shared import directory_of
+from tdcompress.train.full_rank.shared import begins_with, directory_of
 from tdcompress.train.interrupt import Interrupted
 from tdcompress.train.launch.job import Job
 from tdcompress.train.launch.launchers import launch
@@ -75,6 +76,37 @@ def test_as_if_each_had_trained_its_own(tmp_path):
     assert len(read_runs(tmp_path / "shared")) == 2  # the start is none that is compared
 
 
+def test_a_dense_run_goes_on_from_them(tmp_path):
+    tt, dense = (config_of(tmp_path / "shared", method) for method in ("tt", "dense"))
+    longer = config_of(tmp_path / "shared", full_rank_epochs=3)
+    lines, outcomes = swept(dense, tt)
+    assert begun_alone(lines) == 1 and len(outcomes) == 2
+    start = directory_of(tt)
+    assert f"dense seed 0  {start}: going on from epoch 3, step 1" in "\n".join(lines)
+    alone = replace(dense, results_dir=str(tmp_path / "alone"))
+    expected = train(alone, run_of(alone), print)
+    assert metrics(run_of(dense)).equals(metrics(run_of(alone)))
+    here, there = weights(dense), weights(alone)
+    assert here.keys() == there.keys() and all(here[key].equal(there[key]) for key in here)
+    found = outcomes[run_of(dense).directory]
+    assert replace(found, config={}, train_seconds_per_epoch=0) == replace(
+        expected, config={}, train_seconds_per_epoch=0
+    )
+    train(longer, Run(directory_of(longer)), print, dense_only=True)
+    assert begins_with(dense) == directory_of(longer) and begins_with(tt) == start
+    assert begins_with(replace(dense, lr=0.3)) is None and begins_with(replace(dense, seed=1)) is None
+
+
+def test_a_dense_run_of_several_machines_counts_the_seconds_of_the_last(tmp_path):
+    tt, dense = config_of(tmp_path), config_of(tmp_path, "dense")
+    start = Run(directory_of(tt))
+    train(tt, start, print, dense_only=True)
+    start.write_summary(replace(start.summary(), device="another"))
+    summary = train(dense, run_of(dense), print)
+    seconds = pandas.read_csv(run_of(dense).directory / "metrics.csv")["train_seconds"]
+    assert summary.device_since == 3 and summary.train_seconds_per_epoch == pytest.approx(seconds[2:].median())
+
+
 def test_what_decides_where_they_lie(tmp_path):
     config = config_of(tmp_path)
     alike = [
@@ -111,6 +143,9 @@ def test_a_start_for_those_that_need_one(tmp_path, monkeypatch):
     one, two, other = config_of(tmp_path), config_of(tmp_path, "tucker"), config_of(tmp_path, seed=1)
     assert starts_of([job_of(one)]) == [] == starts_of([job_of(one), job_of(other)])
     (start,) = starts_of([job_of(config) for config in (one, two, other)])
+    dense = config_of(tmp_path, "dense")
+    assert starts_of([job_of(dense), job_of(one)]) == [start]
+    assert starts_of([job_of(replace(dense, lr=0.3)), job_of(one)]) == [] == starts_of([job_of(dense)])
     with monkeypatch.context() as torchrun:
         torchrun.setenv("WORLD_SIZE", "2")
         assert starts_of([job_of(config) for config in (one, two, other)]) == []

@@ -30,7 +30,7 @@ def directory_of(config: TrainConfig) -> Path | None:
     apart = config.method.decay != MethodConfig().decay or config.optim.core_lr != OptimConfig().core_lr
     if asked.full_rank_epochs == 0 or config.init_from is not None or apart:
         return None
-    decides = identity(plain(dense(config))) | {"full_rank_epochs": asked.full_rank_epochs, "last": last_epoch(asked)}
+    decides = dense_run_of(config) | {"full_rank_epochs": asked.full_rank_epochs, "last": last_epoch(asked)}
     del decides["seed"]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
     return Path(config.results_dir) / "starts" / digest / f"seed{config.seed}"
@@ -39,6 +39,29 @@ def directory_of(config: TrainConfig) -> Path | None:
 def dense(config: TrainConfig) -> TrainConfig:
     """The dense run of which the dense epochs of a run of ``config`` are the first."""
     return replace(config, method=MethodConfig(BASELINE), rank=Size(1), full_rank_epochs=0)
+
+
+def dense_run_of(config: TrainConfig) -> dict[str, Any]:
+    """What decides the results of ``dense(config)``: equal for all runs whose dense epochs are the first of one run."""
+    return identity(plain(dense(config)))
+
+
+def begins_with(config: TrainConfig) -> Path | None:
+    """Where the dense epochs lie, or will, that a run of ``config`` goes on from, see ``directory_of``.
+
+    A dense run goes on from those of other runs that are its own first ones, the most that are trained by now.
+    """
+    asked = identity(plain(config))
+    if asked != dense_run_of(config):
+        return directory_of(config)
+    found: dict[Path, int] = {}
+    for directory in Path(config.results_dir).glob(f"starts/*/seed{config.seed}"):
+        summary = read_summary(directory)
+        if summary is None or summary.status != "finished":
+            continue
+        if identity(summary.config | {"precision": config.precision}) == asked:
+            found[directory] = summary.epochs_done
+    return max(found, key=lambda directory: found[directory], default=None)
 
 
 def is_there(directory: Path) -> bool:

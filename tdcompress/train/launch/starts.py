@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...config.schema import TrainConfig, validate
-from ...results.identity import arch_name
+from ...results.identity import arch_name, identity, plain
 from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ...tensor.formats import BASELINE
 from .. import checkpoint
-from ..full_rank.shared import directory_of, is_there
+from ..full_rank.shared import dense_run_of, directory_of, is_there
 from .job import Job
 
 
@@ -26,15 +26,20 @@ def starts_of(jobs: Sequence[Job]) -> list[Job]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return []
     sharing: dict[Path, list[Job]] = {}
+    baselines = []
     for job in jobs:
         with suppress(ConfigError):  # which whoever makes the run is told
-            directory = directory_of(validate(job.config))
-            if directory is not None and not _has_begun(job):
+            directory, asked = directory_of(validate(job.config)), identity(plain(job.config))
+            if _has_begun(job):
+                continue
+            if directory is not None:
                 sharing.setdefault(directory, []).append(job)
+            elif asked == dense_run_of(job.config):
+                baselines.append(asked)
     return [
         replace(first, directory=directory, files={}, dense_only=True, name=_name(first.config))
         for directory, (first, *others) in sharing.items()
-        if others and not is_there(directory)
+        if (others or dense_run_of(first.config) in baselines) and not is_there(directory)
     ]
 
 

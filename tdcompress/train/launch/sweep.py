@@ -13,7 +13,7 @@ from ...config.schema import validate
 from ...results.identity import arch_name, identity, method_name, plain, resolved
 from ...results.record import Summary, read_summary
 from ...tensor.errors import ConfigError
-from ..full_rank.shared import directory_of, is_there
+from ..full_rank.shared import begins_with, is_there
 from ..full_rank.start import last_epoch
 from .job import Ended, Job, Log
 
@@ -143,7 +143,7 @@ def _trained(job: Job) -> int:
     """How many epochs a run has before it is made: its own, or the shared dense ones that it begins with."""
     found = [read_summary(job.directory)]
     with suppress(ConfigError):  # which whoever makes the run is told
-        start = None if job.dense_only else directory_of(validate(job.config))
+        start = None if job.dense_only else begins_with(validate(job.config))
         if start is not None and is_there(start):
             found.append(read_summary(start))
     return max((summary.epochs_done for summary in found if summary is not None), default=0)
