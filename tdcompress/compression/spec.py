@@ -175,7 +175,9 @@ def _layout(
     chosen, reason = None, ""
     if method.init in OF_TRAINED and (isinstance(rank, Budget) or rank.needs_weights):
         chosen, reason = "channels", "its weight is fitted"
-        if not convolves and _narrow(weight_shape, format, method, room):
+        if method.factors is not None:
+            chosen, reason = "split", "its weight is fitted, and factors are given"
+        elif not convolves and _narrow(weight_shape, format, method, room):
             chosen, reason = "split", "its weight is fitted, and by channels too few numbers would pass"
     elif isinstance(rank, Budget) and rank.kind != "macs":
         chosen, reason = "paired", "a budget of parameters, and its weight is not fitted"

@@ -78,6 +78,16 @@ def test_a_trained_matrix_that_would_pass_next_to_nothing_is_split(format: str):
     torch.testing.assert_close(again[0].to_dense(), model[0].to_dense())
 
 
+@pytest.mark.parametrize("format", [format for format, _ in having("channels")])
+def test_factors_that_are_given_split_a_trained_weight(format: str):
+    def sites(**settings: object) -> int:
+        net = nn.Sequential(nn.Conv2d(16, 64, 3, padding=1))
+        model = compress(net, format, "5x", (16, 6, 6), init="fit", keep=[], **settings)
+        return len(model[0].graph.inputs)
+
+    assert (sites(), sites(factors=2), sites(factors=3), sites(factors=2, layout="channels")) == (1, 2, 3, 1)
+
+
 def test_integers_of_numpy_and_shapes_are_ranks():
     def sizes(rank: object, **own: object) -> list[dict[str, int]]:
         settings = {"layout": "matrix", "allow_larger": True, **own}
