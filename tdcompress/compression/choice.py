@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from ..config.schema import MethodConfig, layer_ranks
-from ..layers.attention import separate
 from ..layers.kinds import kind_of, why_not
+from ..layers.parted.attention import separate
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.formats import find_format

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..layers.base import Factorised
 from ..layers.kinds import kind_by_class, kind_of, why_not
-from ..layers.parted import Parted
+from ..layers.parted.base import Parted
 from ..tensor.weight import extent, memory
 
 

@@ -14,10 +14,10 @@ from torch import nn
 from ..config.overrides import changed
 from ..config.schema import DECAYS, MethodConfig
 from ..device.threads import side_by_side
-from ..layers.attention import call_layers
 from ..layers.base import Factorised
 from ..layers.kinds import kind_of, put_back, take_apart
-from ..layers.parted import like
+from ..layers.parted.attention import call_layers
+from ..layers.parted.base import like
 from ..tensor.contraction.cost import Rates
 from ..tensor.errors import ConfigError
 from ..tensor.fitting.initial import FITTED, INITS, OF_TRAINED

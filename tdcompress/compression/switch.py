@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.schema import MethodConfig
-from ..layers.attention import cut_into
 from ..layers.base import Factorised
 from ..layers.kinds import dense_weights, factorised
+from ..layers.parted.attention import cut_into
 from ..tensor.errors import ConfigError
 from ..tensor.rank import RankLike
 from .survey.attributes import all_or_nothing

@@ -14,13 +14,13 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ..tensor.errors import ConfigError
 from ..tensor.graph import Graph
-from .attention import PartedAttention
 from .base import Factorised, Planner
 from .conv import FactorisedConv, FactorisedConvSame, FactorisedConvTranspose
 from .embedding import FactorisedEmbedding
 from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLinear
-from .parted import Parted, child_name
-from .sequences import PartedGRU, PartedLSTM, PartedRNN
+from .parted.attention import PartedAttention
+from .parted.base import Parted, child_name
+from .parted.recurrent import PartedGRU, PartedLSTM, PartedRNN
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -13,7 +13,7 @@ from torch import nn
 from ...device.rates import device_rates
 from ...layers.base import Factorised, Planner
 from ...layers.conv import FactorisedConv, torch_conv
-from ...layers.parted import Parted, like
+from ...layers.parted.base import Parted, like
 from ...layers.values import holding
 from ...models.dropout import Dropout
 from ...tensor.contraction.cost import Rates

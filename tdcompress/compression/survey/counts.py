@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...layers.base import Factorised
 from ...layers.kinds import kind_by_class, parted_by, why_not
-from ...layers.parted import Parted
+from ...layers.parted.base import Parted
 from ...tensor.weight import memory
 from .inputs import Examples
 from .plans import dense_macs, layer_macs

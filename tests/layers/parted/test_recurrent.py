@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import tdcompress
 from tdcompress.layers.base import Factorised
 from tdcompress.layers.kinds import PARTED, factorised
-from tdcompress.layers.sequences import PartedRecurrent
+from tdcompress.layers.parted.recurrent import PartedRecurrent
 from tdcompress.tensor.contraction.calls import Merge
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import _canonical_mask, _mha_shape_check, _none_or_dtype  # type: ignore[attr-defined]
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from .base import Factorised
-from .parted import Hold, Parted, child_name, like, plus
+from ..base import Factorised
+from .base import Hold, Parted, child_name, like, plus
 
 _APART = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _WEIGHTS = ("in_proj_weight", *_APART)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from ..tensor.contraction.path import Geometry, Path
-from ..tensor.contraction.plan import Plan, compile_tree
-from ..tensor.contraction.search import merge_tree
-from .base import Factorised
+from ...tensor.contraction.path import Geometry, Path
+from ...tensor.contraction.plan import Plan, compile_tree
+from ...tensor.contraction.search import merge_tree
+from ..base import Factorised
 
 States = tuple[Tensor, ...]
 """What a step leaves for the next, ``(b, hidden)`` each: its output first."""

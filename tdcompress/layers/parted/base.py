@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from .base import HOOKS, Factorised
+from ..base import HOOKS, Factorised
 
 P = TypeVar("P", bound="Parted")
 M = TypeVar("M", bound=nn.Module)

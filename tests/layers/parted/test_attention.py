@@ -13,9 +13,9 @@ from cases import FACTORISED, assert_close, layout_of
 from torch import Tensor, nn
 
 import tdcompress
-from tdcompress.layers.attention import PartedAttention
 from tdcompress.layers.base import Factorised
 from tdcompress.layers.kinds import factorised
+from tdcompress.layers.parted.attention import PartedAttention
 from tdcompress.tensor.contraction.cost import Rates
 from tdcompress.tensor.errors import ConfigError
 

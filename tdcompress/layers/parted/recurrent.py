@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..tensor.contraction.path import Path
-from ..tensor.contraction.search import whole_paths
-from .base import Factorised, Planner
-from .kept import infers
-from .linear import FactorisedLinear, StepLinear, prepared
-from .parted import Hold, Parted, plus
-from .recurrent import CELLS, KERNEL, LAYERS, STEPS, States, cheapest, geometry, once
+from ...tensor.contraction.path import Path
+from ...tensor.contraction.search import whole_paths
+from ..base import Factorised, Planner
+from ..kept import infers
+from ..linear import FactorisedLinear, StepLinear, prepared
+from .base import Hold, Parted, plus
+from .cells import CELLS, KERNEL, LAYERS, STEPS, States, cheapest, geometry, once
 
 _KERNELS: dict[str, Callable[..., Any]] = {
     "LSTM": _VF.lstm,
