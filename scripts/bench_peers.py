@@ -25,7 +25,7 @@ from tdcompress import compress
 from tdcompress.bench.layers import LayerShape, Pass, layer_shapes
 from tdcompress.bench.machine import columns, methods, rates, start
 from tdcompress.bench.options import Options
-from tdcompress.bench.table import write
+from tdcompress.bench.table import spread, write
 from tdcompress.config.words import read
 from tdcompress.device.clock import compare, finished
 from tdcompress.layers.base import Factorised
@@ -110,7 +110,7 @@ def measure(
         "difference": difference,
         "ms": pairs.ours_ms,
         "peer_ms": pairs.rival_ms,
-        "speedup": pairs.speedup,
+        **spread("speedup", pairs.speedups),
         "plan": ours.plan.text,
     }
 

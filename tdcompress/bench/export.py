@@ -23,7 +23,7 @@ from ..train.watch import bar
 from . import training
 from .machine import columns, methods, start
 from .options import NetworkOptions
-from .table import write
+from .table import spread, write
 
 _COLUMNS = (
     *("arch", "width", "method", "rank", "layout", "macs", "dense_macs", "bytes", "dense_bytes", "smaller"),
@@ -133,9 +133,9 @@ def measure(
                 "batch_size": batch,
                 "ms": ours.rival_ms,
                 "dense_ms": ours.ours_ms,
-                "speedup": ours.ratio,
+                **spread("speedup", ours.ratios),
                 "folded_ms": others.rival_ms,
-                "folded_speedup": others.ratio,
+                **spread("folded_speedup", others.ratios),
             }
         )
     return rows

@@ -28,7 +28,7 @@ from ..train.watch import bar
 from .machine import columns, start
 from .memory import alone, peak
 from .options import Options
-from .table import write
+from .table import spread, write
 
 OURS, THEIRS = FITS
 ROUNDING = 1e-6
@@ -152,7 +152,7 @@ def measure(case: Fit, repeats: int) -> dict[str, Any]:
         "error_ratio": max(error, ROUNDING) / max(tensorly_error, ROUNDING),
         "seconds": times.ours_ms / 1000,
         "tensorly_seconds": times.rival_ms / 1000,
-        "speedup": times.speedup,
+        **spread("speedup", times.speedups),
         "memory_mb": memory,
         "tensorly_memory_mb": tensorly_memory,
         "memory_ratio": memory / tensorly_memory if tensorly_memory else None,

@@ -20,7 +20,7 @@ from ..tensor.rank import parse
 from ..train.watch import bar
 from .machine import columns, methods, rates, start
 from .options import NetworkOptions
-from .table import write
+from .table import spread, write
 from .training import Network
 
 _COLUMNS = (
@@ -102,8 +102,8 @@ def measure(network: Network, options: InferOptions, device: torch.device) -> di
         "batch_size": network.batch_size,
         "ms": ours.rival_ms,
         "dense_ms": ours.ours_ms,
-        "speedup": ours.ratio,
+        **spread("speedup", ours.ratios),
         "folded_parameters": parameters["folded"],
         "folded_ms": plain.rival_ms,
-        "folded_speedup": plain.ratio,
+        **spread("folded_speedup", plain.ratios),
     }

@@ -33,7 +33,7 @@ from ..train.watch import bar
 from .machine import columns, methods, rates, start
 from .options import Options
 from .rivals.hand import hand_chain
-from .table import write
+from .table import spread, write
 
 NETWORKS = {"vgg16": "cifar10", "lenet": "mnist"}
 """Networks whose layers are timed, and the data set whose images they get."""
@@ -178,7 +178,7 @@ def measure(
         **{key: report[key] for key in ("parameters", "dense_parameters", "macs", "dense_macs")},
         "ms": times["dense"].ours_ms,
         "dense_ms": times["dense"].rival_ms,
-        "ratio": times["dense"].ratio,
+        **spread("ratio", times["dense"].ratios),
         "hand_ms": by_hand and by_hand.rival_ms,
         "hand_ratio": by_hand and by_hand.ratio,
         "plan": report["plan"],

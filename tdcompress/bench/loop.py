@@ -26,7 +26,7 @@ from ..train.watch import bar
 from .machine import columns, rates, start
 from .options import Options
 from .rivals.ordinary import ImageDataset, OrdinaryLoop
-from .table import write
+from .table import spread, write
 
 _COLUMNS = ("dataset", "arch", "method", "rank", "images", "images_per_second", "ordinary_images_per_second", "speedup")
 _SGD = {"_target_": "torch.optim.SGD", "momentum": 0.9, "weight_decay": 5e-4}
@@ -96,7 +96,7 @@ def measure(config: TrainConfig, options: LoopOptions, device: torch.device) -> 
         "ordinary_seconds": pairs.rival_ms / 1000,
         "images_per_second": 1000 * ours.images / pairs.ours_ms,
         "ordinary_images_per_second": 1000 * ours.images / pairs.rival_ms,
-        "speedup": pairs.speedup,
+        **spread("speedup", pairs.speedups),
     }
 
 

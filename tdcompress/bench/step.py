@@ -19,7 +19,7 @@ from ..train.watch import bar
 from .machine import columns, methods, start
 from .memory import step_memory
 from .options import NetworkOptions
-from .table import write
+from .table import spread, write
 from .training import Network, TrainingStep
 
 _COLUMNS = (
@@ -133,7 +133,7 @@ class _Bench:
             "dense_macs": self.dense.macs,
             "ms": times["dense"].ours_ms,
             "dense_ms": times["dense"].rival_ms,
-            "speedup": times["dense"].speedup,
+            **spread("speedup", times["dense"].speedups),
             "hand_ms": hand and hand.rival_ms,
             "hand_ratio": hand and hand.ratio,
             "memory_mb": memory,

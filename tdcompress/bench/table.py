@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..device.clock import quartiles
 from ..device.files import write_text
 
 Row = Mapping[str, Any]
@@ -21,6 +23,12 @@ def write(rows: Sequence[Row], results_dir: str | Path, name: str) -> Path:
     writer.writerows([{key: _written(value) for key, value in row.items()} for row in rows])
     write_text(path, text.getvalue())
     return path
+
+
+def spread(name: str, rounds: Sequence[float]) -> Row:
+    """What a row says of a quantity that was measured in rounds: the median, and below other names the quartiles."""
+    low, high = quartiles(rounds)
+    return {name: statistics.median(rounds), f"{name}_low": low, f"{name}_high": high}
 
 
 def _written(value: Any) -> Any:

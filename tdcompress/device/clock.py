@@ -6,7 +6,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,14 +25,24 @@ class Pairs:
     rival: list[float] = field(default_factory=list)
 
     @property
+    def ratios(self) -> list[float]:
+        """Of each round ours / rival: below one, ours is faster."""
+        return [a / b for a, b in zip(self.ours, self.rival, strict=True)]
+
+    @property
+    def speedups(self) -> list[float]:
+        """Of each round rival / ours: above one, ours is faster."""
+        return [b / a for a, b in zip(self.ours, self.rival, strict=True)]
+
+    @property
     def ratio(self) -> float:
-        """Median over the rounds of ours / rival: below one, ours is faster."""
-        return statistics.median(a / b for a, b in zip(self.ours, self.rival, strict=True))
+        """The median of ``ratios``."""
+        return statistics.median(self.ratios)
 
     @property
     def speedup(self) -> float:
-        """Median over the rounds of rival / ours: above one, ours is faster."""
-        return statistics.median(b / a for a, b in zip(self.ours, self.rival, strict=True))
+        """The median of ``speedups``."""
+        return statistics.median(self.speedups)
 
     @property
     def ours_ms(self) -> float:
@@ -47,8 +57,14 @@ class Pairs:
     @property
     def spreads_ms(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """The quartiles around the medians, in milliseconds: of ours, and of the rival."""
-        ours, rival = (statistics.quantiles(times, n=4, method="inclusive") for times in (self.ours, self.rival))
-        return (1000 * ours[0], 1000 * ours[2]), (1000 * rival[0], 1000 * rival[2])
+        ours, rival = (quartiles([1000 * one for one in times]) for times in (self.ours, self.rival))
+        return ours, rival
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """Between which the middle half of the values lies; of a single one it twice."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    return low, high
 
 
 def compare(ours: Call, rivals: Mapping[str, Call], repeats: int, timer: Timer = time.perf_counter) -> dict[str, Pairs]:
