@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.kinds import dense_weights, kind_by_class, kind_of, put_back, take_apart
+from ..layers.apart import put_back, take_apart
+from ..layers.kinds import dense_weights, kind_by_class, kind_of
 from ..tensor.errors import ConfigError
 from ..tensor.weight import checked
 from .choice import naming

@@ -14,8 +14,9 @@ from torch import nn
 from ..config.overrides import changed
 from ..config.schema import DECAYS, MethodConfig
 from ..device.threads import side_by_side
+from ..layers.apart import put_back, take_apart
 from ..layers.base import Factorised
-from ..layers.kinds import kind_of, put_back, take_apart
+from ..layers.kinds import kind_of
 from ..layers.parted.attention import call_layers
 from ..layers.parted.base import like
 from ..tensor.contraction.cost import Rates

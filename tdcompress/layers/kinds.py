@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -21,8 +21,6 @@ from .linear import FactorisedConv1D, FactorisedLinear, FeatureMapLinear, StepLi
 from .parted.attention import PartedAttention
 from .parted.base import Parted, child_name
 from .parted.recurrent import PartedGRU, PartedLSTM, PartedRNN
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -229,40 +227,6 @@ def parted_by(layer: nn.Module) -> type[Parted] | None:
 def _known(cls: type[nn.Module]) -> type[nn.Module] | None:
     known = PARTED.keys() | KINDS.keys()
     return next((base for base in cls.__mro__ if base in known or _full_name(base) in ELSEWHERE), None)
-
-
-def take_apart(model: M) -> tuple[M | Parted, dict[Parted, nn.Module]]:
-    """Replace, in place, the layers with several weights by what stands for them.
-
-    Gives the model, or what takes its place if it is itself such a layer; and from what stands for a layer to it.
-    """
-    wholes: dict[Parted, nn.Module] = {}
-    found: dict[nn.Module, Parted] = {}
-    for name, layer in [*model.named_modules(remove_duplicate=False)]:
-        kind = None if layer in found else parted_by(layer)
-        if kind is not None:
-            found[layer] = kind.of(layer)
-            wholes[found[layer]] = layer
-        if layer in found and name:
-            model.set_submodule(name, found[layer])
-    return found.get(model, model), wholes
-
-
-def put_back(model: nn.Module, wholes: Mapping[Parted, nn.Module]) -> nn.Module:
-    """Undo ``take_apart`` for each layer none of whose weights is held as cores; why stands on the torch layer."""
-    for name, parted in [*model.named_modules(remove_duplicate=False)]:
-        if isinstance(parted, Parted) and factorised(parted):
-            parted.settle()
-        elif isinstance(parted, Parted) and parted in wholes:
-            layer = wholes[parted]
-            parts = [vars(part) for part in parted.children()]
-            reasons = dict.fromkeys(part["left_dense"] for part in parts if "left_dense" in part)
-            if reasons:
-                vars(layer)["left_dense"] = "; ".join(reasons)
-            if not name:
-                return layer
-            model.set_submodule(name, layer)
-    return model
 
 
 def dense_weights(model: nn.Module) -> dict[str, nn.Parameter]:

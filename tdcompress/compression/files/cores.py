@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ...device.files import write_whole
 from ...device.rates import device_rates
+from ...layers.apart import put_back, take_apart
 from ...layers.base import Factorised, Planner
-from ...layers.kinds import factorised, kind_of, put_back, take_apart
+from ...layers.kinds import factorised, kind_of
 from ...layers.parted.attention import call_layers, separate_as
 from ...tensor.errors import ConfigError
 from ...tensor.graph import Core, Graph
