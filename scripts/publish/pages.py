@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tdcompress.results.answers.networks import difference
 from tdcompress.results.record import ENDED
 from tdcompress.tensor.formats import BASELINE, FORMATS
 
+from .cells import NONE, accuracy, first, markdown, speed
 from .protocol import PROTOCOL
 from .published import Published
 
@@ -25,31 +26,6 @@ PUBLISHED = ROOT / "results" / "published"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", PUBLISHED / "README.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _METHODS = (BASELINE, *(name for name in sorted(FORMATS) if name != BASELINE))
-_NONE = "–"  # noqa: RUF001 (what is not known, or not run yet)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, a row a line, of the columns in which something is known."""
-    if not rows:
-        return "Not run yet.\n"
-    kept = [place for place in range(len(head)) if any(row[place] != _NONE for row in rows)]
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line[place] for place in kept)} |\n" for line in lines)
-
-
-def accuracy(runs: pandas.DataFrame) -> str:
-    """Per cent after the last epoch: mean, standard deviation and number of seeds."""
-    values = 100 * runs["test_accuracy"]
-    if not len(values):
-        return _NONE
-    one = len(values) == 1
-    digits = 1 if values.mean() < 97 and (one or values.std() >= 0.05) else 2
-    spread = "" if one else f" ± {values.std():.{digits}f}"
-    return f"{values.mean():.{digits}f}{spread} ({len(values)})"
-
-
-def _first(rows: pandas.DataFrame, column: str, form: str) -> str:
-    return form.format(rows[column].iloc[0]) if len(rows) else _NONE
 
 
 def _answer(found: Published) -> str:
@@ -66,12 +42,12 @@ def _answer(found: Published) -> str:
             [
                 method,
                 accuracy(runs),
-                _first(runs, "parameters", "{:,.0f}"),
-                _first(runs, "macs", "{:,.0f}"),
-                "1" if plain else _first(step, "speedup", "{:.2f}"),
-                _first(files, "dense_bytes" if plain else "bytes", "{:,.0f}"),
-                "1" if plain else _first(files, "speedup", "{:.2f}"),
-                "1" if plain else _first(infer, "speedup", "{:.2f}"),
+                first(runs, "parameters", "{:,.0f}"),
+                first(runs, "macs", "{:,.0f}"),
+                "1" if plain else speed(step),
+                first(files, "dense_bytes" if plain else "bytes", "{:,.0f}"),
+                "1" if plain else speed(files),
+                "1" if plain else speed(infer),
             ]
         )
     head = ("method", "test accuracy, % (seeds)", "parameters", "MACs", "training step, speed-up")
@@ -84,7 +60,7 @@ def _accuracies(*columns: tuple[str, str, str | None]) -> Callable[[Published], 
 
     def table(found: Published) -> str:
         rows = [[method, *(accuracy(found.of(part, method, rank)) for _, part, rank in columns)] for method in _METHODS]
-        rows = [row for row in rows if set(row[1:]) != {_NONE}]
+        rows = [row for row in rows if set(row[1:]) != {NONE}]
         return markdown(("method", *(title for title, _, _ in columns)), rows)
 
     return table
@@ -99,8 +75,8 @@ def _costs(*columns: tuple[str, str, str | None]) -> Callable[[Published], str]:
             cells = []
             for _, part, rank in columns:
                 runs = found.of(part, method, rank)
-                cells.append(f"{runs['macs'].mean() / runs['dense_macs'].iloc[0]:.2f}" if len(runs) else _NONE)
-            if set(cells) != {_NONE}:
+                cells.append(f"{runs['macs'].mean() / runs['dense_macs'].iloc[0]:.2f}" if len(runs) else NONE)
+            if set(cells) != {NONE}:
                 rows.append([method, *cells])
         return markdown(("MACs / dense", *(title for title, _, _ in columns)), rows)
 
@@ -113,8 +89,8 @@ def _speeds(*columns: tuple[str, str, dict[str, Any], str]) -> Callable[[Publish
     def table(found: Published) -> str:
         rows = []
         for method in _METHODS[1:]:
-            cells = [_first(found.times(name, method, **where), column, "{:.2f}") for _, name, where, column in columns]
-            if set(cells) != {_NONE}:
+            cells = [speed(found.times(name, method, **where), column) for _, name, where, column in columns]
+            if set(cells) != {NONE}:
                 rows.append([method, *cells])
         return markdown(("method", *(title for title, *_ in columns)), rows)
 
@@ -134,8 +110,8 @@ def _seconds(*columns: tuple[str, str]) -> Callable[[Published], str]:
                     dense, own = (one["train_seconds_per_epoch"].mean() for one in runs)
                     cells += [f"{own:.1f}", f"{dense / own:.2f}"]
                 else:
-                    cells += [_NONE] * 2
-            if set(cells) != {_NONE}:
+                    cells += [NONE] * 2
+            if set(cells) != {NONE}:
                 rows.append([method, *cells])
         return markdown(("method", *(head for title, _ in columns for head in (title, "speed-up"))), rows)
 
@@ -150,8 +126,8 @@ def _training(found: Published) -> str:
         if len(runs):
             steps = [found.times(f"step_{precision}_cut", method) for precision in ("bf16", "fp32")]
             whole = found.seconds("vgg16_full_time", BASELINE) / found.seconds("vgg16_full_time", method)
-            macs = _first(runs.assign(share=runs["macs"] / runs["dense_macs"]), "share", "{:.2f}")
-            rows.append([method, macs, *(_first(step, "speedup", "{:.2f}") for step in steps), f"{whole:.2f}"])
+            macs = first(runs.assign(share=runs["macs"] / runs["dense_macs"]), "share", "{:.2f}")
+            rows.append([method, macs, *(speed(step) for step in steps), f"{whole:.2f}"])
     return markdown(("method", "MACs / dense", "a step, bfloat16", "a step, float32", "a training, bfloat16"), rows)
 
 
@@ -167,17 +143,36 @@ def _fits(found: Published) -> str:
     return markdown(("weight", "rank", *methods), body)
 
 
+def _noise(*rows: tuple[str, tuple[str, ...]]) -> Callable[[Published], str]:
+    """How far seeds are apart; ``rows``: title, and parts with several seeds of each of their networks."""
+
+    def table(found: Published) -> str:
+        body = []
+        for title, parts in rows:
+            runs = found.finished(*parts)
+            networks = runs.groupby(runs["directory"].str.rsplit("/", n=1).str[0])["test_accuracy"]
+            variances = networks.var().dropna()
+            if len(variances):
+                deviation = 100 * variances.mean() ** 0.5
+                apart = (2 * deviation * (2 / seeds) ** 0.5 for seeds in (1, 3))
+                body.append([title, str(len(variances)), *(f"{one:.2f}" for one in (deviation, *apart))])
+        head = ("runs", "networks of several seeds", "standard deviation of a seed", "two runs", "means of three seeds")
+        return markdown(head, body)
+
+    return table
+
+
 def _literature(found: Published) -> str:
     """Published figures, each beside ours of the nearest part."""
     rows = []
     for row in pandas.read_csv(Path(__file__).with_name("literature.csv"), dtype=str).fillna("").itertuples():
         runs, dense = found.of(row.part, row.method, row.rank), found.of(row.part, BASELINE)
-        gap = _NONE
+        gap = NONE
         if len(runs) and len(dense):
             points = difference(list(runs["test_accuracy"]), list(dense["test_accuracy"])).points
             gap = f"{round(points, 2) + 0:+.2f}"  # never -0.00
-        ours = f"{row.method} {row.rank}: {accuracy(runs)}" if row.part else _NONE
-        rows.append([row.source, row.network, row.published, row.against_dense or _NONE, ours, gap, row.not_comparable])
+        ours = f"{row.method} {row.rank}: {accuracy(runs)}" if row.part else NONE
+        rows.append([row.source, row.network, row.published, row.against_dense or NONE, ours, gap, row.not_comparable])
     head = ("source", "network, data, epochs", "published", "published, against dense", "ours (seeds)")
     return markdown((*head, "ours, against dense", "what differs"), rows)
 
@@ -190,12 +185,12 @@ def _commands(found: Published) -> str:
         if part.is_table:
             path = found.folder / "bench" / f"{part.name}.csv"
             versions = sorted(set(pandas.read_csv(path)["tdcompress"])) if path.is_file() else []
-            count = f"`bench/{part.name}.csv`" if path.is_file() else _NONE
+            count = f"`bench/{part.name}.csv`" if path.is_file() else NONE
         else:
             known = found.runs["directory"].isin([str(found.folder / one) for one in mine["directory"]])
             known &= found.runs["status"].isin(ENDED)  # others lie on the machine that runs them, and in no table
             versions = sorted(set(found.runs.loc[known, "tdcompress"]))
-            count = f"{known.sum()} of {len(mine)}" if len(mine) else _NONE
+            count = f"{known.sum()} of {len(mine)}" if len(mine) else NONE
         words = " ".join((*part.words, *(["run=RUN"] if part.runs else [])))
         rows.append([part.what, f"`tdc {words}`", count, ", ".join(f"`{one}`" for one in versions)])
     return markdown(("what", "command", "runs", "versions"), rows)
@@ -215,6 +210,7 @@ _CUT = (
     ("0.4 of the MACs, ranks that stay, Muon", "scratch_macs", "macs:0.4"),
 )
 _SMALL = (
+    ("LeNet-5, 6.5x", "lenet5_ring", "6.5x"),
     ("LeNet-5, 16.6x", "lenet5", "16.6x"),
     ("LeNet-5, 50x", "lenet5", "50x"),
     ("LeNet, 16.6x", "lenet", "16.6x"),
@@ -224,6 +220,7 @@ _OTHER = (
     ("VGG-16, half as wide, 10x", "vgg16_half", "10x"),
     ("ResNet-20, 3x, 15 epochs", "resnet20", "3x"),
     ("ResNet-20, 5x, 15 epochs", "resnet20", "5x"),
+    ("ResNet-20, 0.278 of the MACs, 15 epochs", "resnet20_macs", "macs:0.278"),
     ("ResNet-56, 3x, 15 epochs", "resnet56", "3x"),
     ("ResNet-18, a quarter as wide, 2x, 15 epochs", "resnet18", "2x"),
     ("LSTM, 10x", "lstm", "10x"),
@@ -238,6 +235,13 @@ TABLES: dict[str, Callable[[Published], str]] = {
     "vgg16_macs": _costs(*_VGG),
     "scratch": _accuracies(*_CUT),
     "scratch_macs": _costs(*_CUT),
+    "noise": _noise(
+        ("VGG-16 on CIFAR-10, a start at full rank", ("vgg16", "vgg16_5x")),
+        ("the same from scratch", ("vgg16_scratch", "vgg16_channels", "scratch_adaptive", "scratch_macs")),
+        ("LeNet-5 on MNIST", ("lenet5",)),
+        ("LeNet on MNIST", ("lenet",)),
+        ("an LSTM on MNIST", ("lstm",)),
+    ),
     "mnist": _accuracies(*_SMALL),
     "other": _accuracies(*_OTHER),
     "reference": _accuracies(

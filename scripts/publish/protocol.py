@@ -57,6 +57,13 @@ PROTOCOL = (
     Part("vgg16_ranks", "a twentieth, and 0.135 of the MACs", (*_VGG, "rank=20x,macs:0.135", "seed=0"), 10),
     Part("lenet5", "LeNet-5 on shifted images", ("train", "experiment=lenet5_shifts"), 6, "mnist"),
     Part(
+        "lenet5_ring",
+        "LeNet-5 as rings at 6.5x",
+        ("train", "experiment=lenet5_shifts", "method=dense,tr", "rank=6.5x"),
+        6,
+        "mnist",
+    ),
+    Part(
         "lenet",
         "LeNet on shifted images",
         ("train", "experiment=lenet5_shifts", "arch=lenet"),
@@ -70,9 +77,15 @@ PROTOCOL = (
         15,
     ),
     Part(
+        "resnet20_macs",
+        "ResNet-20 at 0.278 of the MACs",
+        (*_VGG[:2], "method=dense,tucker", "arch=resnet20", "epochs=15", "rank=macs:0.278", "seed=0"),
+        15,
+    ),
+    Part(
         "resnet56",
         "ResNet-56 at a third",
-        (*_VGG[:2], "method=dense,tucker,tt", "arch=resnet56", "epochs=15", "rank=3x", "seed=0"),
+        (*_VGG[:2], "method=dense,tucker", "arch=resnet56", "epochs=15", "rank=3x", "seed=0"),
         45,
     ),
     Part(

@@ -20,19 +20,23 @@ class Published:
         self.runs, self.epochs = read_results(folder) if known else (pandas.DataFrame(), pandas.DataFrame())
         self.parts = self._table("parts.csv", ("part", "directory"))
 
+    def finished(self, *parts: str) -> pandas.DataFrame:
+        """The finished runs of these parts."""
+        mine = self.parts.loc[self.parts["part"].isin(parts), "directory"]
+        if not len(self.runs):
+            return pandas.DataFrame(columns=["directory", "method", "rank", "seed", "test_accuracy"])
+        known = self.runs["directory"].isin([str(self.folder / directory) for directory in mine])
+        return self.runs[known & (self.runs["status"] == "finished")]
+
     def of(self, part: str, method: str, rank: str | None = None) -> pandas.DataFrame:
         """The finished runs of a part by a method, at a rank, one a seed; of the baseline those at any.
 
         Raises ``ValueError`` where that does not say which: they differ in more than the seed.
         """
-        mine = self.parts.loc[self.parts["part"] == part, "directory"]
-        if not len(self.runs):
-            return pandas.DataFrame(columns=["test_accuracy"])
-        known = self.runs["directory"].isin([str(self.folder / directory) for directory in mine])
-        known &= (self.runs["method"] == method) & (self.runs["status"] == "finished")
+        found = self.finished(part)
+        found = found[found["method"] == method]
         if rank is not None and method != BASELINE:
-            known &= self.runs["rank"] == rank
-        found = self.runs[known]
+            found = found[found["rank"] == rank]
         if found["seed"].duplicated().any():
             raise ValueError(f"part {part}: {method} at rank {rank} are several runs of a seed")
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pandas
 import pytest
 from publish import golden, pages
+from publish.cells import accuracy, speed
 from publish.protocol import PROTOCOL, Part
 from publish.published import Published
 from reproduce import Options, Reproduction
@@ -223,6 +225,30 @@ def test_a_table_counts_by_hand(tmp_path):
         Published(tmp_path).of("vgg16", "tt")
 
 
+def test_how_far_seeds_are_apart_counts_by_hand(tmp_path):
+    accuracies = {"tt": [0.80, 0.82], "cp": [0.50, 0.52, 0.54], "ht": [0.99]}  # variances 2 and 4, of one seed none
+    rows = [
+        f"{method},{seed},finished,{accuracy},runs/{method}/seed{seed}"
+        for method, seeds in accuracies.items()
+        for seed, accuracy in enumerate(seeds)
+    ]
+    rows.append("tr,0,diverged,0.1,runs/tr/seed0")
+    Path(tmp_path, "parts.csv").write_text(
+        "part,alone,directory\n" + "".join(f"lstm,False,{row.rsplit(',', 1)[1]}\n" for row in rows)
+    )
+    Path(tmp_path, "summary.csv").write_text("\n".join(["method,seed,status,test_accuracy,directory", *rows]) + "\n")
+    Path(tmp_path, "metrics.csv").write_text("directory,epoch\n")
+    table = pages.filled("<!-- table: noise -->\n<!-- end -->\n", Published(tmp_path)).splitlines()
+    assert table[3:-1] == ["| an LSTM on MNIST | 2 | 1.73 | 4.90 | 2.83 |"]
+
+
+def test_a_speed_up_is_said_with_its_quartiles_where_they_are_known():
+    rows = pandas.DataFrame({"speedup": [1.174, 2.0], "speedup_low": [1.1, 1.0], "speedup_high": [1.206, 3.0]})
+    assert speed(rows) == "1.17 (1.10 to 1.21)"
+    assert speed(rows[["speedup"]]) == "1.17" == speed(rows.assign(speedup_low=math.nan))
+    assert speed(rows[:0]) == "–"  # noqa: RUF001
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -234,4 +260,4 @@ def test_a_table_counts_by_hand(tmp_path):
     ],
 )
 def test_an_accuracy_has_as_many_digits_as_it_needs(values, said):
-    assert pages.accuracy(pandas.DataFrame({"test_accuracy": values})) == said
+    assert accuracy(pandas.DataFrame({"test_accuracy": values})) == said
