@@ -33,6 +33,9 @@ def run(words: Sequence[str]) -> None:
             if len(shown) > 1:
                 print()
             print(" ".join(word for word in one.words.split() if not word.startswith("seed=")))
+        if chosen.full_rank_epochs != 0 and chosen.rank.needs_weights:
+            print(f"{length(chosen)}, then cores of ranks that follow from the weights, rank={chosen.rank}")
+            continue
         model, _ = initial(chosen, choose_device(chosen.device))
         print_report(report(model), chosen.rank)
         if chosen.full_rank_epochs != 0:

@@ -31,6 +31,7 @@ def run(words: Sequence[str]) -> None:
     sweep = any(one.sweep for one in runs)
     failed: list[tuple[str, Exception]] = []
     finished: dict[Path, Summary] = {}
+    names: dict[Path, str] = {}
 
     def fail(overrides: str, error: Exception) -> None:
         failed.append((overrides, error))
@@ -42,7 +43,7 @@ def run(words: Sequence[str]) -> None:
         if isinstance(outcome, Exception):
             fail(job.overrides, outcome)
         else:
-            finished[job.directory] = outcome
+            finished[job.directory], names[job.directory] = outcome, job.name
 
     jobs: list[Job] = []
     for one in runs:
@@ -56,14 +57,14 @@ def run(words: Sequence[str]) -> None:
         finally:
             if finished:
                 order = dict.fromkeys(job.directory for job in jobs)
-                print_outcome({directory: finished[directory] for directory in order if directory in finished})
+                print_outcome({directory: finished[directory] for directory in order if directory in finished}, names)
                 for line in following(finished, jobs[0].config.results_dir) if sys.stdout.isatty() else ():
                     say(line)
     if failed and not sweep:
         raise failed[0][1]
     if failed:
-        names = "; ".join(overrides for overrides, _ in failed)
-        complain(f"{len(failed)} of {len(failed) + len(finished)} runs failed: {names}")
+        which = "; ".join(overrides for overrides, _ in failed)
+        complain(f"{len(failed)} of {len(failed) + len(finished)} runs failed: {which}")
         sys.exit(1 if finished else 2)
 
 

@@ -175,7 +175,7 @@ def _layout(
     chosen, reason = None, ""
     if method.init in OF_TRAINED and (isinstance(rank, Budget) or rank.needs_weights):
         chosen, reason = "channels", "its weight is fitted"
-        if method.factors is not None:
+        if (method.factors or 1) > 1 and "channels" in format.layouts:
             chosen, reason = "split", "its weight is fitted, and factors are given"
         elif not convolves and _narrow(weight_shape, format, method, room):
             chosen, reason = "split", "its weight is fitted, and by channels too few numbers would pass"

@@ -22,6 +22,7 @@ from ..device.machine import choose_device, device_name, set_up
 from ..device.memory import forget_peak, is_out_of_memory, peak_memory
 from ..device.precision import autocast, effective_precision
 from ..device.processes import World, joined
+from ..results.folders import delete
 from ..results.identity import arch_name, dataset_name, identity, method_name, plain, resolved
 from ..results.record import Summary
 from ..results.run import Run
@@ -57,10 +58,14 @@ def train(config: TrainConfig, run: Run, log: Log = print, *, dense_only: bool =
 
 def _prepared(config: TrainConfig, run: Run, world: World, log: Log, dense_only: bool) -> Summary:
     device = choose_device(validate(config).device)
-    begun = shared.begins_with(config) if world.size == 1 and not dense_only else None
-    config = replace(resolved(config), precision=_precision(config.precision, run, device))
+    precision = _precision(config.precision, run, device)
+    begun = shared.begins_with(config, precision) if world.size == 1 and not dense_only else None
+    config = replace(resolved(config), precision=precision)
     whole, config = config, shared.dense(config) if dense_only else config
     ended = world.told(run.ended(config))
+    if dense_only and ended is not None and ended.status == "finished" and shared.trained(run.directory, log) is None:
+        delete(run.directory, Path(config.results_dir))  # nothing can go on from it
+        ended = None
     if ended is not None:
         _refuse_other_weights(config, run, ended)
         _refuse_other_data(run, world.told(changed_files(config.dataset, ended.images) if ended.images else []))
@@ -167,7 +172,7 @@ def _train(
         if ended is not None:
             return ended
         if state is not None:
-            with fitting(run.directory):
+            with fitting(source):
                 learner.restore(state)
             log(f"{source}: going on from epoch {learner.epoch + 1}, step {learner.batch + 1}")
         else:

@@ -36,3 +36,10 @@ def test_networks_of_a_sweep_are_named_and_seeds_make_no_others(tdc):
     heads = [line for line in out.splitlines() if line.startswith("method=")]
     assert heads == ["method=tt rank=4 dataset=mnist arch=lenet", "method=cp rank=4 dataset=mnist arch=lenet"]
     assert not any(line.startswith("method=") for line in tdc("show method=tt rank=4")[1].splitlines())
+
+
+@pytest.mark.parametrize("rank", ["vbmf", "energy:0.9"])
+def test_ranks_of_weights_that_are_not_trained_yet_have_no_numbers(tdc, rank):
+    code, out, _ = tdc(f"show method=tt rank={rank} full_rank_epochs=2 dataset=digits")
+    line = "full_rank_epochs=2: dense for 2 of 10 epochs, then cores of ranks that follow from the weights"
+    assert code == 0 and out == f"{line}, rank={rank}\n"

@@ -20,10 +20,21 @@ def test_what_a_summary_does_not_know_is_a_dash(capsys: pytest.CaptureFixture[st
         "finished", method="tt", rank="8", parameters=1234, compression_ratio=2.5, macs=5678, test_accuracy=0.5,
         best_test_accuracy=0.625, train_seconds_per_epoch=1.5,
     )  # fmt: skip
-    print_outcome({Path("a/seed0"): whole, Path("b/seed1"): Summary("interrupted", method="tt")})
-    first, second, *directories = capsys.readouterr().out.split("\n")[2:6]
+    print_outcome({Path("a/seed0"): whole}, {})
+    first, directory = capsys.readouterr().out.split("\n")[2:4]
     assert first.split() == ["tt", "8", "1,234", "2.50x", "5,678", "50.00%", "62.50%", "1.50", "finished"]
-    assert second.split() == ["tt", *["-"] * 7, "interrupted"]
+    assert directory == "a/seed0"
+    print_outcome({Path("b/seed1"): Summary("interrupted", method="tt")}, {})
+    assert capsys.readouterr().out.split("\n")[2].split() == ["tt", *["-"] * 7, "interrupted"]
+
+
+def test_runs_of_a_sweep_are_told_apart(capsys: pytest.CaptureFixture[str]):
+    paths = [Path("a/seed0"), Path("b/seed1")]
+    names = dict(zip(paths, ["lenet tt 8 seed 0 method.in_modes=[8,8]", "lenet tt 8 seed 1"], strict=True))
+    print_outcome(dict.fromkeys(paths, Summary("finished", method="tt", rank="8", parameters=1234)), names)
+    first, second, *directories = capsys.readouterr().out.split("\n")[2:6]
+    assert first.startswith("lenet tt 8 seed 0 method.in_modes=[8,8]  ") and first.split()[6] == "1,234"
+    assert second.split()[:6] == ["lenet", "tt", "8", "seed", "1", "1,234"]
     assert directories == ["a/seed0", "b/seed1"]
 
 

@@ -9,6 +9,7 @@ from cases import having
 from networks import SHAPE, Net, swapped
 from torch import nn
 
+from tdcompress.compression.survey.report import report
 from tdcompress.compression.swap import compress
 from tdcompress.config.schema import MethodConfig
 from tdcompress.layers.conv import FactorisedConv
@@ -86,6 +87,14 @@ def test_factors_that_are_given_split_a_trained_weight(format: str):
         return len(model[0].graph.inputs)
 
     assert (sites(), sites(factors=2), sites(factors=3), sites(factors=2, layout="channels")) == (1, 2, 3, 1)
+
+
+@pytest.mark.parametrize(("format", "factors"), [("btt", 3), ("tt", 1)])
+def test_factors_that_split_nothing_are_not_said_to(format: str, factors: int):
+    model = compress(
+        nn.Sequential(nn.Conv2d(16, 64, 3)), format, "5x", (16, 6, 6), init="fit", keep=[], factors=factors
+    )
+    assert "factors are given" not in str(report(model))
 
 
 def test_integers_of_numpy_and_shapes_are_ranks():

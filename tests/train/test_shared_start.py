@@ -93,8 +93,8 @@ def test_a_dense_run_goes_on_from_them(tmp_path):
         expected, config={}, train_seconds_per_epoch=0
     )
     train(longer, Run(directory_of(longer)), print, dense_only=True)
-    assert begins_with(dense) == directory_of(longer) and begins_with(tt) == start
-    assert begins_with(replace(dense, lr=0.3)) is None and begins_with(replace(dense, seed=1)) is None
+    assert begins_with(dense, "auto") == directory_of(longer) and begins_with(tt, "auto") == start
+    assert begins_with(replace(dense, lr=0.3), "auto") is None and begins_with(replace(dense, seed=1), "auto") is None
 
 
 def test_a_dense_run_of_several_machines_counts_the_seconds_of_the_last(tmp_path):
@@ -105,6 +105,55 @@ def test_a_dense_run_of_several_machines_counts_the_seconds_of_the_last(tmp_path
     summary = train(dense, run_of(dense), print)
     seconds = pandas.read_csv(run_of(dense).directory / "metrics.csv")["train_seconds"]
     assert summary.device_since == 3 and summary.train_seconds_per_epoch == pytest.approx(seconds[2:].median())
+
+
+@pytest.mark.parametrize("decay", ["scaled", "frobenius"])
+def test_a_decay_of_cores_makes_no_other_dense_run(tmp_path, decay):
+    tt, dense = config_of(tmp_path), config_of(tmp_path, "dense")
+    decayed = replace(dense, method=replace(dense.method, decay=decay))
+    decayed = replace(decayed, optim=replace(decayed.optim, optimizer=decayed.optim.optimizer | {"weight_decay": 0.1}))
+    tt = replace(tt, optim=decayed.optim)
+    train(tt, Run(directory_of(tt)), dense_only=True)
+    lines = []
+    summary = train(decayed, run_of(decayed), lines.append)
+    assert summary.status == "finished" and begun_alone(lines) == 0
+
+
+def test_a_dense_run_goes_on_from_the_start_of_its_precision(tmp_path):
+    short = config_of(tmp_path, precision="fp32")
+    long = config_of(tmp_path, precision="bf16", full_rank_epochs=3)
+    for config in (short, long):
+        train(config, Run(directory_of(config)), dense_only=True)
+    dense = config_of(tmp_path, "dense", precision="auto")
+    assert begins_with(dense, "auto") == begins_with(dense, "bf16") == directory_of(long)
+    assert begins_with(dense, "fp32") == directory_of(short)
+    dense = replace(dense, precision="fp32")
+    lines = []
+    train(dense, run_of(dense), lines.append)
+    assert begun_alone(lines) == 0
+
+
+@pytest.mark.parametrize("harm", ["damaged", "gone", "another file"])
+def test_a_start_that_is_lost_is_made_again_once(tmp_path, harm):
+    configs = [config_of(tmp_path, method) for method in ("tt", "tucker")]
+    path = directory_of(configs[0]) / "checkpoint.pt"
+    train(configs[0], Run(path.parent), print, dense_only=True)
+    expected = torch.load(path, weights_only=True)["model"]
+    if harm == "gone":
+        path.unlink()
+    elif harm == "damaged":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        torch.save([1, 2], path)
+    lines, outcomes = swept(*configs)
+    assert begun_alone(lines) == 1 and [outcome.status for outcome in outcomes.values()] == ["finished"] * 2
+    found = torch.load(path, weights_only=True)["model"]
+    assert all(found[key].equal(expected[key]) for key in expected)
+    torch.save([1, 2], path)
+    (run_of(configs[0]).directory / "summary.json").unlink()
+    (run_of(configs[0]).directory / "checkpoint.pt").unlink()
+    summary = train(configs[0], run_of(configs[0]), lines.append)  # alone it trains its own
+    assert summary.status == "finished" and summary.switch["shared"] is None
 
 
 def test_what_decides_where_they_lie(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ...compression.comparison import Comparison
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
     import torch
 
 
-def print_outcome(summaries: Mapping[Path, Summary]) -> None:
-    """The runs of a command, and the directory where each one lies."""
+def print_outcome(summaries: Mapping[Path, Summary], names: Mapping[Path, str]) -> None:
+    """The runs of a command, by the names that tell several apart, and the directory where each one lies."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("method", "rank"):
+    several = len(summaries) > 1
+    for title in ("run",) if several else ("method", "rank"):
         table.add_column(title)
     for title in ("parameters", "compression", "MACs", "test accuracy", "best", "s/epoch", "status"):
         table.add_column(title, justify="right")
-    for summary in summaries.values():
+    for directory, summary in summaries.items():
+        named = (escape(names[directory]),) if several else (summary.method, summary.rank)
         shown = (
-            (summary.method, "{}"), (summary.rank, "{}"), (summary.parameters, "{:,}"),
+            *((name, "{}") for name in named), (summary.parameters, "{:,}"),
             (summary.compression_ratio, "{:.2f}x"), (summary.macs, "{:,}"), (summary.test_accuracy, "{:.2%}"),
             (summary.best_test_accuracy, "{:.2%}"), (summary.train_seconds_per_epoch, "{:.2f}"), (summary.status, "{}"),
         )  # fmt: skip

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...config.schema import MethodConfig, OptimConfig, TrainConfig
+from ...config.schema import AUTO, MethodConfig, OptimConfig, TrainConfig
 from ...data.datasets import Splits
+from ...device.files import RunError
 from ...results.identity import identity, plain, resolved, typed
 from ...results.record import read_summary
 from ...tensor.errors import ConfigError
@@ -46,10 +47,11 @@ def dense_run_of(config: TrainConfig) -> dict[str, Any]:
     return identity(plain(dense(config)))
 
 
-def begins_with(config: TrainConfig) -> Path | None:
+def begins_with(config: TrainConfig, precision: str) -> Path | None:
     """Where the dense epochs lie, or will, that a run of ``config`` goes on from, see ``directory_of``.
 
-    A dense run goes on from those of other runs that are its own first ones, the most that are trained by now.
+    A dense run goes on from those of other runs that are its own first ones, the most that are trained by now in the
+    ``precision`` that it computes in, in any where that is ``auto``.
     """
     asked = identity(plain(config))
     if asked != dense_run_of(config):
@@ -57,7 +59,7 @@ def begins_with(config: TrainConfig) -> Path | None:
     found: dict[Path, int] = {}
     for directory in Path(config.results_dir).glob(f"starts/*/seed{config.seed}"):
         summary = read_summary(directory)
-        if summary is None or summary.status != "finished":
+        if summary is None or not is_there(directory) or precision not in (AUTO, summary.config["precision"]):
             continue
         if identity(summary.config | {"precision": config.precision}) == asked:
             found[directory] = summary.epochs_done
@@ -65,9 +67,18 @@ def begins_with(config: TrainConfig) -> Path | None:
 
 
 def is_there(directory: Path) -> bool:
-    """Whether the dense epochs of this directory are trained."""
+    """Whether the dense epochs of this directory are trained, and there is something to go on from."""
     summary = read_summary(directory)
-    return summary is not None and summary.status == "finished"
+    return summary is not None and summary.status == "finished" and (directory / checkpoint.NAME).exists()
+
+
+def trained(directory: Path, log: Callable[[str], Any]) -> dict[str, Any] | None:
+    """The checkpoint at the end of these dense epochs; None where they are not trained, or it cannot be read."""
+    try:
+        return checkpoint.load(directory, log) if is_there(directory) else None
+    except RunError as error:
+        log(str(error))
+        return None
 
 
 def state_in(
@@ -77,10 +88,8 @@ def state_in(
 
     None, too, where they were computed in another precision, by several processes, or of other ``data``.
     """
-    if directory is None or not is_there(directory):
-        return None
-    state = checkpoint.load(directory, log)
-    if state is None or state["config"]["precision"] != config.precision:
+    state = trained(directory, log) if directory is not None else None
+    if directory is None or state is None or state["config"]["precision"] != config.precision:
         return None
     summary = read_summary(directory)
     if summary is not None and summary.processes > 1:  # which have other statistics of their shares of a batch

@@ -14,12 +14,12 @@ from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ...tensor.formats import BASELINE
 from .. import checkpoint
-from ..full_rank.shared import dense_run_of, directory_of, is_there
+from ..full_rank.shared import dense_run_of, directory_of, trained
 from .job import Job
 
 
 def starts_of(jobs: Sequence[Job]) -> list[Job]:
-    """A job for the dense epochs that at least two of these runs will go on from and that are not trained yet.
+    """A job for the dense epochs that at least two of these runs will go on from and that are not trained yet, or lost.
 
     Those that have begun go on from their own, and so do those of several processes.
     """
@@ -39,7 +39,7 @@ def starts_of(jobs: Sequence[Job]) -> list[Job]:
     return [
         replace(first, directory=directory, files={}, dense_only=True, name=_name(first.config))
         for directory, (first, *others) in sharing.items()
-        if (others or dense_run_of(first.config) in baselines) and not is_there(directory)
+        if (others or dense_run_of(first.config) in baselines) and trained(directory, lambda line: None) is None
     ]
 
 

@@ -140,10 +140,10 @@ class Sweep:
 
 
 def _trained(job: Job) -> int:
-    """How many epochs a run has before it is made: its own, or the shared dense ones that it begins with."""
-    found = [read_summary(job.directory)]
-    with suppress(ConfigError):  # which whoever makes the run is told
-        start = None if job.dense_only else begins_with(validate(job.config))
-        if start is not None and is_there(start):
-            found.append(read_summary(start))
-    return max((summary.epochs_done for summary in found if summary is not None), default=0)
+    """How many epochs a run has before it is made: its own, or where it has none the shared dense ones."""
+    found = read_summary(job.directory)
+    if found is None or not found.epochs_done:
+        with suppress(ConfigError):  # which whoever makes the run is told
+            start = None if job.dense_only else begins_with(validate(job.config), job.config.precision)
+            found = read_summary(start) if start is not None and is_there(start) else None
+    return found.epochs_done if found is not None else 0

@@ -123,9 +123,9 @@ def parameter_groups(
     parameters (Gray et al. 2019, section 4: fewer parameters need less of it); ``frobenius`` leaves the cores to
     ``frobenius_penalty``.
     """
-    if decay == "factors" or not weight_decay:
-        return [{"params": list(model.parameters())}]
     held, dense = factorised(model), dense_weights(model)
+    if decay == "factors" or not weight_decay or not (held or names):
+        return [{"params": list(model.parameters())}]
     apart: list[tuple[list[nn.Parameter], float]] = []
     if decay == "scaled":
         for name in held if names is None else names:

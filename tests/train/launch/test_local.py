@@ -70,7 +70,7 @@ def test_the_same_runs_as_one_after_the_other(here):
     assert all(device.endswith(f"{THREADS} threads") for device in runs[1].device)
     # The table lists them in the sweep's order, whichever ended first, and each line says whose it is.
     table = out_two.split("compression")[1].splitlines()
-    assert [line.split()[0] for line in table if line.startswith(("tt ", "dense "))] == ["tt", "tt", "dense"]
+    assert [line.split()[1] for line in table if line.startswith("lenet ")] == ["tt", "tt", "dense"]
     for name in ("tt 2", "tt 3", "dense"):
         assert sum(line.startswith(f"lenet {name} seed 0  epoch 2/2") for line in out_two.splitlines()) == 1
     assert "\n3 of 3 runs done\n" in out_two
