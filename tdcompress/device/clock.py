@@ -40,11 +40,6 @@ class Pairs:
         return statistics.median(self.ratios)
 
     @property
-    def speedup(self) -> float:
-        """The median of ``speedups``."""
-        return statistics.median(self.speedups)
-
-    @property
     def ours_ms(self) -> float:
         """Median milliseconds of ours."""
         return 1000 * statistics.median(self.ours)

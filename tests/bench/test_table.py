@@ -13,4 +13,4 @@ def test_a_csv_has_every_column_of_every_row(tmp_path):
 
 def test_of_rounds_the_median_and_the_quartiles():
     assert spread("ratio", [0.5, 2, 0.1]) == {"ratio": 0.5, "ratio_low": 0.3, "ratio_high": 1.25}
-    assert spread("speedup", [4.0]) == {"speedup": 4, "speedup_low": 4, "speedup_high": 4}
+    assert spread("speedup", [4.0]) == {"speedup": 4, "speedup_low": None, "speedup_high": None}

@@ -44,7 +44,7 @@ def test_pairs_leave_the_first_calls_out():
     time = Time()
     found = clock.compare(time.takes(100.0, 2.0), {"other": time.takes(50.0, 8.0)}, 5, time)
     assert found["other"].ours == [2.0] * 5 and found["other"].rival == [8.0] * 5
-    assert (found["other"].ratio, found["other"].speedup) == (0.25, 4.0)
+    assert found["other"].ratio == 0.25 and set(found["other"].speedups) == {4.0}
     assert (found["other"].ours_ms, found["other"].rival_ms) == (2000.0, 8000.0)
 
 

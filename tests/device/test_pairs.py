@@ -33,7 +33,7 @@ def test_ratios_are_taken_pair_by_pair():
     pairs = compare(ours, {"rival": rival}, 3, clock)["rival"]
     assert (pairs.ours, pairs.rival) == ([1, 10, 3], [2, 5, 30])
     assert (pairs.ours_ms, pairs.rival_ms) == (3000, 5000)
-    assert (pairs.ratio, pairs.speedup) == (0.5, 2)  # of the medians they were 0.6 and 1.67
+    assert pairs.ratio == 0.5  # of the medians it was 0.6
     assert (pairs.ratios, pairs.speedups) == ([0.5, 2, 0.1], [2, 0.5, 10])
     timed = clock.made[4:]
     assert [name for name, _ in timed] == ["ours", "rival", "rival", "ours", "ours", "rival"]
