@@ -56,6 +56,16 @@ def begun_alone(lines):
     return sum("epoch 1/4" in line for line in lines)
 
 
+def made_alone(config, results):
+    """The summary of this run made by itself, to the same end: metrics and weights are equal."""
+    alone = replace(config, results_dir=str(results))
+    summary = train(alone, run_of(alone), print)
+    assert metrics(run_of(config)).equals(metrics(run_of(alone)))
+    here, there = weights(config), weights(alone)
+    assert here.keys() == there.keys() and all(here[key].equal(there[key]) for key in here)
+    return summary
+
+
 def test_as_if_each_had_trained_its_own(tmp_path):
     shared = [config_of(tmp_path / "shared", method, full_rank_epochs="auto") for method in ("tt", "tucker")]
     lines, outcomes = swept(*shared)
@@ -65,11 +75,7 @@ def test_as_if_each_had_trained_its_own(tmp_path):
     spent = (start / "metrics.csv").read_text()
     for config in shared:
         assert (run_of(config).directory / "metrics.csv").read_text().startswith(spent)  # their seconds, too
-        alone = replace(config, results_dir=str(tmp_path / "alone"))
-        summary = train(alone, run_of(alone), print)
-        assert metrics(run_of(config)).equals(metrics(run_of(alone)))
-        here, there = weights(config), weights(alone)
-        assert here.keys() == there.keys() and all(here[key].equal(there[key]) for key in here)
+        summary = made_alone(config, tmp_path / "alone")
         found = outcomes[run_of(config).directory]
         assert found.switch["shared"] == str(start) and summary.switch["shared"] is None
         assert found.switch["epoch"] == summary.switch["epoch"]
@@ -83,11 +89,7 @@ def test_a_dense_run_goes_on_from_them(tmp_path):
     assert begun_alone(lines) == 1 and len(outcomes) == 2
     start = directory_of(tt)
     assert f"dense seed 0  {start}: going on from epoch 3, step 1" in "\n".join(lines)
-    alone = replace(dense, results_dir=str(tmp_path / "alone"))
-    expected = train(alone, run_of(alone), print)
-    assert metrics(run_of(dense)).equals(metrics(run_of(alone)))
-    here, there = weights(dense), weights(alone)
-    assert here.keys() == there.keys() and all(here[key].equal(there[key]) for key in here)
+    expected = made_alone(dense, tmp_path / "alone")
     found = outcomes[run_of(dense).directory]
     assert replace(found, config={}, train_seconds_per_epoch=0) == replace(
         expected, config={}, train_seconds_per_epoch=0

@@ -81,15 +81,13 @@ def trained(directory: Path, log: Callable[[str], Any]) -> dict[str, Any] | None
         return None
 
 
-def state_in(
-    directory: Path | None, config: TrainConfig, data: Splits, log: Callable[[str], Any]
-) -> dict[str, Any] | None:
+def state_in(directory: Path, config: TrainConfig, data: Splits, log: Callable[[str], Any]) -> dict[str, Any] | None:
     """The checkpoint at the end of shared dense epochs, for a run of ``config`` to go on from; None if there is none.
 
     None, too, where they were computed in another precision, by several processes, or of other ``data``.
     """
-    state = trained(directory, log) if directory is not None else None
-    if directory is None or state is None or state["config"]["precision"] != config.precision:
+    state = trained(directory, log)
+    if state is None or state["config"]["precision"] != config.precision:
         return None
     summary = read_summary(directory)
     if summary is not None and summary.processes > 1:  # which have other statistics of their shares of a batch

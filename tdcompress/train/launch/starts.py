@@ -26,20 +26,20 @@ def starts_of(jobs: Sequence[Job]) -> list[Job]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return []
     sharing: dict[Path, list[Job]] = {}
-    baselines = []
+    apart = []  # the dense ones among them may begin with the dense epochs of others
     for job in jobs:
         with suppress(ConfigError):  # which whoever makes the run is told
-            directory, asked = directory_of(validate(job.config)), identity(plain(job.config))
+            directory = directory_of(validate(job.config))
             if _has_begun(job):
                 continue
             if directory is not None:
                 sharing.setdefault(directory, []).append(job)
-            elif asked == dense_run_of(job.config):
-                baselines.append(asked)
+            else:
+                apart.append(identity(plain(job.config)))
     return [
         replace(first, directory=directory, files={}, dense_only=True, name=_name(first.config))
         for directory, (first, *others) in sharing.items()
-        if (others or dense_run_of(first.config) in baselines) and trained(directory, lambda line: None) is None
+        if (others or dense_run_of(first.config) in apart) and trained(directory, lambda line: None) is None
     ]
 
 
