@@ -180,7 +180,7 @@ def measure(
         "dense_ms": times["dense"].rival_ms,
         **spread("ratio", times["dense"].ratios),
         "hand_ms": by_hand and by_hand.rival_ms,
-        "hand_ratio": by_hand and by_hand.ratio,
+        **spread("hand_ratio", by_hand.ratios if by_hand else ()),
         "plan": report["plan"],
     }
 

@@ -135,11 +135,11 @@ class _Bench:
             "dense_ms": times["dense"].rival_ms,
             **spread("speedup", times["dense"].speedups),
             "hand_ms": hand and hand.rival_ms,
-            "hand_ratio": hand and hand.ratio,
+            **spread("hand_ratio", hand.ratios if hand else ()),
             "memory_mb": memory,
             "dense_memory_mb": self.dense_memory,
             "memory_ratio": memory / self.dense_memory,
         }
         if base is not None:
-            row |= {"base": self.options.parameters, "base_ms": base.rival_ms, "base_ratio": base.ratio}
+            row |= {"base": self.options.parameters, "base_ms": base.rival_ms, **spread("base_ratio", base.ratios)}
         return row

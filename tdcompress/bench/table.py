@@ -28,10 +28,10 @@ def write(rows: Sequence[Row], results_dir: str | Path, name: str) -> Path:
 def spread(name: str, rounds: Sequence[float]) -> Row:
     """What a row says of a quantity that was measured in rounds: the median, and below other names the quartiles.
 
-    Of a single round there are none.
+    Of a single round there are no quartiles, of none nothing.
     """
     low, high = quartiles(rounds) if len(rounds) > 1 else (None, None)
-    return {name: statistics.median(rounds), f"{name}_low": low, f"{name}_high": high}
+    return {name: statistics.median(rounds) if rounds else None, f"{name}_low": low, f"{name}_high": high}
 
 
 def _written(value: Any) -> Any:
