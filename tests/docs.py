@@ -16,7 +16,7 @@ from tdcompress.config.conf import conf_dir
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PUBLISHED = ROOT / "results" / "published"
-PAGES = [*DOCS, ROOT / "CHANGELOG.md", PUBLISHED / "README.md", PUBLISHED / "earlier" / "README.md"]
+PAGES = [*DOCS, ROOT / "CHANGELOG.md", PUBLISHED / "README.md"]
 COMMAND = re.compile(r"(tdc|make|python|torchrun|pip install|cp|eval) |scripts/\w+\.sh")
 
 

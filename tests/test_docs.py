@@ -49,12 +49,11 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         shutil.copytree(run, "RUN")
         cli.main(["compress", f"checkpoint={run}", "rank=2", "out=FILE.pt"])
         Path("FILE.pt").rename("FILE")
-        for part in (Path(), Path("earlier", "in_pairs"), Path("earlier", "by_channels")):
-            published, place = ROOT / "results" / "published" / part, Path("results", "published", part)
-            place.mkdir(parents=True, exist_ok=True)
-            runs, epochs = (pandas.read_csv(published / f"{name}.csv", dtype=str) for name in ("summary", "metrics"))
-            runs[:2].to_csv(place / "summary.csv", index=False)
-            epochs[epochs.directory.isin(runs.directory[:2])].to_csv(place / "metrics.csv", index=False)
+        published, place = ROOT / "results" / "published", Path("results", "published")
+        place.mkdir(parents=True)
+        runs, epochs = (pandas.read_csv(published / f"{name}.csv", dtype=str) for name in ("summary", "metrics"))
+        runs[:2].to_csv(place / "summary.csv", index=False)
+        epochs[epochs.directory.isin(runs.directory[:2])].to_csv(place / "metrics.csv", index=False)
         for _, name, code in (example for page in DOCS for example in examples(page)):
             if name:
                 Path(name).parent.mkdir(parents=True, exist_ok=True)
