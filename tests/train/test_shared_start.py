@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pandas
@@ -11,11 +12,13 @@ from runs import make
 from training import LEFT, config_in, metrics, run_of, stop_at, validating
 
 from tdcompress.config.schema import LauncherConfig, MethodConfig, validate
+from tdcompress.device.files import RunError
 from tdcompress.results.identity import plain
 from tdcompress.results.rows import read_runs
 from tdcompress.results.run import Run
 from tdcompress.train.full_rank.shared import begins_with, directory_of
 from tdcompress.train.interrupt import Interrupted
+from tdcompress.train.launch import local
 from tdcompress.train.launch.job import Job
 from tdcompress.train.launch.launchers import launch
 from tdcompress.train.launch.starts import starts_of
@@ -205,6 +208,23 @@ def test_a_start_for_those_that_need_one(tmp_path, monkeypatch):
     assert starts_of([job_of(one), job_of(two)]) == []
     lines, outcomes = swept(one, two, config_of(tmp_path, "btt"))
     assert begun_alone(lines) == 0 and len(outcomes) == 3
+
+
+def test_a_run_waits_for_its_own_start_alone(tmp_path, monkeypatch):
+    jobs = [job_of(config_of(tmp_path, method, seed=seed)) for seed in (0, 1) for method in ("tt", "tucker")]
+    begun, others = [], threading.Semaphore(0)
+
+    def made(job, environment, running, stop, sweep):
+        begun.append((job.dense_only, job.config.seed))
+        if (job.dense_only, job.config.seed) == (True, 1):
+            assert all(others.acquire(timeout=60) for _ in range(3)), "begins last"
+        elif not job.dense_only:
+            others.release()
+        return RunError("not made")
+
+    monkeypatch.setattr(local, "_in_a_process", made)
+    launch([*jobs, job_of(config_of(tmp_path, "dense", lr=0.3))], LauncherConfig("local", 2), print, lambda *_: None)
+    assert begun[:3] == [(True, 0), (True, 1), (False, 0)] and begun[-2:] == [(False, 1)] * 2 and len(begun) == 7
 
 
 def test_interrupted_and_gone_on_with(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from ...results.run import Run
 from ...tensor.errors import ConfigError
 from ..interrupt import StopSignals
 from .job import BREAK, SIGNALS, Job
+from .starts import awaited
 from .sweep import Sweep
 
 
@@ -25,7 +26,7 @@ def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
     """``settings.jobs`` runs at once, each a ``worker`` process with its share of this machine's cores, or as many as
     ``OMP_NUM_THREADS`` says where that is set.
 
-    The ``jobs`` begin when all ``starts`` have ended.
+    A job begins when those of the ``starts`` have ended that it goes on from.
 
     A signal is passed on to every process, no further run begins, and ``Interrupted`` is raised when all have ended
     after their step. A second signal more than a second later kills them.
@@ -33,28 +34,34 @@ def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
     """
     if sys.platform == "win32":
         raise ConfigError("launcher=local needs the signals of Unix, which Windows lacks; use launcher=basic")
-    for some in (starts, jobs):
-        if some:
-            _at_once(some, settings, sweep)
-
-
-def _at_once(jobs: Sequence[Job], settings: LauncherConfig, sweep: Sweep) -> None:
-    at_once = min(settings.jobs, len(jobs))
-    threads = {"OMP_NUM_THREADS": str(max(1, _cores() // at_once))}
-    # A user's own model is found where this process finds it.
-    environment = threads | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    before = {job.directory: awaited(job, starts) for job in jobs}
+    first = [*starts, *(job for job in jobs if not before[job.directory])]
+    later = [job for job in jobs if before[job.directory]]
     running: set[subprocess.Popen[bytes]] = set()
+    futures: dict[Future[Summary | Exception | None], Job] = {}
+    at_once = min(settings.jobs, len(starts) + len(jobs))
     with StopSignals() as stop, ThreadPoolExecutor(at_once, initializer=_block_signals) as pool:
-        futures = {pool.submit(_in_a_process, job, environment, running, stop, sweep): job for job in jobs}
+
+        def submit(some: Sequence[Job], beside: int) -> set[Future[Summary | Exception | None]]:
+            environment = _environment(min(at_once, beside))
+            new = {pool.submit(_in_a_process, job, environment, running, stop, sweep): job for job in some}
+            futures.update(new)
+            return set(new)
+
         told: set[subprocess.Popen[bytes]] = set()
-        waiting: set[Future[Summary | Exception | None]] = set(futures)
+        waiting = submit(first, len(first))
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in done:
-                    outcome = future.result()
+                    outcome, ended = future.result(), futures[future]
                     if outcome is not None:
-                        sweep.end(futures[future], outcome)
+                        sweep.end(ended, outcome)
+                    for directories in before.values():
+                        directories.discard(ended.directory)
+                ready = [job for job in later if not before[job.directory]]
+                later = [job for job in later if before[job.directory]]
+                waiting |= submit(ready, len(jobs))
                 if stop.number is not None:
                     for process in running.copy() - told:
                         process.send_signal(stop.number)
@@ -65,6 +72,12 @@ def _at_once(jobs: Sequence[Job], settings: LauncherConfig, sweep: Sweep) -> Non
                 process.kill()
     if stop.number is not None:
         raise stop.interrupted("sweep interrupted; the same command goes on")
+
+
+def _environment(at_once: int) -> dict[str, str]:
+    """Of a process beside as many; a user's own model is found where this process finds it."""
+    threads = {"OMP_NUM_THREADS": str(max(1, _cores() // at_once))}
+    return threads | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _in_a_process(

@@ -43,6 +43,16 @@ def starts_of(jobs: Sequence[Job]) -> list[Job]:
     ]
 
 
+def awaited(job: Job, starts: Sequence[Job]) -> set[Path]:
+    """The directories of those ``starts`` with whose dense epochs the run of ``job`` will begin."""
+    with suppress(ConfigError):  # which whoever makes the run is told
+        config = validate(job.config)
+        own, whole = directory_of(config), identity(plain(config))
+        if not _has_begun(job):
+            return {one.directory for one in starts if one.directory == own or dense_run_of(one.config) == whole}
+    return set()
+
+
 def _name(config: TrainConfig) -> str:
     return f"{arch_name(config)} {BASELINE} start seed {config.seed}"
 
