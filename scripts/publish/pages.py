@@ -35,9 +35,9 @@ def _answer(found: Published) -> str:
         runs = found.of("vgg16", method).sort_values("seed")  # what is timed is of the first one
         if method != BASELINE and not len(runs):
             continue
-        step, infer = found.times("step_bf16", method), found.times("infer", method, batch_size=64)
+        step, infer = found.times(("step_bf16",), method), found.times(("infer",), method, batch_size=64)
         plain = method == BASELINE
-        files = found.times("export", None if plain else method, batch_size=64)
+        files = found.times(("export",), None if plain else method, batch_size=64)
         rows.append(
             [
                 method,
@@ -83,13 +83,13 @@ def _costs(*columns: tuple[str, str, str | None]) -> Callable[[Published], str]:
     return table
 
 
-def _speeds(*columns: tuple[str, str, dict[str, Any], str]) -> Callable[[Published], str]:
-    """A table of times, a row a method; ``columns``: title, table, which of its rows, and the column."""
+def _speeds(*columns: tuple[str, tuple[str, ...], dict[str, Any], str]) -> Callable[[Published], str]:
+    """A table of times, a row a method; ``columns``: title, tables, which of their rows, and the column."""
 
     def table(found: Published) -> str:
         rows = []
         for method in _METHODS[1:]:
-            cells = [speed(found.times(name, method, **where), column) for _, name, where, column in columns]
+            cells = [speed(found.times(names, method, **where), column) for _, names, where, column in columns]
             if set(cells) != {NONE}:
                 rows.append([method, *cells])
         return markdown(("method", *(title for title, *_ in columns)), rows)
@@ -124,7 +124,7 @@ def _training(found: Published) -> str:
     for method in _METHODS[1:]:
         runs = found.of("vgg16_full_time", method)
         if len(runs):
-            steps = [found.times(f"step_{precision}_cut", method) for precision in ("bf16", "fp32")]
+            steps = [found.times((f"step_{precision}_cut",), method) for precision in ("bf16", "fp32")]
             whole = found.seconds("vgg16_full_time", BASELINE) / found.seconds("vgg16_full_time", method)
             macs = first(runs.assign(share=runs["macs"] / runs["dense_macs"]), "share", "{:.2f}")
             rows.append([method, macs, *(speed(step) for step in steps), f"{whole:.2f}"])
@@ -133,7 +133,7 @@ def _training(found: Published) -> str:
 
 def _fits(found: Published) -> str:
     """Of each weight and rank the error, and the times faster, both against tensorly's."""
-    rows = found.times("fit", None)
+    rows = found.times(("fit",), None)
     methods = sorted(set(rows["method"]))
     cells = {
         (row.weight, row.rank, row.method): f"{row.error_ratio:.2f}, {row.speedup:.2g}" for row in rows.itertuples()
@@ -249,20 +249,20 @@ TABLES: dict[str, Callable[[Published], str]] = {
     ),
     "seconds": _seconds(("MNIST, LeNet, s", "reference_mnist_time"), ("CIFAR-10, VGG-16, s", "reference_cifar10_time")),
     "step": _speeds(
-        ("a quarter as wide", "step_bf16", {}, "speedup"),
-        ("full width", "step_bf16_full", {}, "speedup"),
-        ("full width, in pairs", "step_bf16_pairs", {}, "speedup"),
+        ("a quarter as wide", ("step_bf16",), {}, "speedup"),
+        ("full width", ("step_bf16_full", "step_bf16_blocks"), {}, "speedup"),
+        ("full width, in pairs", ("step_bf16_pairs",), {}, "speedup"),
     ),
     "training": _training,
     "infer": _speeds(
-        *((f"a quarter as wide, {one['batch_size']} at once", "infer", dict(one), "speedup") for one in _BATCHES),
-        *((f"full width, {one['batch_size']} at once", "infer_full", dict(one), "speedup") for one in _BATCHES),
+        *((f"a quarter as wide, {one['batch_size']} at once", ("infer",), dict(one), "speedup") for one in _BATCHES),
+        *((f"full width, {one['batch_size']} at once", ("infer_full",), dict(one), "speedup") for one in _BATCHES),
     ),
     "export": _speeds(
-        ("smaller", "export", {"batch_size": 1}, "smaller"),
-        *((f"{one['batch_size']} at once", "export", dict(one), "speedup") for one in _BATCHES),
-        ("LeNet, smaller", "export_lenet", _UNPAIRED[0], "smaller"),
-        *((f"LeNet, {one['batch_size']} at once", "export_lenet", one, "speedup") for one in _UNPAIRED),
+        ("smaller", ("export",), {"batch_size": 1}, "smaller"),
+        *((f"{one['batch_size']} at once", ("export",), dict(one), "speedup") for one in _BATCHES),
+        ("LeNet, smaller", ("export_lenet",), _UNPAIRED[0], "smaller"),
+        *((f"LeNet, {one['batch_size']} at once", ("export_lenet",), one, "speedup") for one in _UNPAIRED),
     ),
     "fits": _fits,
     "literature": _literature,

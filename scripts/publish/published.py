@@ -53,9 +53,9 @@ class Published:
         phases = epochs[size < size.max()].groupby(size == size.min())["train_seconds"].mean()
         return float((full + phases.sum()) / (1 + len(phases)))
 
-    def times(self, table: str, method: str | None, **where: object) -> pandas.DataFrame:
-        """The rows of a table of times by a method, or by all; ``where``: a column's value, or all that it may be."""
-        rows = self._table(f"bench/{table}.csv", ("method", "layout", *where))
+    def times(self, tables: Sequence[str], method: str | None, **where: object) -> pandas.DataFrame:
+        """The rows of tables of times by a method, or by all; ``where``: a column's value, or all that it may be."""
+        rows = pandas.concat([self._table(f"bench/{name}.csv", ("method", "layout", *where)) for name in tables])
         known = rows["method"].isin([method] if method is not None else rows["method"])
         for column, value in where.items():
             known &= rows[column].isin(value if isinstance(value, tuple) else (value,))
