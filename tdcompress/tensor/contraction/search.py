@@ -6,14 +6,15 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 
 from ..errors import ConfigError
 from ..graph import Graph
 from .cost import Rates
+from .moves import Move, carried, moves, names, needed, positions
 from .path import Geometry, Path, Term, Tree
-from .roles import KERNEL, MODES, Parts, arranged, convolves, others, parts, result
+from .roles import MODES, Parts, parts
 from .walk import walk
 
 PLANS = ("model", "measure", "contract", "chain", "dense")
@@ -30,7 +31,8 @@ class Search:
         self.graph, self.geometry, self.rates = graph, geometry, rates
         self.everything = (1 << len(graph.cores)) - 1
         self.space = dict(geometry.space)
-        self._needed: dict[int, frozenset[str]] = {}
+        self.names = names(graph, tuple(self.space))
+        self._sizes: dict[tuple[str, ...], tuple[int, list[tuple[int, tuple[int, int]]]]] = {}
 
     @property
     def named(self) -> dict[str, list[int]]:
@@ -39,21 +41,22 @@ class Search:
 
     def needed(self, subset: int) -> frozenset[str]:
         """The indices that reach beyond ``subset``: on other cores, or in what the layer puts out."""
-        if subset not in self._needed:
-            self._needed[subset] = self.graph.beyond(_positions(subset)).union(self.graph.outputs)
-        return self._needed[subset]
+        return needed(self.names, subset)
 
-    def size(self, indices: Sequence[str], done: int = 0) -> int:
+    def size(self, indices: tuple[str, ...], done: int = 0) -> int:
         """Entries of a tensor; ``done``: the cores applied so far, which decides the spatial sizes."""
-        total = 1
-        for index in indices:
-            if index == "b":
-                total *= self.geometry.batch
-            elif index in self.space:
-                (carrier, *_) = self.graph.carriers.get(MODES[index], (0,))  # along no mode: of one size throughout
-                total *= self.space[index][done >> carrier & 1]
-            else:
-                total *= self.graph.sizes[index]
+        if indices not in self._sizes:
+            images, total = [], 1
+            for index in indices:
+                if index in self.space:  # along no mode: of one size throughout
+                    (carrier, *_) = self.graph.carriers.get(MODES[index], (0,))
+                    images.append((carrier, self.space[index]))
+                else:
+                    total *= self.geometry.batch if index == "b" else self.graph.sizes[index]
+            self._sizes[indices] = total, images
+        total, images = self._sizes[indices]
+        for carrier, sizes in images:
+            total *= sizes[done >> carrier & 1]
         return total
 
     @cached_property
@@ -85,7 +88,7 @@ class Search:
                             best = (seconds, (a[1], b[1]))
                 left = (left - 1) & subset
             if best is not None:
-                found[subset] = (*best, self.graph.open_indices(_positions(subset)))
+                found[subset] = (*best, carried(self.names, subset))
         return found
 
     @cached_property
@@ -101,8 +104,8 @@ class Search:
         border = list(found)
         while border:
             subset = border.pop()
-            near = functools.reduce(operator.or_, (around[k] for k in _positions(subset)))
-            new = {subset | 1 << k for k in _positions(near & ~subset)} - found
+            near = functools.reduce(operator.or_, (around[k] for k in positions(subset)))
+            new = {subset | 1 << k for k in positions(near & ~subset)} - found
             found |= new
             border += new
             if len(found) > _SUBSETS:
@@ -130,11 +133,12 @@ class Search:
                 for subset in allowed:
                     if subset & done:
                         continue
-                    for after, more, term in self._apply(order, done, subset, trees[subset]):
+                    merging, tree, _ = trees[subset]
+                    for after, more, new, spread in self._apply(order, done, subset, merging):
                         if seconds + more <= bound:
                             target = states.setdefault(done | subset, {})
                             if after not in target or seconds + more < target[after][0]:
-                                target[after] = (seconds + more, (*terms, term))
+                                target[after] = (seconds + more, (*terms, Term(tree, new, spread)))
         final = ("b", *self.space, *self.graph.outputs)
         last = self.rates.copy(self.size(final, self.everything))
         ends = []
@@ -144,39 +148,26 @@ class Search:
         return sorted(ends, key=lambda path: path.seconds)
 
     def _apply(
-        self, order: tuple[str, ...], done: int, subset: int, merged: tuple[float, Tree, tuple[str, ...]]
-    ) -> Iterator[tuple[tuple[str, ...], float, Term]]:
-        """Every way of applying the cores of ``subset``, ``merged`` so: order afterwards, seconds, term."""
-        whole, tree, indices = merged
-        merge = whole / self.geometry.uses
-        axes = tuple(index for index in indices if index in KERNEL)
-        weight = tuple(index for index in indices if index not in KERNEL)
-        need = parts(order, weight, self.needed(done | subset))
-        if not (need.group or need.summed):
-            return
-        modes = tuple(index for index in self.graph.outputs if index in need.new)
-        bonds = tuple(index for index in need.new if index not in modes)
-        for spread in (False, True) if axes and others(need) else (False,):
-            wanted = arranged(order, need, bool(axes), tuple(self.space), spread)
-            copy = 0.0 if wanted == order else self.rates.copy(self.size(order, done))
-            if not done and self.graph.padding[1] and need.summed != self.graph.inputs:
+        self, order: tuple[str, ...], done: int, subset: int, merging: float
+    ) -> Iterator[tuple[tuple[str, ...], float, tuple[str, ...], bool]]:
+        """Every way of applying the cores of ``subset``, merged in ``merging`` seconds: the order afterwards, seconds,
+        and the term's ``new`` and ``spread``."""
+        for move in moves(self.names, order, done, subset):
+            copy = 0.0 if move.wanted == order else self.rates.copy(self.size(order, done))
+            if not done and self.graph.padding[1] and move.need.summed != self.graph.inputs:
                 copy += self.rates.copy(self.size(order))
-            seconds = merge + copy + self._apply_seconds(order, wanted, done, subset, need, axes, spread)
-            for last in bonds or (None,):
-                arrangement = (*modes, *(b for b in bonds if b != last), *((last,) if last else ()))
-                yield result(wanted, need, arrangement), seconds, Term(tree, arrangement, spread)
+            seconds = merging / self.geometry.uses + copy + self._apply_seconds(order, move, done, subset)
+            for after, new in move.ends:
+                yield after, seconds, new, move.spread
 
-    def _apply_seconds(
-        self, order: tuple[str, ...], wanted: tuple[str, ...], done: int, subset: int, need: Parts,
-        axes: tuple[str, ...], spread: bool,
-    ) -> float:  # fmt: skip
-        after = done | subset
+    def _apply_seconds(self, order: tuple[str, ...], move: Move, done: int, subset: int) -> float:
+        need, after = move.need, done | subset
         rows = self.size(need.kept, done if self.geometry.transposed else after)
-        group, summed, new, taps = (self.size(part) for part in (need.group, need.summed, need.new, axes))
-        copies = self.size(others(need)) if spread else 1
+        group, summed, new, taps = (self.size(part) for part in (need.group, need.summed, need.new, move.axes))
+        copies = self.size(move.beside)
         out = self.size(need.kept, after) * group * new
         sizes = (self.size(order, done), copies * group * summed * new * taps, out)
-        along = len(self.space) if convolves(wanted, need, bool(axes), tuple(self.space)) else 0
+        along = len(self.space) if move.convolves else 0
         return self.rates.contraction(rows // copies, copies * group, summed, new, taps, sizes, along)
 
     def macs(self, path: Path) -> int:
@@ -187,11 +178,6 @@ class Search:
             need, done = meeting.need, sum(1 << position for position in met)
             total += self.size((*need.kept, *need.group, *meeting.axes), done) * meeting.summed * meeting.new
         return total
-
-
-def _positions(subset: int) -> frozenset[int]:
-    """The cores of a bit mask."""
-    return frozenset(position for position in range(subset.bit_length()) if subset >> position & 1)
 
 
 def macs(graph: Graph, path: Path, geometry: Geometry) -> int:
