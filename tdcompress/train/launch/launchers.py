@@ -21,7 +21,7 @@ LAUNCHERS: dict[str, Callable[[Sequence[Job], Sequence[Job], LauncherConfig, Swe
     "local": local,
     "slurm": slurm,
 }
-"""By name: functions that make all ``starts`` and then all ``jobs``, and tell the sweep what becomes of them."""
+"""By name: functions that make ``starts`` and ``jobs``, each after those it goes on from, and tell the sweep how."""
 
 _OF_A_CLUSTER = ("partition", "account", "cpus", "gpus", "minutes", "requeues")
 

@@ -61,7 +61,8 @@ def local(starts: Sequence[Job], jobs: Sequence[Job], settings: LauncherConfig, 
                         directories.discard(ended.directory)
                 ready = [job for job in later if not before[job.directory]]
                 later = [job for job in later if before[job.directory]]
-                waiting |= submit(ready, len(jobs))
+                if ready:
+                    waiting |= submit(ready, len(jobs))
                 if stop.number is not None:
                     for process in running.copy() - told:
                         process.send_signal(stop.number)
