@@ -47,7 +47,7 @@ def _names(cores: tuple[Core, ...], modes: tuple[str, ...], outputs: tuple[str, 
     return Names(Graph(cores, modes, {}, outputs=outputs), space)
 
 
-def positions(subset: int) -> frozenset[int]:
+def cores_in(subset: int) -> frozenset[int]:
     """The cores of a bit mask."""
     return frozenset(position for position in range(subset.bit_length()) if subset >> position & 1)
 
@@ -55,13 +55,13 @@ def positions(subset: int) -> frozenset[int]:
 @lru_cache(maxsize=2**16)
 def carried(known: Names, subset: int) -> tuple[str, ...]:
     """The indices that the product of the cores in ``subset`` carries."""
-    return known.graph.open_indices(positions(subset))
+    return known.graph.open_indices(cores_in(subset))
 
 
 @lru_cache(maxsize=2**16)
 def needed(known: Names, subset: int) -> frozenset[str]:
     """The indices that reach beyond ``subset``: on other cores, or in what the layer puts out."""
-    return known.graph.beyond(positions(subset)).union(known.graph.outputs)
+    return known.graph.beyond(cores_in(subset)).union(known.graph.outputs)
 
 
 @lru_cache(maxsize=2**17)

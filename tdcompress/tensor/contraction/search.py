@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from ..errors import ConfigError
 from ..graph import Graph
 from .cost import Rates
-from .moves import Move, carried, moves, names, needed, positions
+from .moves import Move, carried, cores_in, moves, names, needed
 from .path import Geometry, Path, Term, Tree
 from .roles import MODES, Parts, parts
 from .walk import walk
@@ -104,8 +104,8 @@ class Search:
         border = list(found)
         while border:
             subset = border.pop()
-            near = functools.reduce(operator.or_, (around[k] for k in positions(subset)))
-            new = {subset | 1 << k for k in positions(near & ~subset)} - found
+            near = functools.reduce(operator.or_, (around[k] for k in cores_in(subset)))
+            new = {subset | 1 << k for k in cores_in(near & ~subset)} - found
             found |= new
             border += new
             if len(found) > _SUBSETS:
