@@ -45,6 +45,7 @@ def reproduction(tmp_path, monkeypatch):
     """Makes the toy protocol's anew, as a new process would see its folder."""
     monkeypatch.setattr(golden, "KEYS", [("cp", False), ("dense", False), ("tt", False)])
     monkeypatch.setattr(golden, "measured", lambda *key: golden.Golden(*key, (1.0, 0.5)))
+    monkeypatch.setattr("tdcompress.bench.step.step_memory", lambda step: 1.0)  # by processes, in tests/bench
     return lambda *parts: Reproduction(Options(out=str(tmp_path), jobs=1), parts or TOY)
 
 
