@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -88,16 +88,20 @@ class Command:
 
     @property
     def is_plain(self) -> bool:
-        """Whether one configuration is asked for, of the files of conf/ and Hydra's own settings as they are there."""
+        """Whether the files of conf/ are asked for, with Hydra's own settings as they are there."""
         keys = [word.lstrip("+~").split("=", 1)[0] for word in self.overrides]
-        single = not self.sweep and not any(key.startswith(("hydra", "experiment")) for key in keys)
-        return self.own is None and (single or self.shown is not None)
+        return self.own is None and (self.shown is not None or not any(key.startswith("hydra") for key in keys))
+
+    @property
+    def words(self) -> list[str]:
+        """The overrides as Hydra takes them."""
+        return [f"++{word}" if word.startswith(_OPEN) else word for word in self.overrides]
 
     def for_hydra(self) -> list[str]:
-        """The words as Hydra takes them: flags first."""
+        """The whole command as Hydra takes it: flags first."""
         flags = ["--multirun"] * self.sweep + ([f"--config-dir={self.own}"] if self.own is not None else [])
         one = ["hydra.mode=RUN"] * (self.shown is not None and not self.is_plain)
-        return [*flags, *(f"++{word}" if word.startswith(_OPEN) else word for word in self.overrides), *one]
+        return [*flags, *self.words, *one]
 
 
 def parsed(words: Sequence[str]) -> Command:
@@ -129,7 +133,7 @@ def parsed(words: Sequence[str]) -> Command:
     command = Command(tuple(overrides), **given)
     _check_flags(command)
     own = Path(command.own) if command.own is not None else None
-    return replace(command, overrides=tuple(_as_text(word) for word in overrides if not _is_default(word, own)))
+    return replace(command, overrides=tuple(_written(word, own) for word in overrides if not _is_default(word, own)))
 
 
 def _check_flags(command: Command) -> None:
@@ -183,14 +187,28 @@ def _is_default(word: str, own: Path | None) -> bool:
     return False
 
 
-def _as_text(word: str) -> str:
-    """The word, in quotes where its value is text that Hydra would take for a number: ``results_dir=2024_01``."""
+def _written(word: str, own: Path | None) -> str:
+    """The word as Hydra is to read it: in quotes where it would take text for a number (``results_dir=2024_01``), and
+    with the names that a glob stands for."""
     override = _override(word)
-    number = not override.is_sweep_override() and isinstance(override.value(), int | float)
-    if number and is_text(override.key_or_group, Keys):
+    value = override.value()
+    if isinstance(value, Glob):
+        return f"{override.get_key_element()}={','.join(_names(word, override.key_or_group, value, own))}"
+    if isinstance(value, int | float) and is_text(override.key_or_group, Keys):
         key, value = pair(word)
         return f"{key}={quoted(value)}"
     return word
+
+
+def _names(word: str, group: str, glob: Glob, own: Path | None) -> list[str]:
+    """The files of a group that a glob chooses."""
+    known = list(choices(group, own))
+    names: list[str] = glob.filter(known)
+    if not known:
+        raise ConfigError(f"{word}: a glob stands for files, and {group} has none: list its values between commas")
+    if not names:
+        raise ConfigError(f"{word}: there is none such, known: {', '.join(known)}")
+    return names
 
 
 def _override(word: str) -> Override:
@@ -238,10 +256,16 @@ def in_quotes(key: str, value: str) -> str:
 
 
 def _values(override: Override) -> list[Any]:
-    """The value of an override, those of one that sweeps."""
-    if override.is_choice_sweep():
-        return list(override.sweep_iterator())
-    return [] if override.is_sweep_override() else [override.value()]
+    """The value of an override, those of one that sweeps but for a range and a glob. Raises ``ConfigError`` for a range
+    of none."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        if value.step == 0 or next(iter(value.range()), None) is None:
+            raise ConfigError(f"{override.input_line} has no values: range(0,3) is 0,1,2, range(0,1,0.1) has a step")
+        return []
+    if isinstance(value, Glob):
+        return []
+    return list(override.sweep_iterator()) if override.is_choice_sweep() else [value]
 
 
 def named(words: Sequence[str]) -> set[str]:

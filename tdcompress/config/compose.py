@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import re
 import sys
@@ -17,7 +18,9 @@ from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
@@ -203,7 +206,10 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
             refused.append(error)
 
     try:
-        (_single if command.is_plain else _hydra)(command.for_hydra(), checked)
+        if command.is_plain:
+            _plain(command, checked)
+        else:
+            _hydra(command.for_hydra(), checked)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from None
     except YAMLError as error:
@@ -212,14 +218,37 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
         raise refused[0]
 
 
-def _single(words: Sequence[str], job: Callable[[DictConfig], None]) -> None:
-    """``_hydra`` of words that ask for one run and leave Hydra's own settings alone: composed once, not twice."""
+def _plain(command: Command, job: Callable[[DictConfig], None]) -> None:
+    """``_hydra`` of words that leave Hydra's own settings alone: each run is composed once, not twice."""
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        raw = hydra.compose("train", overrides=list(words), return_hydra_config=True)
-        HydraConfig.instance().set_config(raw)
-        with open_dict(raw):
-            del raw["hydra"]
-        job(raw)
+        for words in _runs(command):
+            raw = hydra.compose("train", overrides=words, return_hydra_config=True)
+            HydraConfig.instance().set_config(raw)
+            with open_dict(raw):
+                del raw["hydra"]
+            job(raw)
+
+
+def _runs(command: Command) -> Iterator[list[str]]:
+    """The words of each run: of a sweep, one for each combination of the values that it and its experiment list."""
+    words, sweep = command.words, command.sweep
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides(words)
+    if command.shown is None and any(override.key_or_group == "experiment" for override in overrides):
+        single = [word for word, override in zip(words, overrides, strict=True) if not override.is_sweep_override()]
+        settings = hydra.compose("train", overrides=single, return_hydra_config=True).hydra
+        sweep = sweep or settings.mode == RunMode.MULTIRUN
+        params = settings.sweeper.params or {}
+        overrides = [*parser.parse_overrides([f"{key}={value}" for key, value in params.items()]), *overrides]
+    if not sweep:
+        yield words
+        return
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        sweeps, value = override.is_sweep_override(), override.get_value_element_as_str
+        values[override.get_key_element()] = list(override.sweep_string_iterator()) if sweeps else [value()]
+    for one in itertools.product(*values.values()):
+        yield [*(f"{key}={value}" for key, value in zip(values, one, strict=True)), "hydra.mode=MULTIRUN"]
 
 
 def _hydra(words: Sequence[str], job: Callable[[DictConfig], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shlex
 import sys
 from operator import attrgetter
 from pathlib import Path
@@ -43,6 +44,31 @@ def test_one_for_each_run_of_a_sweep():
     runs = _composed("-m", "method=cp,tt", "rank=4")
     assert [run.words for run in runs] == [("method=cp", "rank=4"), ("method=tt", "rank=4")]
     assert [typed(run).method.format for run in runs] == ["cp", "tt"] and all(run.sweep for run in runs)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-m method=cp,tt rank=4,8 lr=0.1",
+        "-m method=glob(t*) seed=range(2) optim=choice(muon,sgd)",
+        """-m "dataset.root='a, b',c" method.layers={fc1:{rank:3}},{fc1:{rank:[2,3]}} arch.keep=[fc1],[]""",
+        "-m +method.layers.fc1.rank=2,3 optim.optimizer.momentum=0.5 optim.scheduler=null",
+        "experiment=quick/trl",
+        "experiment=quick/trl method=tt seed=3,4 +method.layers.fc1.rank=2",
+        "-m experiment=precision arch.width=0.5",
+        "experiment=quick/trl -m rank=interval(1,2)",
+    ],
+)
+def test_the_runs_of_a_sweep_are_those_of_hydra(line: str):
+    def runs(*words):
+        try:
+            return [(run.words, run.plain(), run.sweep, run.choices, run.notes) for run in _composed(*words)]
+        except ConfigError as error:
+            return str(error)
+
+    words = shlex.split(line)
+    ours, hydras = runs(*words), runs(*words, "hydra.job.name=mine")
+    assert ours == hydras and len(ours) > 1
 
 
 def test_an_optimizer_has_a_learning_rate_of_its_own_until_one_is_given():
