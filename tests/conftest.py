@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import random
 import shlex
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +42,14 @@ def pytest_collection_finish() -> None:
     """Whatever is there before the tests stays: a collection of garbage, of which each cut makes one, looks past it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws without a seed of its own is the same in any order of the tests."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")

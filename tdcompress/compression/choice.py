@@ -179,7 +179,7 @@ def _refuse_dense(
     for pattern in patterns:
         named = [name for name in names if fnmatch(name, pattern)]
         if left.keys() >= set(named):
-            raise ConfigError(f"method.layers: {', '.join(named)} stays dense ({left[named[0]]}); see arch.keep")
+            raise ConfigError(f"method.layers: {', '.join(named)} stays dense ({left[named[0]]}); see keep")
         lost = [name for name in named if not fnmatch(tied.get(name, name), pattern)]
         if lost:
             raise ConfigError(f"method.layers: the weight of {lost[0]} is that of {tied[lost[0]]}, name that layer")

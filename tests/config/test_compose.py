@@ -49,13 +49,13 @@ def test_one_for_each_run_of_a_sweep():
 @pytest.mark.parametrize(
     "line",
     [
-        "-m method=cp,tt rank=4,8 lr=0.1",
-        "-m method=glob(t*) seed=range(2) optim=choice(muon,sgd)",
+        "-m optim=choice(muon,sgd) rank=4,8 lr=0.1",
+        "-m method=glob(t*) seed=range(2)",
         """-m "dataset.root='a, b',c" method.layers={fc1:{rank:3}},{fc1:{rank:[2,3]}} arch.keep=[fc1],[]""",
         "-m +method.layers.fc1.rank=2,3 optim.optimizer.momentum=0.5 optim.scheduler=null",
-        "experiment=quick/trl",
+        "experiment=quick/trl method=dense,cp",
         "experiment=quick/trl method=tt seed=3,4 +method.layers.fc1.rank=2",
-        "-m experiment=precision arch.width=0.5",
+        "-m experiment=precision arch.width=0.5 seed=1",
         "experiment=quick/trl -m rank=interval(1,2)",
     ],
 )

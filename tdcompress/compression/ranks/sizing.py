@@ -70,9 +70,9 @@ def meet(
     ``multiple``: of what larger ranks are multiples where that is possible, a power of two.
     """
     if multiple < 1 or multiple & (multiple - 1):
-        raise ConfigError(f"method.rank_multiple={multiple} must be a power of two: 1, 2, 4, 8, ...")
+        raise ConfigError(f"rank_multiple={multiple} must be a power of two: 1, 2, 4, 8, ...")
     if budget.kind == "macs" and any(swap.method.plan == "measure" for swap in swaps):
-        raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use method.plan=model")
+        raise ConfigError(f"rank={budget} counts along plans that no measurement changes: use plan=model")
     free = [swap for swap in swaps if isinstance(swap.rank, Budget)]
     own = [swap for swap in swaps if swap not in free]
     held = {name: layer for name, layer in weights_once(model).items() if name in seen.inputs}  # by an earlier call
