@@ -26,9 +26,10 @@ def run(words: Sequence[str]) -> None:
     shown = []
     for one in asked(words, config):
         chosen = resolved(replace(one.get(), seed=0))
-        if chosen in shown:
+        said = repr(chosen)  # the order of method.layers counts, too
+        if said in shown:
             continue
-        shown.append(chosen)
+        shown.append(said)
         if one.sweep:
             if len(shown) > 1:
                 print()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass, replace
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from ..tensor.rank import Budget, Rank, parse, reached
 _IN_PATH = ("seed", "rank", "dataset.name", "arch.name", "arch.model", "method.format", "method.conv", "method.linear")
 
 BLANK = "␣"  # stands in a word for a blank
+
+_FREE = ("dataset.target.", "arch.target.", "optim.optimizer.", "optim.scheduler.")  # arguments, by a user's own names
 
 OF_CORES = ("full_rank_epochs", "cut", "switch.", "optim.core_lr")  # said with the method: dense has none of it
 
@@ -89,10 +94,20 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
         whole["cut"] = _defaults()["cut"]
     else:
         whole["rank"] = str(reached(whole["rank"]))
+    whole["method"]["layers"] = _in_order(whole["method"]["layers"])
     if all_dense(whole["method"]):
         whole["rank"], whole["method"] = None, dict(_dense_method())
         whole["optim"]["core_lr"] = _defaults()["optim"]["core_lr"]
     return whole
+
+
+def _in_order(layers: dict[str, Any]) -> dict[str, Any]:
+    """Settings by patterns of names: equal in one order only where a name may fit two, of which the last holds."""
+    wild = {pattern for pattern in layers if set("*?[") & set(pattern)}
+    for one, other in itertools.combinations(layers, 2):
+        if {one, other} <= wild or fnmatch(one, other) or fnmatch(other, one):
+            return OrderedDict(layers)
+    return layers
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
@@ -139,7 +154,8 @@ def _changes(values: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple[
 
 
 def differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys at which two nested dictionaries differ, with both values (None where one has no such key)."""
+    """Dotted keys at which two nested dictionaries differ, with both values: None where one has no such key, and an
+    object that reads null where it is given a user's argument as null."""
     a, b = _flat(left), _flat(right)
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
@@ -152,7 +168,7 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
     """
     changed = _changes(values, _defaults())
     words = {
-        key: f"{key}={_word(value)}"
+        key: f"{key}={as_word(value)}"
         for key, (value, _) in changed.items()
         if key not in (*_IN_PATH, "lr", "epochs", "batch_size")
     }
@@ -164,7 +180,7 @@ def choices(values: dict[str, Any]) -> tuple[str, str]:
 
 def worded(values: dict[str, Any]) -> dict[str, str]:
     """The values of a ``plain`` configuration's identity by their dotted keys, as ``choices`` writes them."""
-    return {key: _word(value) for key, value in _flat(identity(values)).items()}
+    return {key: as_word(value) for key, value in _flat(identity(values)).items()}
 
 
 def whole_key(word: str) -> str:
@@ -172,11 +188,11 @@ def whole_key(word: str) -> str:
     return word if word.startswith(OF_CORES) else f"method.{word}"
 
 
-def _word(value: Any) -> str:
+def as_word(value: Any) -> str:
     """A value as a command line takes it; a blank is drawn, because words end at one."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_word(inner)}" for key, inner in value.items()) + "}"
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        return "{" + ",".join(f"{key}:{as_word(inner)}" for key, inner in value.items()) + "}"
+    text = str(value) if isinstance(value, str | _Null) else json.dumps(value, separators=(",", ":"))
     return text.replace(" ", BLANK)
 
 
@@ -210,8 +226,10 @@ def run_directory(config: TrainConfig, baseline: TrainConfig) -> Path:
         variant += "-" + _file_name(here["rank"])
     changed = _changes(plain(config), plain(baseline))
     other = {key: value for key, (value, _) in changed.items() if key not in _IN_PATH}
+    if isinstance(layers := other.get("method.layers"), OrderedDict):
+        other["method.layers"] = list(layers.items())
     if other:
-        variant += "-" + _digest(json.dumps(other, sort_keys=True))
+        variant += "-" + _digest(json.dumps(other, sort_keys=True, default=repr))
     if isinstance(config.seed, bool) or not isinstance(config.seed, int):
         raise ConfigError(f"seed={config.seed!r} is not a whole number; use for example seed=0")
     folder = Path(config.results_dir) / "runs" / _file_name(dataset_name(config)) / _file_name(arch_name(config))
@@ -240,12 +258,29 @@ def _own_or(target: dict[str, Any], name: str) -> str:
     return str(target["_target_"]) if "_target_" in target else name
 
 
+class _Null:
+    """A user's argument that is null, which is another than none."""
+
+    def __str__(self) -> str:
+        return "null"
+
+    def __repr__(self) -> str:
+        return "<null>"
+
+
+_NULL = _Null()
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or prefix == "method.layers":  # whose keys may have dots in them
+    free = prefix.startswith(_FREE)
+    if free and value is None:
+        return {prefix: _NULL}
+    if not isinstance(value, dict) or prefix == "method.layers" or (free and not value):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        name = f'"{key}"' if "." in str(key) else key
+        flat |= _flat(inner, f"{prefix}.{name}" if prefix else name)
     return flat
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..config.schema import TrainConfig
 from ..device.files import RunError, cannot, write_text
 from ..device.lock import is_owned, owned
-from .identity import differences, identity, plain
+from .identity import as_word, differences, identity, plain
 from .record import Epoch, Summary, metrics_text, read_metrics_text, read_summary, summary_text
 
 LOCK = "lock"
@@ -71,8 +71,8 @@ class Run:
             key, (there, asked) = next(iter(changed.items()))
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise RunError(
-                f"{self.directory} holds a run of another configuration ({key}: {there} there, {asked} asked{more}); "
-                "delete it or choose another results_dir"
+                f"{self.directory} holds a run of another configuration ({key}: {as_word(there)} there, "
+                f"{as_word(asked)} asked{more}); delete it or choose another results_dir"
             )
 
     def summary(self) -> Summary | None:

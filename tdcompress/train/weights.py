@@ -18,7 +18,7 @@ from ..device.archive import read
 from ..device.files import RunError, write_whole
 from ..layers.base import Factorised
 from ..layers.kinds import weights_once
-from ..results.identity import differences, identity, plain
+from ..results.identity import as_word, differences, identity, plain
 from ..results.record import read_summary
 from ..tensor.errors import ConfigError
 from ..tensor.rank import reached
@@ -76,7 +76,8 @@ class Weights:
         for key, (found, wanted) in differences(there, asked).items():
             if key.removeprefix("method.") not in _FREE:
                 raise ConfigError(
-                    f"init_from={self.source} was made with {key}={found}, not {wanted}; leave method and rank to it"
+                    f"init_from={self.source} was made with {key}={as_word(found)}, not {as_word(wanted)}; "
+                    "leave method and rank to it"
                 )
 
 

@@ -1,5 +1,6 @@
 """Where a run lies and what it is follow from its configuration."""
 
+import itertools
 import pickle
 import re
 from dataclasses import replace
@@ -38,6 +39,35 @@ def test_what_else_differs_is_hashed():
     names = {run_directory(replace(BASELINE, **change), BASELINE).parent.name for change in changes}
     assert len(names) == 5
     assert all(name == "tt-8" or (name.startswith("tt-8-") and len(name) == 13) for name in names)
+
+
+def layered(**layers: object) -> TrainConfig:
+    return replace(BASELINE, method=MethodConfig("tt", layers={name: {"rank": rank} for name, rank in layers.items()}))
+
+
+def test_of_patterns_that_fit_one_layer_the_last_holds_so_that_their_order_counts():
+    def same(one: TrainConfig, other: TrainConfig) -> bool:
+        equal = identity(plain(one)) == identity(plain(other))
+        assert equal == (run_directory(one, BASELINE) == run_directory(other, BASELINE))
+        assert equal == (not differences(identity(plain(one)), identity(plain(other))))
+        return equal
+
+    assert not same(layered(**{"fc*": 2, "fc1": 4}), layered(**{"fc1": 4, "fc*": 2}))
+    assert not same(layered(**{"*1": 2, "fc?": 4}), layered(**{"fc?": 4, "*1": 2}))
+    assert same(layered(fc1=2, fc2=4), layered(fc2=4, fc1=2))
+    assert same(layered(**{"fc*": 2, "conv1": 4}), layered(**{"conv1": 4, "fc*": 2}))
+
+
+@pytest.mark.parametrize("group", ["dataset.target", "arch.target", "optim.optimizer", "optim.scheduler"])
+def test_an_argument_that_is_null_or_empty_or_nested_is_another_than_none(group):
+    first, second = group.split(".")
+    given = [{}, {"x": None}, {"x": "null"}, {"x": {}}, {"x": []}, {"x": {"y": 1}}, {"x.y": 1}, {"x": {"y": None}}]
+    saved = [plain(BASELINE) | {first: plain(BASELINE)[first] | {second: {"_target_": "a.B", **one}}} for one in given]
+    baseline = typed(plain(BASELINE) | {first: plain(BASELINE)[first] | {second: {"_target_": "a.B", "x": 3}}})
+    for against in (BASELINE, baseline):
+        assert len({run_directory(typed(one), against) for one in saved}) == len(given)
+    for one, other in itertools.combinations(saved, 2):
+        assert identity(one) != identity(other) and differences(identity(one), identity(other))
 
 
 def test_a_hybrid_of_dense_and_a_format_has_a_rank():

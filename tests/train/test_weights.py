@@ -111,7 +111,7 @@ def test_a_factorised_run_is_gone_on_from(dense: TrainConfig, tmp_path: Path):
     for wrong, said in (
         (replace(further, rank=4), "rank=energy:0.9, not 4"),
         (replace(further, method=MethodConfig("cp")), "method.format=tt, not cp"),
-        (replace(further, method=MethodConfig("tt", layout="channels")), "method.layout=None, not channels"),
+        (replace(further, method=MethodConfig("tt", layout="channels")), "method.layout=null, not channels"),
     ):
         with pytest.raises(ConfigError, match=said):
             network(wrong, 1, 10, 16)

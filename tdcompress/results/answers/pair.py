@@ -33,4 +33,4 @@ def _word(key: str, value: Any) -> str:
         return f"{value:.2%}"
     if isinstance(value, float) and key in _OUTCOMES:
         return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
