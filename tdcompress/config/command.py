@@ -12,11 +12,12 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, RangeSweep
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ..tensor.errors import ConfigError
+from . import sweeps
 from .conf import choices, conf_dir
 from .keys import is_key, is_text, unknown_key
 from .schema import ArchConfig, DatasetConfig, LauncherConfig, MethodConfig, OptimConfig, TrainConfig
@@ -107,8 +108,8 @@ class Command:
 def parsed(words: Sequence[str]) -> Command:
     """The flags, wherever among ``words`` they stand, and the overrides, each of them one that can be composed.
 
-    ``experiment=null`` says what is so without it, and is left out. Raises ``ConfigError`` for a flag or a key that
-    there is not, and for a word that cannot be read.
+    ``experiment=null`` is left out, with the experiments in front of it. Raises ``ConfigError`` for a flag or a key
+    that there is not, and for a word that cannot be read.
     """
     given: dict[str, Any] = {}
     overrides: list[str] = []
@@ -133,7 +134,15 @@ def parsed(words: Sequence[str]) -> Command:
     command = Command(tuple(overrides), **given)
     _check_flags(command)
     own = Path(command.own) if command.own is not None else None
-    return replace(command, overrides=tuple(_written(word, own) for word in overrides if not _is_default(word, own)))
+    said: list[str] = []
+    for word in overrides:
+        override = _override(word)
+        if _is_default(word, override, own):
+            said = [other for other in said if _override(other).key_or_group != "experiment"]
+            continue
+        key = override.key_or_group
+        said.append(sweeps.written(word, override, list(choices(key, own)), is_text(key, Keys)))
+    return replace(command, overrides=tuple(said))
 
 
 def _check_flags(command: Command) -> None:
@@ -158,57 +167,35 @@ def _unknown_flag(name: str, value: str) -> str:
     return f"unknown flag '{name}'{f' (did you mean {close[0]}?)' if close else ''}, known: {', '.join(known)}"
 
 
-def _is_default(word: str, own: Path | None) -> bool:
-    """Whether a word says what is so without it. Raises ``ConfigError`` for one that cannot be composed."""
-    override = _override(word)
+def _is_default(word: str, override: Override, own: Path | None) -> bool:
+    """Whether a word asks for no experiment. Raises ``ConfigError`` for one that cannot be composed."""
     key, there = override.key_or_group, choices(override.key_or_group, own)
     if override.package is not None and key in GROUPS:
-        raise ConfigError(f"'{word}': {key} has its own place, {key}={override.value()}")
+        raise ConfigError(f"'{word}': {key} has its own place, {key}={word.partition('=')[2] or '..'}")
     if override.is_interval_sweep():
         raise ConfigError(f"{word} has no end of values: use range(0,1,0.1), or values between commas")
     if key == "experiment" and override.is_sweep_override():
         raise ConfigError(f"{word}: an experiment may be a sweep of its own, and a sweep has one: a command for each")
+    if key == "launcher" and override.is_sweep_override():
+        raise ConfigError(f"{word}: a sweep has one launcher")
     if override.is_delete():
         if key in GROUPS:
             raise ConfigError(f"'{word}': a run needs one, known: {', '.join(there)}")
         if is_key(key, Keys) and not key.startswith("hydra."):
             raise ConfigError(f"'{word}': a key is not removed, it is given a value, {key}=..")
         return key == "experiment"
-    values = _values(override)
+    values = sweeps.values(override)
     if there and any(isinstance(value, list) for value in values):
         sweep = f"; -m {key}={','.join(list(there)[:2])} is a sweep" if key in GROUPS else ""
         raise ConfigError(f"{word}: {key} is one choice, not a list{sweep}")
-    if key in GROUPS and "schema" in values:
-        raise ConfigError(f"unknown {key} 'schema', known: {', '.join(there)}")
+    odd = [value for value in values if there and isinstance(value, int | float)]
+    if odd or (key in GROUPS and "schema" in values):
+        raise ConfigError(f"unknown {key} '{str(odd[0]).lower() if odd else 'schema'}', known: {', '.join(there)}")
     if there and None in values:
         if key != "experiment":
             raise ConfigError(f"{key}=null: a run needs one, known: {', '.join(there)}")
         return True
     return False
-
-
-def _written(word: str, own: Path | None) -> str:
-    """The word as Hydra is to read it: in quotes where it would take text for a number (``results_dir=2024_01``), and
-    with the names that a glob stands for."""
-    override = _override(word)
-    value = override.value()
-    if isinstance(value, Glob):
-        return f"{override.get_key_element()}={','.join(_names(word, override.key_or_group, value, own))}"
-    if isinstance(value, int | float) and is_text(override.key_or_group, Keys):
-        key, value = pair(word)
-        return f"{key}={quoted(value)}"
-    return word
-
-
-def _names(word: str, group: str, glob: Glob, own: Path | None) -> list[str]:
-    """The files of a group that a glob chooses."""
-    known = list(choices(group, own))
-    names: list[str] = glob.filter(known)
-    if not known:
-        raise ConfigError(f"{word}: a glob stands for files, and {group} has none: list its values between commas")
-    if not names:
-        raise ConfigError(f"{word}: there is none such, known: {', '.join(known)}")
-    return names
 
 
 def _override(word: str) -> Override:
@@ -253,19 +240,6 @@ def _unreadable(parser: OverridesParser, key: str, bare: str, value: str) -> str
 def in_quotes(key: str, value: str) -> str:
     """A value with characters that mean something to Hydra, as a shell takes it: ``"key='a,b'"``."""
     return f'"{key}={quoted(value)}"'
-
-
-def _values(override: Override) -> list[Any]:
-    """The value of an override, those of one that sweeps but for a range and a glob. Raises ``ConfigError`` for a range
-    of none."""
-    value = override.value()
-    if isinstance(value, RangeSweep):
-        if value.step == 0 or next(iter(value.range()), None) is None:
-            raise ConfigError(f"{override.input_line} has no values: range(0,3) is 0,1,2, range(0,1,0.1) has a step")
-        return []
-    if isinstance(value, Glob):
-        return []
-    return list(override.sweep_iterator()) if override.is_choice_sweep() else [value]
 
 
 def named(words: Sequence[str]) -> set[str]:

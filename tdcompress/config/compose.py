@@ -221,8 +221,10 @@ def _compose(command: Command, job: Callable[[Composed], object]) -> None:
 def _plain(command: Command, job: Callable[[DictConfig], None]) -> None:
     """``_hydra`` of words that leave Hydra's own settings alone: each run is composed once, not twice."""
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        for words in _runs(command):
+        for number, words in enumerate(_runs(command)):
             raw = hydra.compose("train", overrides=words, return_hydra_config=True)
+            if raw.hydra.mode == RunMode.MULTIRUN:
+                raw.hydra.job.id = raw.hydra.job.num = number
             HydraConfig.instance().set_config(raw)
             with open_dict(raw):
                 del raw["hydra"]
@@ -234,7 +236,7 @@ def _runs(command: Command) -> Iterator[list[str]]:
     words, sweep = command.words, command.sweep
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides(words)
-    if command.shown is None and any(override.key_or_group == "experiment" for override in overrides):
+    if command.shown is None and any(override.key_or_group.split("/")[0] == "experiment" for override in overrides):
         single = [word for word, override in zip(words, overrides, strict=True) if not override.is_sweep_override()]
         settings = hydra.compose("train", overrides=single, return_hydra_config=True).hydra
         sweep = sweep or settings.mode == RunMode.MULTIRUN

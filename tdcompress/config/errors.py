@@ -55,6 +55,6 @@ def _several(word: str) -> str:
     key, _, value = word.partition("=")
     if key == "experiment":
         return f"{word} has several values: a command for each"
-    chosen = (conf_dir() / key).is_dir() or re.fullmatch(r"[-+.,\de]+", value)  # of a group, or a number
+    chosen = (conf_dir() / key).is_dir() or re.fullmatch(r"[-+.,\de]+|\w+\(.*\)", value)  # of a group, or a number
     as_one = "" if chosen else f" As one value: {in_quotes(key, value)}"
     return f"{word} has several values: did you mean a sweep, with -m?{as_one}"

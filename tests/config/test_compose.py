@@ -57,6 +57,8 @@ def test_one_for_each_run_of_a_sweep():
         "experiment=quick/trl method=tt seed=3,4 +method.layers.fc1.rank=2",
         "-m experiment=precision arch.width=0.5 seed=1",
         "experiment=quick/trl -m rank=interval(1,2)",
+        "+experiment/quick=trl method=tt,cp",
+        "-m results_dir=${hydra:job.num},of-${hydra:job.id}",
     ],
 )
 def test_the_runs_of_a_sweep_are_those_of_hydra(line: str):
