@@ -107,7 +107,7 @@ def choose(model: nn.Module, request: Request) -> Choice:
     known = aliases(model, names)
     request = _by_layers(request, model, known)
     own = layer_ranks(request.method)
-    _refuse_unknown(request, known, names)
+    _refuse_unknown(request, known, names, list(seen.missed))
     left = _left(request, model, seen)
     tied = ties([name for name in names if name not in left and request.names(name)], model)
     if cores is None:
@@ -146,13 +146,17 @@ def _by_layers(request: Request, model: nn.Module, known: Collection[str]) -> Re
     return replace(request, method=replace(method, layers=layers), keep=keep)
 
 
-def _refuse_unknown(request: Request, known: Collection[str], names: Sequence[str]) -> None:
-    """Raise ``ConfigError`` for patterns that no layer's name matches."""
-    patterns = {"arch.keep": request.keep, "method.layers": request.method.layers, "cores": request.cores}
-    for key, asked in patterns.items():
+def _refuse_unknown(request: Request, known: Collection[str], names: Sequence[str], missed: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for patterns that no layer's name matches, and for settings of layers that are ``missed``
+    by the inputs, which stay dense."""
+    for key, asked in (("keep", request.keep), ("layers", request.method.layers), ("cores", request.cores)):
         lost = [pattern for pattern in asked or () if not any(fnmatch(name, pattern) for name in known)]
-        if lost:
-            raise ConfigError(f"{key}: no layer is named {', '.join(lost)}; there are {', '.join(names)}")
+        there = [pattern for pattern in lost if any(fnmatch(name, pattern) for name in missed)]
+        if lost != there:
+            others = ", ".join(pattern for pattern in lost if pattern not in there)
+            raise ConfigError(f"{key}: no layer is named {others}; there are {', '.join((*names, *missed))}")
+        if there and key != "keep":
+            raise ConfigError(f"{key}: the inputs do not reach {', '.join(there)}")
 
 
 def _left(request: Request, model: nn.Module, seen: Trace) -> dict[str, str]:
@@ -179,10 +183,10 @@ def _refuse_dense(
     for pattern in patterns:
         named = [name for name in names if fnmatch(name, pattern)]
         if left.keys() >= set(named):
-            raise ConfigError(f"method.layers: {', '.join(named)} stays dense ({left[named[0]]}); see keep")
+            raise ConfigError(f"layers: {', '.join(named)} stays dense ({left[named[0]]}); see keep")
         lost = [name for name in named if not fnmatch(tied.get(name, name), pattern)]
         if lost:
-            raise ConfigError(f"method.layers: the weight of {lost[0]} is that of {tied[lost[0]]}, name that layer")
+            raise ConfigError(f"layers: the weight of {lost[0]} is that of {tied[lost[0]]}, name that layer")
 
 
 def _swaps(

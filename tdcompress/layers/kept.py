@@ -24,8 +24,9 @@ class Kept:
 
     A tensor that is another one, lies elsewhere or was changed in place is noticed, and so are a step of any of torch's
     optimizers (a fused one leaves a tensor's version as it was), and that someone has written to a result. What is
-    written through ``.data`` is not: whoever may have done so calls ``forget``. Of tensors that are parts of another,
-    as ``vector_to_parameters`` leaves parameters, nothing is kept: what is written to that counts no version of theirs.
+    written through ``.data`` is not, nor to another tensor of all the same memory: whoever may have done so calls
+    ``forget``. Of tensors that are parts of another, as ``vector_to_parameters`` leaves several parameters, nothing is
+    kept: what is written to that counts no version of theirs.
     """
 
     def __init__(self) -> None:

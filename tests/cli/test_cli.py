@@ -115,7 +115,7 @@ BAD = {
     "runs rnak=3": "unknown key 'rnak' (did you mean rank?), known: results_dir, dataset,",
     "runs --status=3": "unknown key '--status' (did you mean status?)",
     "show method=tt 'method.layers={fc1:{factors:two}}'": "layer fc1: method.layers.fc1.factors=two is not a whole",
-    "show method=tt arch=lenet 'method.layers={fc2:{rank:2}}'": "method.layers: fc2 stays dense (kept: the last",
+    "show method=tt arch=lenet 'method.layers={fc2:{rank:2}}'": "layers: fc2 stays dense (kept: the last",
     "show method=tt 'method.layers={fc1:{rank:vbmf}}'": "rank=vbmf follows from trained weights",
     "show method=tt 'method.layers={fc1:{rnak:2}}'": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",
     "show method=tt method.layers.fc1.rnak=2": "'method.layers.fc1.rnak' (did you mean method.layers.fc1.rank?)",

@@ -37,10 +37,10 @@ REFUSED = [
     ("tt", 4, {"layers": {"hidden": {"decay": "scaled"}}}, r"unknown key 'method\.layers\.hidden\.decay'.* rank,"),
     ("tt", 4, {"layers": {"head": {"rnak": 3}}}, r"unknown key 'method\.layers\.head\.rnak'.*mean.*head\.rank"),
     ("tt", 4, {"layers": {"hidden": {"in_modes": 288}}}, "layer hidden: method.layers.hidden.in_modes is not a list"),
-    ("tt", 4, {"layers": {"hea*": {"rank": 4}}}, "method.layers: head stays dense"),
+    ("tt", 4, {"layers": {"hea*": {"rank": 4}}}, "layers: head stays dense"),
     ("tt", 4, {"layers": {"hidden": 4}}, "method.layers.hidden=4.*rank: 4"),
-    ("tt", 4, {"layers": {"hiden": {"rank": 4}}}, "method.layers: no layer is named hiden; there are .*hidden"),
-    ("tt", 4, {"keep": ["stem", "fc*"]}, r"arch.keep: no layer is named fc\*; there are stem"),
+    ("tt", 4, {"layers": {"hiden": {"rank": 4}}}, "layers: no layer is named hiden; there are .*hidden"),
+    ("tt", 4, {"keep": ["stem", "fc*"]}, r"keep: no layer is named fc\*; there are stem"),
     ("tt", 4, {"layers": {"hidden": {"format": "nonsense"}}}, "layer hidden.*nonsense.*tucker"),
     ("tt", "many", {}, "many.*reference"),
     ("tt", 2.5, {}, "2.5"),
@@ -152,3 +152,24 @@ def test_a_model_that_objects_in_its_own_way():
 
     with pytest.raises(ConfigError, match=r"cannot take an input of shape \(3, 8, 8\): AssertionError"):
         compress(Picky(), "tt", 4, SHAPE)
+
+
+class Auxiliary(nn.Module):
+    """A network that has a second head while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.aux, self.out = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.body(x)
+        return (self.out(x), self.aux(x)) if self.training else self.out(x)
+
+
+def test_a_layer_that_the_inputs_do_not_reach_may_be_kept_and_is_given_no_rank():
+    model = compress(Auxiliary(), "tt", 4, (64,), keep=["aux", "out"])
+    assert type(model.aux) is nn.Linear and not isinstance(model.body, nn.Linear)
+    with pytest.raises(ConfigError, match=r"^layers: the inputs do not reach au\*$"):
+        compress(Auxiliary(), "tt", 4, (64,), layers={"au*": {"rank": 2}})
+    with pytest.raises(ConfigError, match=r"^keep: no layer is named axu; there are body, out, aux$"):
+        compress(Auxiliary(), "tt", 4, (64,), keep=["aux", "axu"])

@@ -78,7 +78,7 @@ BAD = {
     "a layer that computes its weight, by name": (
         lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16)), nn.Linear(16, 16)),
         {"input_shape": (16,), "layers": {"0": {"rank": 2}}, "keep": []},
-        r"method.layers: 0 stays dense \(its weight is parametrised: .*remove_parametrizations\(layer, 'weight'\)\)",
+        r"layers: 0 stays dense \(its weight is parametrised: .*remove_parametrizations\(layer, 'weight'\)\)",
     ),
     "cores of a layer that computes its weight": (
         lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16)), nn.Linear(16, 16)),
