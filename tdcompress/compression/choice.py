@@ -63,6 +63,8 @@ class Request:
         elif not isinstance(batch_size, Integral) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r} is no number of inputs")
         batch_size = int(batch_size)
+        if not isinstance(rates, Rates | None):
+            raise ConfigError(f"rates={rates!r} are no Rates of a device")
         given = isinstance(cores, Mapping) and bool(cores) and all(one is not None for one in cores.values())
         if cores is not None and not given:
             raise ConfigError(f"cores: for each layer that is to hold some what these are, by its name, got {cores!r}")

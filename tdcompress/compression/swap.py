@@ -88,6 +88,8 @@ def compress(
     """
     refuse(model)
     method, shown = _chosen(method, settings), None
+    if not callable(progress):
+        raise ConfigError(f"progress={progress!r} is no function of the names of layers, as tqdm.tqdm is")
     examples = Examples.of(model, input_shape, example_inputs)
     if data is not None:
         if cores is not None or method.init not in (None, *OF_TRAINED):

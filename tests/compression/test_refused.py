@@ -56,6 +56,8 @@ REFUSED = [
     ("tt", 4, {"layers": ["hidden"]}, "layers: settings of single layers by their names"),
     ("tt", 4, {"batch_size": 0}, "batch_size=0 is no number of inputs"),
     ("tt", 4, {"batch_size": "x"}, "batch_size='x' is no number of inputs"),
+    ("tt", 4, {"rates": 3}, "rates=3 are no Rates of a device"),
+    ("tt", 4, {"progress": 5}, "progress=5 is no function of the names of layers"),
     ("tt", 4, {"cores": {}}, "cores: for each layer that is to hold some"),
     ("tt", 4, {"cores": {"hidden": None}}, "cores: for each layer that is to hold some"),
     ("tt", 4, {"cores": {"hidden": {"core1": [1.0]}}}, "layer hidden: cores: core1 is a list, not a tensor"),
