@@ -13,7 +13,7 @@ from ..tensor.errors import ConfigError
 from .words import quoted
 
 _MOST = 100_000  # values of a range
-_CHOICE = re.compile(r"(?P<call>choice\()?(?P<values>.*?)(?(call)\))\s*", re.DOTALL)
+_CHOICE = re.compile(r"choice\((.*)\)\s*|(?!\w+\()(.*)", re.DOTALL)  # in words, or between commas alone
 _PART = re.compile(r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\\.|[^,'"\\])+""", re.DOTALL)  # up to the next comma
 
 
@@ -44,15 +44,17 @@ def written(word: str, override: Override, known: Sequence[str], text: bool) -> 
     value = override.value()
     if isinstance(value, Glob):
         return f"{override.get_key_element()}={','.join(_names(word, override.key_or_group, value, known))}"
-    given = value.list if isinstance(value, ChoiceSweep) else [value]
-    if text and any(isinstance(one, int | float) for one in given):
-        key, _, said = word.partition("=")
+    key, _, said = word.partition("=")
+    given: Sequence[Any] = [value]
+    parts = [said]
+    if isinstance(value, ChoiceSweep):
         choice = _CHOICE.fullmatch(said)
-        parts = [part.strip() for part in _PART.findall(choice["values"])] if choice and len(given) > 1 else [said]
-        if len(parts) == len(given):
-            pairs = zip(parts, given, strict=True)
-            return f"{key}=" + ",".join(quoted(part) if isinstance(one, int | float) else part for part, one in pairs)
-    return word
+        given, parts = value.list, _PART.findall(choice[1] or choice[2]) if choice else []
+    numbers = [isinstance(one, int | float) for one in given]
+    if not text or not any(numbers) or len(parts) != len(given):
+        return word
+    each = (quoted(part.strip()) if number else part for part, number in zip(parts, numbers, strict=True))
+    return f"{key}={','.join(each)}"
 
 
 def _check_range(word: str, value: RangeSweep) -> None:

@@ -34,6 +34,8 @@ def _elsewhere(tmp_path, monkeypatch):
         (["experiment=precision", "rank=4", "experiment=null", "lr=1"], Command(("rank=4", "lr=1"))),
         (["results_dir=1e3"], Command(("results_dir='1e3'",))),
         (["-m", "results_dir=2024_01,'a, 1',007,1e3"], Command(("results_dir='2024_01','a, 1',007,'1e3'",), True)),
+        (["dataset.label=choice(1e3)"], Command(("dataset.label='1e3'",))),
+        (["-m", "results_dir=sort(1e3,2)"], Command(("results_dir=sort(1e3,2)",), True)),
         (["-m", "dataset.label=choice(3.10, 3.1)"], Command(("dataset.label='3.10','3.1'",), True)),
         (["lr=1", "dataset.root='/a,b=c'"], Command(("lr=1", "dataset.root='/a,b=c'"))),
         (["~optim.optimizer.momentum"], Command(("~optim.optimizer.momentum",))),
