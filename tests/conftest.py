@@ -49,7 +49,7 @@ def _seeded() -> None:
     """What a test draws without a seed of its own is the same in any order of the tests."""
     random.seed(0)
     np.random.seed(0)
-    torch.default_generator.manual_seed(0)  # of the CPU alone, in a hundredth of the time
+    torch.default_generator.manual_seed(0)  # torch.manual_seed turns to every device: a hundred times as long
 
 
 @pytest.fixture(scope="module")

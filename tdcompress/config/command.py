@@ -137,7 +137,7 @@ def parsed(words: Sequence[str]) -> Command:
     said: list[str] = []
     for word in overrides:
         override = _override(word)
-        if _is_default(word, override, own):
+        if _asks_for_none(word, override, own):
             said = [other for other in said if _override(other).key_or_group != "experiment"]
             continue
         key = override.key_or_group
@@ -167,7 +167,7 @@ def _unknown_flag(name: str, value: str) -> str:
     return f"unknown flag '{name}'{f' (did you mean {close[0]}?)' if close else ''}, known: {', '.join(known)}"
 
 
-def _is_default(word: str, override: Override, own: Path | None) -> bool:
+def _asks_for_none(word: str, override: Override, own: Path | None) -> bool:
     """Whether a word asks for no experiment. Raises ``ConfigError`` for one that cannot be composed."""
     key, there = override.key_or_group, choices(override.key_or_group, own)
     if override.package is not None and key in GROUPS:
@@ -188,9 +188,10 @@ def _is_default(word: str, override: Override, own: Path | None) -> bool:
     if there and any(isinstance(value, list) for value in values):
         sweep = f"; -m {key}={','.join(list(there)[:2])} is a sweep" if key in GROUPS else ""
         raise ConfigError(f"{word}: {key} is one choice, not a list{sweep}")
-    odd = [value for value in values if there and isinstance(value, int | float)]
-    if odd or (key in GROUPS and "schema" in values):
-        raise ConfigError(f"unknown {key} '{str(odd[0]).lower() if odd else 'schema'}', known: {', '.join(there)}")
+    odd = [str(value).lower() for value in values if there and isinstance(value, int | float)]
+    odd += ["schema"] * (key in GROUPS and "schema" in values)
+    if odd:
+        raise ConfigError(f"unknown {key} '{odd[0]}', known: {', '.join(there)}")
     if there and None in values:
         if key != "experiment":
             raise ConfigError(f"{key}=null: a run needs one, known: {', '.join(there)}")
